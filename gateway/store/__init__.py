@@ -1,0 +1,1 @@
+"""Postgres, the only room that speaks SQL. Serves everything that must outlive a crash."""

@@ -1,0 +1,145 @@
+"""The house rules that a reader would otherwise have to take on trust.
+
+A message moves one way through the gateway, and so do imports: a module may
+import only from its own room or from a lower floor.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+GATEWAY = Path(__file__).parent.parent / "gateway"
+
+# From the ground up. Rooms on one floor are strangers to each other.
+FLOORS = [
+    {"protocol"},
+    {"config", "embedded", "journal", "tls", "clock"},
+    {"outbound"},
+    {"store"},
+    {"admit"},
+    {"route"},
+    {"deliver"},
+    {"report"},
+    {"flow", "coordinate"},
+    {"receive", "a2a", "client", "worker", "housekeeping"},
+    {"app"},
+    {"cli"},
+    {"__main__"},
+]
+FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
+
+# Each outside library may be spoken to only here; test doubles, nowhere.
+KEEPERS: dict[str, set[str]] = {
+    "asyncpg": {"store"},
+    "dns": {"route/dns.py"},
+    "aiosmtpd": {"receive/smtp.py"},
+    "aiosmtplib": {"deliver/smtp.py"},
+    "aiohttp": {"receive", "a2a/server.py", "client", "outbound.py"},
+    "unittest": set(),
+    "tests": set(),
+}
+
+# Pure modules decide. They never wait, read a clock or touch the world.
+PURE = {
+    path
+    for pattern in (
+        "protocol/*.py",
+        "admit/policy.py",
+        "route/decide.py",
+        "route/destination.py",
+        "deliver/outcome.py",
+        "report/failure.py",
+        "coordinate/plan.py",
+        "a2a/translate.py",
+    )
+    for path in GATEWAY.glob(pattern)
+}
+WORLD = {"asyncio", "logging", "os", "random", "secrets", "socket", "ssl", "time", "uuid6", *KEEPERS}
+
+VAGUE = {"utils", "util", "helpers", "common", "misc", "manager", "handlers", "base", "types"}
+
+MODULES = sorted(path for path in GATEWAY.rglob("*.py") if path != GATEWAY / "__init__.py")
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(GATEWAY))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(GATEWAY).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+def neighbours_of(path: Path) -> set[Path]:
+    """The gateway's own modules that this one imports."""
+    neighbours = set()
+    for name in imports_of(path):
+        parts = name.split(".")
+        if parts[0] != "gateway":
+            continue
+        module = GATEWAY.joinpath(*parts[1:]).with_suffix(".py")
+        if not module.exists():  # `from gateway.room.module import Thing`
+            module = GATEWAY.joinpath(*parts[1:-1]).with_suffix(".py")
+        if not module.exists():  # `from gateway.room import Thing`
+            module = GATEWAY.joinpath(*parts[1:-1]) / "__init__.py"
+        assert module.exists(), f"{named(path)} imports {name}"
+        neighbours.add(module)
+    return neighbours
+
+
+def libraries_of(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports_of(path)}
+
+
+each_module = pytest.mark.parametrize("path", MODULES, ids=named)
+
+
+@each_module
+def test_a_module_imports_only_from_its_own_room_or_a_lower_floor(path: Path) -> None:
+    here = room_of(path)
+    for there in map(room_of, neighbours_of(path)):
+        assert there == here or FLOOR_OF[there] < FLOOR_OF[here], f"{here} imports {there}"
+
+
+@each_module
+def test_each_outside_library_is_spoken_to_only_by_its_keepers(path: Path) -> None:
+    for library in libraries_of(path) & set(KEEPERS):
+        assert any(named(path).startswith(keeper) for keeper in KEEPERS[library]), library
+
+
+@pytest.mark.parametrize("path", sorted(PURE), ids=named)
+def test_a_pure_module_reaches_neither_the_world_nor_anything_that_does(path: Path) -> None:
+    assert not libraries_of(path) & WORLD
+    assert neighbours_of(path) <= PURE
+
+
+@each_module
+def test_a_module_fits_in_the_head_and_a_function_on_a_screen(path: Path) -> None:
+    source = path.read_text()
+    assert len(source.splitlines()) <= 400
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < 70, node.name
+
+
+@each_module
+def test_a_module_says_what_it_is_for_in_its_name_and_its_first_line(path: Path) -> None:
+    assert path.stem not in VAGUE
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if room_of(path) == "client"], ids=named)
+def test_the_client_knows_only_the_protocol(path: Path) -> None:
+    assert {room_of(neighbour) for neighbour in neighbours_of(path)} <= {"client", "protocol"}
