@@ -1,0 +1,157 @@
+"""The way to Postgres: a pool, lines of their own for the writers, and its weather told in our words.
+
+Whatever goes wrong between us and the database is temporary: it becomes a TEMPORARY_FAILURE, never a 2xx.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import asyncpg
+
+from gateway.clock import Clock
+from gateway.protocol.errors import AMTPError, Code
+
+CONNECT_SECONDS_MAX = 5.0
+ACQUIRE_SECONDS_MAX = 5.0
+RETRY_AFTER_SECONDS = 2
+
+# What Postgres says that a repetition may cure.
+WEATHER = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.PostgresIOError,
+    asyncpg.InternalServerError,
+    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+
+
+def told(failure: BaseException) -> AMTPError:
+    """The failure as a caller may see it; what Postgres said in detail goes to the log with the cause."""
+    reason = "full" if isinstance(failure, asyncpg.DiskFullError) else "not available"
+    return AMTPError(
+        Code.TEMPORARY_FAILURE,
+        f"The message store is {reason} at the moment. Nothing was accepted; try again.",
+        retry_after=RETRY_AFTER_SECONDS,
+    )
+
+
+@contextmanager
+def weather() -> Iterator[None]:
+    """Turns what a repetition may cure into the one expected failure."""
+    try:
+        yield
+    except WEATHER as failure:
+        raise told(failure) from failure
+
+
+class Database:
+    """A pool of connections and the means to open lines of one's own."""
+
+    def __init__(
+        self, dsn: str, *, clock: Clock, pool_size: int = 8, statement_timeout_seconds: float = 10, pooled: bool = False
+    ) -> None:
+        self._dsn = dsn
+        self._clock = clock
+        self._pool_size = pool_size
+        self._timeout_seconds = statement_timeout_seconds
+        self._pooled = pooled  # behind PgBouncer: no prepared statements, no LISTEN
+        self._pool: asyncpg.Pool | None = None
+        self._turned: dict[int, float] = {}
+
+    @property
+    def listens(self) -> bool:
+        """Whether LISTEN reaches the server, which a transaction pooler prevents."""
+        return not self._pooled
+
+    async def open(self) -> None:
+        with weather():
+            self._pool = await asyncpg.create_pool(
+                self._dsn,
+                min_size=1,
+                max_size=self._pool_size,
+                setup=self.turn,
+                reset=self._leave,
+                **self._arguments(),
+            )
+
+    async def close(self) -> None:
+        if self._pool is None:
+            return
+        pool, self._pool = self._pool, None
+        try:
+            await asyncio.wait_for(pool.close(), CONNECT_SECONDS_MAX)
+        except (TimeoutError, *WEATHER):
+            pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """A connection of the pool; a transaction is the caller's to open."""
+        assert self._pool is not None, "the database is opened first"
+        with weather():
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS_MAX) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def fetch(self, statement: str, *arguments: object) -> list[Any]:
+        async with self.connection() as connection:
+            rows: list[Any] = await connection.fetch(statement, *arguments)
+            return rows
+
+    async def fetchrow(self, statement: str, *arguments: object) -> Any:
+        async with self.connection() as connection:
+            return await connection.fetchrow(statement, *arguments)
+
+    async def fetchval(self, statement: str, *arguments: object) -> Any:
+        async with self.connection() as connection:
+            return await connection.fetchval(statement, *arguments)
+
+    async def execute(self, statement: str, *arguments: object) -> str:
+        async with self.connection() as connection:
+            done: str = await connection.execute(statement, *arguments)
+            return done
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "timeout": CONNECT_SECONDS_MAX,
+            "command_timeout": self._timeout_seconds + 5,
+            "statement_cache_size": 0 if self._pooled else 256,
+            "server_settings": {}
+            if self._pooled
+            else {
+                "application_name": "amtp",
+                "statement_timeout": str(int(self._timeout_seconds * 1000)),
+                "idle_in_transaction_session_timeout": "60000",
+                "synchronous_commit": "on",
+                "jit": "off",
+            },
+        }
+
+    async def line(self) -> Any:
+        """A connection of one's own, for a writer or a listener; its owner closes it."""
+        return await asyncpg.connect(self._dsn, **self._arguments())
+
+    async def turn(self, connection: Any) -> None:
+        """Brings the connection's clock to ours; costs nothing while nobody turns it."""
+        offset = self._clock.offset.total_seconds()
+        backend = connection.get_server_pid()
+        if self._turned.get(backend, 0.0) != offset:
+            await connection.execute("select set_config('amtp.clock_offset', $1, false)", str(offset))
+            self._turned[backend] = offset
+
+    async def _leave(self, connection: Any) -> None:
+        """We leave no state on a connection, so there is nothing to reset."""

@@ -1,0 +1,383 @@
+"""Intake: a message is committed before anyone hears yes. One writer per process, whatever waits in one transaction.
+
+The rules, in the order they are kept:
+
+1. Nobody is answered before COMMIT.
+2. Keys and ids are inserted sorted by hash, in one order everywhere, so two processes never deadlock over them.
+3. A batch whose COMMIT was sent when the line broke is undecided. It is decided by inserting its tally again: that waits
+   for a predecessor still at work, and a tally that is there already proves the batch. Looking would be a race.
+4. A row that fails alone is refused alone.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from gateway.journal import Journal
+from gateway.mint import Mint
+from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.message import Message
+from gateway.store.database import WEATHER, Database, told
+
+BATCH_MESSAGES_MAX = 256
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+WAITING_MAX = 4096  # requests waiting for the writer; above it the sender is told to come back
+UNDECIDED_SECONDS_MAX = 30.0  # how long a batch in doubt is asked after before its senders hear "temporary"
+REPEATS_MAX = 8  # of a batch the database asked us to repeat
+NOTICE_BYTES_MAX = 7900  # Postgres carries 8 000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A recipient whose inbox is in this house: delivered by the commit itself."""
+
+    agent: int
+    address: str | None  # as written, where that is not the agent's name
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A recipient who is delivered to later."""
+
+    recipient: str
+    address: str
+    destination: str
+    due: datetime
+    expires_at: datetime
+    expiry: str  # "ttl" or "horizon"
+    token: int | None = None  # with leased_until: a worker of this process takes it straight from memory
+    leased_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A message that may enter, and where each accepted recipient of it goes."""
+
+    message: Message
+    proven: bool
+    entries: tuple[Entry, ...] = ()
+    deliveries: tuple[Queued, ...] = ()
+    automatic: bool = False
+    hops: tuple[str, ...] = ()
+    local: bool = True  # handed in by an agent of ours: its id may repeat one that we minted
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """The key or id was seen before: the message it stands for decides the answer."""
+
+    row: UUID
+
+
+def key_hash(kind: bytes, message: Message, proven: bool, text: str) -> bytes:
+    """A key's place in the world: its sender, and whether that sender was proven."""
+    scope = b"%s%d%s\0%s" % (kind, proven, message.sender.name.encode(), text.encode())
+    return blake2b(scope, digest_size=16).digest()
+
+
+def hashes_of(admitted: Admitted) -> dict[str, bytes]:
+    """What must be unique about the message, by kind."""
+    message = admitted.message
+    found = {}
+    if message.key is not None:
+        found["key"] = key_hash(b"k", message, admitted.proven, message.key)
+    if not message.minted:
+        found["id"] = key_hash(b"m", message, admitted.proven, message.message_id)
+    return found
+
+
+@dataclass(slots=True)
+class _Waiting:
+    admitted: Admitted
+    hashes: dict[str, bytes]
+    outcome: "asyncio.Future[Repeat | None]"
+
+
+@dataclass(slots=True)
+class _Batch:
+    id: UUID
+    waiting: list[_Waiting] = field(default_factory=list)
+
+
+class Intake:
+    """Takes admitted messages and answers each when it is committed, or why it is not."""
+
+    def __init__(
+        self, database: Database, mint: Mint, journal: Journal, *, committed: Callable[[Iterable[int]], None]
+    ) -> None:
+        self._database = database
+        self._mint = mint
+        self._journal = journal
+        self._committed = committed  # told the inboxes that gained an entry, after each commit
+        self._queue: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._line: Any = None
+        self._stopping = False
+
+    async def commit(self, admitted: Admitted) -> Repeat | None:
+        """Returns when the message is committed (None) or known to be a repetition; raises otherwise."""
+        if self._stopping or len(self._queue) >= WAITING_MAX:
+            raise AMTPError(Code.QUEUE_FULL, "Too many messages wait to be stored; try again shortly.", retry_after=1)
+        waiting = _Waiting(admitted, hashes_of(admitted), asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._arrived.set()
+        return await waiting.outcome
+
+    async def run(self) -> None:
+        """The writer. Ends after `stop` when nothing waits any more."""
+        while True:
+            while not self._queue:
+                if self._stopping:
+                    await self._drop_line()
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+            await self._write(self._gather())
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._arrived.set()
+
+    def _gather(self) -> _Batch:
+        """What waits, up to the limits; a second one with the same key or id waits for the next batch."""
+        batch, seen, later, size = _Batch(self._mint()), set[bytes](), [], 0
+        while self._queue and len(batch.waiting) < BATCH_MESSAGES_MAX:
+            waiting = self._queue.popleft()
+            size += len(waiting.admitted.message.body)
+            if size > BATCH_BYTES_MAX and batch.waiting:
+                self._queue.appendleft(waiting)
+                break
+            hashes = waiting.hashes.values()
+            if seen.isdisjoint(hashes):
+                seen.update(hashes)
+                batch.waiting.append(waiting)
+            else:
+                later.append(waiting)
+        self._queue.extendleft(reversed(later))
+        return batch
+
+    async def _write(self, batch: _Batch) -> None:
+        """Commits the batch and answers everyone in it; halves it where a row spoils it."""
+        try:
+            repeats = await self._settled(batch)
+        except WEATHER as failure:
+            self._journal.database_lost(failure)
+            await self._drop_line()
+            self._refuse(batch.waiting, told(failure))
+            self._refuse(self._queue, told(failure))  # they would only wait for the same answer
+            self._queue.clear()
+        except asyncpg.PostgresError as failure:
+            await self._drop_line()
+            if len(batch.waiting) == 1:
+                self._journal.unstorable(batch.waiting[0].admitted.message.message_id, failure)
+                self._refuse(batch.waiting, told(failure))
+                return
+            middle = len(batch.waiting) // 2
+            for half in (batch.waiting[:middle], batch.waiting[middle:]):
+                await self._write(_Batch(self._mint(), half))
+        else:
+            self._answer(batch, repeats)
+
+    async def _settled(self, batch: _Batch) -> dict[UUID, Repeat]:
+        """Writes until the outcome is known; repeats what the database asks to be repeated."""
+        for _ in range(REPEATS_MAX):
+            try:
+                return await self._transact(batch)
+            except asyncpg.TransactionRollbackError:
+                await self._line.execute("rollback")
+            except _Undecided as doubt:
+                await self._drop_line()
+                repeats = await self._decide(batch, doubt.repeats)
+                if repeats is not None:
+                    return repeats
+        raise TimeoutError("the database kept asking for a repetition")
+
+    async def _transact(self, batch: _Batch) -> dict[UUID, Repeat]:
+        line = await self._connected()
+        await line.execute("begin")
+        repeats = await _claim_hashes(line, batch.waiting) if any(w.hashes for w in batch.waiting) else {}
+        new = [w.admitted for w in batch.waiting if w.admitted.message.row not in repeats]
+        if new:
+            await _insert(line, batch.id, new)
+        try:
+            await line.execute("commit")
+        except WEATHER as failure:
+            raise _Undecided(repeats) from failure
+        return repeats
+
+    async def _decide(self, batch: _Batch, repeats: dict[UUID, Repeat]) -> dict[UUID, Repeat] | None:
+        """After a COMMIT without an answer: the repeats if it happened, None if it did not."""
+        deadline = asyncio.get_running_loop().time() + UNDECIDED_SECONDS_MAX
+        while True:
+            try:
+                line = await self._connected()
+                await line.execute("begin")
+                await line.execute("insert into tallies (id, at, accepted, finished) values ($1, amtp_now(), 0, 0)", batch.id)
+                await line.execute("rollback")
+                return None
+            except asyncpg.UniqueViolationError:
+                await line.execute("rollback")
+                return repeats
+            except WEATHER as failure:
+                await self._drop_line()
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                self._journal.database_lost(failure)
+                await asyncio.sleep(0.1)
+
+    def _answer(self, batch: _Batch, repeats: dict[UUID, Repeat]) -> None:
+        agents: set[int] = set()
+        for waiting in batch.waiting:
+            repeat = repeats.get(waiting.admitted.message.row)
+            if repeat is None:
+                agents.update(entry.agent for entry in waiting.admitted.entries)
+            if not waiting.outcome.done():
+                waiting.outcome.set_result(repeat)
+        self._journal.batch_committed(len(batch.waiting))
+        if agents:
+            self._committed(agents)
+
+    def _refuse(self, refused: Iterable[_Waiting], error: AMTPError) -> None:
+        for waiting in refused:
+            if not waiting.outcome.done():
+                waiting.outcome.set_exception(error)
+
+    async def _connected(self) -> Any:
+        if self._line is None or self._line.is_closed():
+            self._line = await self._database.line()
+        await self._database.turn(self._line)
+        return self._line
+
+    async def _drop_line(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.terminate()
+
+
+class _Undecided(Exception):
+    """COMMIT was sent and no answer came."""
+
+    def __init__(self, repeats: dict[UUID, Repeat]) -> None:
+        self.repeats = repeats
+
+
+async def _claim_hashes(line: Any, batch: Sequence[_Waiting]) -> dict[UUID, Repeat]:
+    """Registers keys and ids; tells which messages repeat one that is there, and leaves no trace of those."""
+    wanted = sorted(
+        (hashed, waiting.admitted.message.row, waiting.admitted.message.content)
+        for waiting in batch
+        for hashed in waiting.hashes.values()
+    )
+    inserted = await line.fetch(
+        "insert into idempotency (hash, message, content, at)"
+        " select h, m, c, amtp_now() from unnest($1::bytea[], $2::uuid[], $3::bytea[]) as u (h, m, c)"
+        " on conflict do nothing returning hash",
+        *map(list, zip(*wanted, strict=True)),
+    )
+    fresh = {row["hash"] for row in inserted}
+    taken = [hashed for hashed, _, _ in wanted if hashed not in fresh]
+    owners = dict(await line.fetch("select hash, message from idempotency where hash = any($1)", taken)) if taken else {}
+    minted = await _minted_before(line, batch)
+    repeats = {}
+    for waiting in batch:
+        row = waiting.admitted.message.row
+        owner = next((owners[h] for h in waiting.hashes.values() if h in owners), minted.get(row))
+        if owner is not None:
+            repeats[row] = Repeat(owner)
+    orphans = [hashed for hashed, row, _ in wanted if row in repeats and hashed in fresh]
+    if orphans:
+        await line.execute("delete from idempotency where hash = any($1)", orphans)
+    return repeats
+
+
+async def _minted_before(line: Any, batch: Sequence[_Waiting]) -> dict[UUID, UUID]:
+    """Ids given by our own agents that we minted for an earlier message of theirs."""
+    asked = {}
+    for waiting in batch:
+        message = waiting.admitted.message
+        if waiting.admitted.local and not message.minted and len(message.message_id) == 36:
+            try:
+                asked[UUID(message.message_id)] = waiting.admitted
+            except ValueError:
+                continue
+    if not asked:
+        return {}
+    rows = await line.fetch(
+        "select id, sender, proven from messages where id = any($1) and public_id is null", list(asked)
+    )
+    return {
+        asked[row["id"]].message.row: row["id"]
+        for row in rows
+        if (row["sender"], row["proven"]) == (asked[row["id"]].message.sender.name, asked[row["id"]].proven)
+    }
+
+
+_INSERT = """
+with m as (
+    insert into messages
+        (id, public_id, sender, proven, in_reply_to, schema, automatic, hops, body, expires_at, accepted_at)
+    select id, public_id, sender, proven, in_reply_to, schema, automatic,
+           case when hops = '' then null else string_to_array(hops, ',') end, body, expires_at, amtp_now()
+    from unnest($1::uuid[], $2::text[], $3::text[], $4::bool[], $5::text[], $6::text[], $7::bool[], $8::text[],
+                $9::bytea[], $10::timestamptz[])
+        as u (id, public_id, sender, proven, in_reply_to, schema, automatic, hops, body, expires_at)
+), e as (
+    insert into entries (message, agent, address, expires_at)
+    select * from unnest($11::uuid[], $12::bigint[], $13::text[], $14::timestamptz[])
+), d as (
+    insert into deliveries
+        (message, recipient, address, destination, due, expires_at, expiry, token, attempts, accepted_at, first_attempt)
+    select message, recipient, address, destination, due, expires_at, expiry, token,
+           case when token is null then 0 else 1 end, amtp_now(), case when token is not null then amtp_now() end
+    from unnest($15::uuid[], $16::text[], $17::text[], $18::text[], $19::timestamptz[], $20::timestamptz[],
+                $21::text[], $22::bigint[])
+        as u (message, recipient, address, destination, due, expires_at, expiry, token)
+), t as (
+    insert into tallies (id, at, accepted, finished)
+    values ($23::uuid, amtp_now(), cardinality($11::uuid[]) + cardinality($15::uuid[]), cardinality($11::uuid[]))
+)
+select case when $24::text <> '' then pg_notify('amtp_inbox', $24) end
+"""
+
+
+async def _insert(line: Any, batch: UUID, new: Sequence[Admitted]) -> None:
+    messages = [(a.message, a) for a in new]
+    entries = [(a.message.row, e.agent, e.address, a.message.expires_at) for a in new for e in a.entries]
+    queued = [(a.message.row, d) for a in new for d in a.deliveries]
+    await line.execute(
+        _INSERT,
+        [m.row for m, _ in messages],
+        [None if m.minted else m.message_id for m, _ in messages],
+        [m.sender.name for m, _ in messages],
+        [a.proven for _, a in messages],
+        [m.in_reply_to for m, _ in messages],
+        [m.schema for m, _ in messages],
+        [a.automatic for _, a in messages],
+        [",".join(a.hops) for _, a in messages],
+        [m.body for m, _ in messages],
+        [m.expires_at for m, _ in messages],
+        *(list(column) for column in (zip(*entries, strict=True) if entries else ([], [], [], []))),
+        [row for row, _ in queued],
+        [d.recipient for _, d in queued],
+        [d.address for _, d in queued],
+        [d.destination for _, d in queued],
+        [d.leased_until or d.due for _, d in queued],
+        [d.expires_at for _, d in queued],
+        [d.expiry for _, d in queued],
+        [d.token for _, d in queued],
+        batch,
+        notice_of({entry[1] for entry in entries}),
+    )
+
+
+def notice_of(agents: Iterable[int]) -> str:
+    """What the other processes are told: whose inbox gained something, or `*` where that is too much to tell."""
+    text = ",".join(map(str, agents))
+    return text if len(text) <= NOTICE_BYTES_MAX else "*"

@@ -1,0 +1,92 @@
+"""Brings a database to this release's schema: numbered files, forward only, one process at a time."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from gateway.store import partitions
+from gateway.store.database import Database
+
+LOCK = 0x414D5450  # "AMTP": whoever holds it migrates, the others wait and find it done
+SERVER_VERSIONS = range(15, 19)
+
+
+class SchemaError(Exception):
+    """The database can't be used by this release; the text says why and what helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    number: int
+    name: str
+    statements: str
+
+
+def migrations() -> list[Migration]:
+    found = [
+        Migration(int(file.name[:4]), file.name.removesuffix(".sql"), file.read_text())
+        for file in files("gateway.store").joinpath("migrations").iterdir()
+        if file.name.endswith(".sql")
+    ]
+    return sorted(found, key=lambda migration: migration.number)
+
+
+async def pending(database: Database) -> list[str]:
+    """Names of the migrations this database still lacks."""
+    async with database.connection() as connection:
+        done = await _done(connection)
+    return [migration.name for migration in migrations() if migration.number not in done]
+
+
+async def migrate(database: Database) -> list[str]:
+    """Applies what is missing, each in a transaction of its own, and returns the names."""
+    applied = []
+    async with database.connection() as connection:
+        await _refuse_unknown_server(connection)
+        await connection.execute("set statement_timeout = 0")
+        await connection.execute("select pg_advisory_lock($1)", LOCK, timeout=600)
+        try:
+            done = await _done(connection)
+            _refuse_newer_schema(done)
+            for migration in migrations():
+                if migration.number not in done:
+                    await _apply(connection, migration)
+                    applied.append(migration.name)
+            await partitions.prepare(connection)
+        finally:
+            await connection.execute("select pg_advisory_unlock($1)", LOCK)
+            await connection.execute("reset statement_timeout")
+    return applied
+
+
+async def _apply(connection: Any, migration: Migration) -> None:
+    async with connection.transaction():
+        await connection.execute(migration.statements, timeout=3600)
+        await connection.execute(
+            "insert into migrations (number, name, at) values ($1, $2, now())", migration.number, migration.name
+        )
+
+
+async def _done(connection: Any) -> set[int]:
+    if await connection.fetchval("select to_regclass('migrations')") is None:
+        await connection.execute(
+            "create table if not exists migrations (number integer primary key, name text not null, at timestamptz not null)"
+        )
+    return {row["number"] for row in await connection.fetch("select number from migrations")}
+
+
+async def _refuse_unknown_server(connection: Any) -> None:
+    major = connection.get_server_version().major
+    if major not in SERVER_VERSIONS:
+        raise SchemaError(
+            f"Postgres {major} is not supported: use {SERVER_VERSIONS[0]} to {SERVER_VERSIONS[-1]}."
+        )
+
+
+def _refuse_newer_schema(done: set[int]) -> None:
+    newest = max((migration.number for migration in migrations()), default=0)
+    if done and max(done) > newest + 1:
+        # Migrations expand before they contract, so one release back still works; further back does not.
+        raise SchemaError(
+            f"The database is at schema {max(done)}, this release knows {newest}: install a newer release."
+        )

@@ -1,0 +1,99 @@
+"""A key or id seen before: the same content gets the same answer, other content a conflict."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from gateway.mint import Mint
+from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.message import same_content
+from gateway.store.database import Database
+from gateway.store.intake import Admitted, hashes_of, notice_of
+
+
+async def repeat(database: Database, mint: Mint, admitted: Admitted, original: UUID) -> list[int]:
+    """Adds the recipients that are new to the original message; returns the inboxes that gained an entry.
+
+    Raises IDEMPOTENCY_CONFLICT or MESSAGE_ID_CONFLICT where the repetition is none.
+    """
+    async with database.transaction() as connection:
+        # The lock makes repetitions of one message add their recipients one after the other.
+        stored = await connection.fetchrow("select body from messages where id = $1 for update", original)
+        await _refuse_conflict(connection, admitted, original, stored)
+        if stored is None:
+            return []
+        return await _add_recipients(connection, mint, admitted, original)
+
+
+async def _refuse_conflict(connection: Any, admitted: Admitted, original: UUID, stored: Any) -> None:
+    message, hashes = admitted.message, hashes_of(admitted)
+    known = {
+        row["hash"]: row
+        for row in await connection.fetch(
+            "select hash, message, content from idempotency where hash = any($1)", list(hashes.values())
+        )
+    }
+    by_key = "key" in hashes and hashes["key"] in known
+    row = known.get(hashes["key"] if by_key else hashes.get("id", b""))
+    same = (
+        row is not None and row["content"] == message.content or stored is not None and same_content(stored["body"], message.body)
+    )
+    if by_key and not same:
+        raise AMTPError(
+            Code.IDEMPOTENCY_CONFLICT,
+            "idempotency_key was used for another message: send new content under a new key.",
+            {"field": "idempotency_key", "message_id": str(original)},
+        )
+    if not by_key and (message.key is not None or not same):
+        raise AMTPError(
+            Code.MESSAGE_ID_CONFLICT,
+            "message_id belongs to another message of this sender: leave it out, or send a new one.",
+            {"field": "message_id"},
+        )
+
+
+async def _add_recipients(connection: Any, mint: Mint, admitted: Admitted, original: UUID) -> list[int]:
+    entries = await connection.fetch(
+        "insert into entries (message, agent, address, expires_at)"
+        " select $1, agent, address, $4 from unnest($2::bigint[], $3::text[]) as u (agent, address)"
+        " on conflict do nothing returning agent",
+        original,
+        [entry.agent for entry in admitted.entries],
+        [entry.address for entry in admitted.entries],
+        admitted.message.expires_at,
+    )
+    queued = await _queue(connection, admitted, original)
+    if not entries and not queued:
+        return []
+    agents = [row["agent"] for row in entries]
+    await connection.execute(
+        "insert into tallies (id, at, accepted, finished) values ($1, amtp_now(), $2, $3)",
+        mint(),
+        len(agents) + queued,
+        len(agents),
+    )
+    if agents:
+        await connection.execute("select pg_notify('amtp_inbox', $1)", notice_of(agents))
+    return agents
+
+
+async def _queue(connection: Any, admitted: Admitted, original: UUID) -> int:
+    """Queues those not seen before, without a lease: the claim finds them."""
+    known = await _known(connection, original, [d.recipient for d in admitted.deliveries])
+    new = [d for d in admitted.deliveries if d.recipient not in known]
+    await connection.executemany(
+        "insert into deliveries (message, recipient, address, destination, due, expires_at, expiry, accepted_at)"
+        " values ($1, $2, $3, $4, $5, $6, $7, amtp_now())",
+        [(original, d.recipient, d.address, d.destination, d.due, d.expires_at, d.expiry) for d in new],
+    )
+    return len(new)
+
+
+async def _known(connection: Any, original: UUID, recipients: Sequence[str]) -> set[str]:
+    rows = await connection.fetch(
+        "select recipient from deliveries where message = $1 and recipient = any($2)"
+        " union all select recipient from settled where message = $1 and recipient = any($2)",
+        original,
+        recipients,
+    )
+    return {row["recipient"] for row in rows}
