@@ -12,7 +12,6 @@ made it.
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -34,6 +33,7 @@ from gateway.postgres_home import (
     choose_identity,
     find_binaries,
     free_bytes,
+    usual_folders,
 )
 
 __all__ = ["FREE_BYTES_MIN", "SETTINGS", "EmbeddedError", "EmbeddedPostgres", "free_bytes"]
@@ -79,6 +79,7 @@ class _Child(asyncio.Protocol):
         self.silent = asyncio.Event()  # nobody holds its log any more
         self._lines: deque[str] = deque(maxlen=TAIL_LINES)
         self._partial = b""
+        self._transport: asyncio.BaseTransport | None = None
         self._pidfd = os.pidfd_open(process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
 
@@ -98,13 +99,22 @@ class _Child(asyncio.Protocol):
                 logging.ERROR if text.startswith(("FATAL", "PANIC")) else logging.DEBUG, "postgres: %s", text
             )
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
     def connection_lost(self, problem: Exception | None) -> None:
         self.silent.set()
+
+    def close(self) -> None:
+        """Stops listening, though a stray session may still hold the log."""
+        if self._transport is not None:
+            self._transport.close()
 
     async def obituary(self) -> str:
         """How it ended, with its last words."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.silent.wait(), LAST_WORDS_SECONDS)
+        self.close()
         code = self.process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         return "\n  ".join([f"Postgres {how}. Its last words:", *self._lines])
@@ -138,6 +148,11 @@ class EmbeddedPostgres:
         try:
             binaries, identity = await _in_thread(self._move_in)
             await self._launch(binaries, identity)
+        except (OSError, subprocess.SubprocessError) as problem:
+            await self.stop()
+            raise EmbeddedError(
+                f"Can't run Postgres in the data folder {self._home.data}: {problem}"
+            ) from problem
         except BaseException:
             await self.stop()
             raise
@@ -152,17 +167,18 @@ class EmbeddedPostgres:
             self._supervisor = None
         if self._child is not None:
             await self._end(self._child)
+            self._child.close()
             self._child = None
         if self._lock is not None:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)  # closing is not enough: a forked process may hold a copy
-            os.close(self._lock)
+            self._home.unlock(self._lock)
             self._lock = None
 
     def _move_in(self) -> tuple[Binaries, Identity]:
-        binaries = find_binaries(os.environ)
+        binaries = find_binaries(os.environ.get("AMTP_PG_BINDIR"), usual_folders())
         self._lock = self._home.lock()
         identity = choose_identity(self._home.data, self._home.cluster, binaries)
         self._home.furnish(binaries, identity, durable=self._settings["fsync"] == "on")
+        log.debug("PostgreSQL %d from %s, %s", binaries.major, binaries.folder, identity)
         return binaries, identity
 
     async def _launch(self, binaries: Binaries, identity: Identity) -> None:

