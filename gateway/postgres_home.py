@@ -169,19 +169,19 @@ def _clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def choose_identity(data: Path, cluster: Path, binaries: Binaries) -> Identity:
     """Ourselves; for root the owner of the cluster, on its first day the user `amtp` or a user namespace."""
-    owner = cluster.stat().st_uid if cluster.exists() else None
+    found = cluster.stat() if cluster.exists() else None
     me = os.geteuid()
     if me != 0:
-        if owner not in (None, me):
+        if found and found.st_uid != me:
             raise EmbeddedError(
-                f"{cluster} belongs to user {owner}, not to {me}. Run the gateway as that user,"
+                f"{cluster} belongs to user {found.st_uid}, not to {me}. Run the gateway as that user,"
                 " or choose another data folder."
             )
         return Identity(me, os.getegid())
-    for identity in _identities_for_root(owner):
+    for identity in identities_for_root(found and (found.st_uid, found.st_gid)):
         if _can_live_in(data, identity, binaries):
             return identity
-    whose = f" and owns {cluster} (chown -R)" if cluster.exists() else ""
+    whose = f" and owns {cluster} (chown -R)" if found else ""
     raise EmbeddedError(
         f"Postgres refuses to run as root. Create a user {SERVICE_USER} (useradd --system {SERVICE_USER}) who"
         f" may read {binaries.folder} and enter {data}{whose}, or allow user namespaces"
@@ -190,22 +190,16 @@ def choose_identity(data: Path, cluster: Path, binaries: Binaries) -> Identity:
     )
 
 
-def _identities_for_root(owner: int | None) -> Iterator[Identity]:
-    if owner:
-        yield Identity(owner, _group_of(owner), changes=True)
-        return
+def identities_for_root(owner: tuple[int, int] | None) -> Iterator[Identity]:
+    """Whom to try, best first; `owner` is the cluster's user and group, if there is a cluster."""
     if owner is None:
         with contextlib.suppress(KeyError):
             user = pwd.getpwnam(SERVICE_USER)
             yield Identity(user.pw_uid, user.pw_gid, changes=True)
-    yield Identity(0, 0, namespace=True)
-
-
-def _group_of(uid: int) -> int:
-    try:
-        return pwd.getpwuid(uid).pw_gid
-    except KeyError:
-        return uid
+    if owner is None or owner[0] == 0:
+        yield Identity(0, 0, namespace=True)
+    else:
+        yield Identity(*owner, changes=True)
 
 
 def _can_live_in(data: Path, identity: Identity, binaries: Binaries) -> bool:
@@ -380,12 +374,14 @@ def foreign_version(home: Home, major: int, binaries: Binaries, identity: Identi
     def tool(name: str, rest: str) -> str:
         return f"{identity.prefix}{q(binaries[name])} -h {home.sockets} -p {PORT} -U {USER} {rest}"
 
+    owned = f"install -d -m 700 -o {identity.uid} -g {identity.gid}"
     commands = [
+        f"{owned} {home.sockets}",
         server(where, "start"),
         tool("pg_dump", f"-Fc {DATABASE} > {q(dump)}"),
         server(where, "stop"),
         f"mv {q(str(fresh))} {q(kept)}",
-        f"install -d -m 700 -o {identity.uid} -g {identity.gid} {q(str(fresh))}",
+        f"{owned} {q(str(fresh))}",
         identity.prefix + shlex.join(initdb_command(binaries, fresh)),
         server(binaries.folder, "start"),
         tool("pg_restore", f"-C -d postgres < {q(dump)}"),

@@ -115,16 +115,6 @@ def shell(commands: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(["sh", "-c", commands], capture_output=True, text=True)
 
 
-def bin_folder(folder: Path, major: int) -> Path:
-    """What looks like an installation of that version."""
-    folder.mkdir(parents=True)
-    for name in ("postgres", "initdb"):
-        program = folder / name
-        program.write_text(f"#!/bin/sh\necho 'postgres (PostgreSQL) {major}.2'\n")
-        program.chmod(0o755)
-    return folder
-
-
 async def test_the_first_start_makes_a_utf8_database_with_checksums(tmp_path: Path) -> None:
     embedded = EmbeddedPostgres(tmp_path / "new" / "data", settings=FAST)
     dsn = await embedded.start()
@@ -306,9 +296,12 @@ async def test_a_cluster_of_another_major_version_is_refused_and_left_alone(
     assert version.read_text() == f"{other}\n"
 
 
+@pytest.mark.parametrize("name", ["data", "my data"])
 async def test_the_commands_in_that_refusal_dump_and_restore_the_mail(
-    embedded: EmbeddedPostgres, data: Path, binaries: Binaries
+    first_day: Path, tmp_path: Path, name: str, binaries: Binaries
 ) -> None:
+    data = Path(shutil.copytree(first_day, tmp_path / name))
+    embedded = EmbeddedPostgres(data, settings=FAST)
     await ask(await embedded.start(), "CREATE TABLE mail AS SELECT 42 AS answer")
     await embedded.stop()
     version = data / "postgres" / "PG_VERSION"
@@ -319,8 +312,9 @@ async def test_the_commands_in_that_refusal_dump_and_restore_the_mail(
     _, _, commands = str(refusal.value).partition("\n")
     moved = shell(commands.replace("/usr/lib/postgresql/14/bin", str(binaries.folder)))
     assert moved.returncode == 0, moved.stderr
-    assert (data / "postgres-14").is_dir()
+    assert (tmp_path / name / "postgres-14" / "PG_VERSION").exists()
     assert await ask(await embedded.start(), "SELECT answer FROM mail") == 42
+    await embedded.stop()
 
 
 async def test_a_folder_that_is_no_cluster_is_refused(embedded: EmbeddedPostgres, data: Path) -> None:
@@ -361,31 +355,3 @@ async def test_a_server_that_refuses_its_settings_is_quoted(data: Path) -> None:
         EmbeddedError, match=r'(?s)ended with code 1.*invalid value for parameter "max_connections"'
     ):
         await embedded.start()
-
-
-def test_given_binaries_come_before_the_usual_ones(tmp_path: Path) -> None:
-    given, usual = bin_folder(tmp_path / "given", 15), bin_folder(tmp_path / "usual", 18)
-    assert find_binaries(str(given), [usual]) == Binaries(given, 15)
-
-
-def test_the_first_usual_binaries_of_a_supported_version_are_taken(tmp_path: Path) -> None:
-    too_new, fitting = bin_folder(tmp_path / "19", 19), bin_folder(tmp_path / "17", 17)
-    assert find_binaries(None, [tmp_path / "missing", too_new, fitting]) == Binaries(fitting, 17)
-
-
-@pytest.mark.parametrize(
-    ("major", "complaint"), [(14, "is PostgreSQL 14"), (None, "holds no working postgres and initdb")]
-)
-def test_given_binaries_that_do_not_fit_are_refused(
-    tmp_path: Path, major: int | None, complaint: str
-) -> None:
-    folder = bin_folder(tmp_path / "given", major) if major else tmp_path
-    with pytest.raises(EmbeddedError, match=f"AMTP_PG_BINDIR={folder} {complaint}"):
-        find_binaries(str(folder), usual_folders())
-
-
-def test_without_binaries_the_refusal_names_every_way_out() -> None:
-    with pytest.raises(EmbeddedError) as refusal:
-        find_binaries(None, [])
-    for way in ("amtp-gateway[embedded]", "apt install postgresql", "AMTP_PG_BINDIR", "database.url"):
-        assert way in str(refusal.value)
