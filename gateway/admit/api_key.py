@@ -1,0 +1,46 @@
+"""API keys: `amtp_<id>_<secret>`. The id finds the row, the secret is 256 random bits, a digest is kept.
+
+A plain SHA-256 is enough where the secret is random: nobody guesses 256 bits, slowly or fast.
+"""
+
+import hmac
+import re
+import secrets
+import string
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+ID_CHARACTERS, ID_LENGTH = string.digits + string.ascii_lowercase, 12
+SECRET_CHARACTERS, SECRET_LENGTH = string.digits + string.ascii_letters, 43  # 62 ** 43 > 2 ** 256
+PATTERN = re.compile(rf"amtp_([0-9a-z]{{{ID_LENGTH}}})_[0-9A-Za-z]{{{SECRET_LENGTH}}}")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as it was handed to its holder; only `id` and `digest` are ever kept."""
+
+    id: str
+    digest: bytes
+    text: str = field(repr=False)
+
+
+def mint_key() -> ApiKey:
+    """A new key from the system's randomness."""
+    key = parse_key(f"amtp_{_random(ID_CHARACTERS, ID_LENGTH)}_{_random(SECRET_CHARACTERS, SECRET_LENGTH)}")
+    assert key is not None
+    return key
+
+
+def parse_key(text: str) -> ApiKey | None:
+    """The key a caller presents; None for what no gateway of this kind ever handed out."""
+    match = PATTERN.fullmatch(text)
+    return ApiKey(match[1], sha256(text.encode()).digest(), text) if match else None
+
+
+def same_digest(one: bytes, other: bytes) -> bool:
+    """Whether the digests are equal, in a time that does not tell how equal they are."""
+    return hmac.compare_digest(one, other)
+
+
+def _random(characters: str, length: int) -> str:
+    return "".join(secrets.choice(characters) for _ in range(length))

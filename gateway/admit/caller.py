@@ -1,0 +1,26 @@
+"""Who presented a request, and how we know."""
+
+from dataclasses import dataclass
+
+ADMIN = "admin"
+AGENT = "agent"
+SUBMIT = "submit"  # may hand in for every local agent; "submit:<address>" for that one
+PEER = "peer:"  # followed by the domain of the gateway that holds the key
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Anonymous unless a field says more: what a key proves, or where the request came from."""
+
+    address: str  # of the client, as far as proxies are believed
+    agent: str | None = None  # name of the local agent whose key was presented
+    scopes: frozenset[str] = frozenset()
+    name: str | None = None  # for the audit: the key's name, or its id
+    development: bool = False
+    proven_domain: str | None = None  # the foreign domain the caller proved to speak for
+    hops: tuple[str, ...] = ()  # HTTP Via as received
+
+    @property
+    def known(self) -> bool:
+        """Whether the caller proved anything at all."""
+        return self.name is not None or self.proven_domain is not None
