@@ -1,0 +1,125 @@
+"""Answers: what a handler returns, and how its bytes are written.
+
+An answer is complete before the first byte leaves, so it goes out in one write. Only a `Stream`
+is written as it comes.
+"""
+
+import re
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from gateway.protocol.errors import AMTPError, Code, envelope
+from gateway.protocol.timestamp import render_timestamp
+
+JSON = "application/json"
+SERVER = "AMTP/1.0 (amtp-gateway)"
+HSTS_SECONDS = 31_536_000
+EMPTY_STATUSES = frozenset({204, 304})  # these end after the head, whatever they carry
+
+# Visible ASCII and blanks: nothing that could end a header line early.
+SAFE_HEADER = re.compile(r"[\t\x20-\x7e]*")
+
+encode_json = msgspec.json.Encoder().encode
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """One complete answer."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """An answer without a known end: the door sends each item as it comes, and `quiet` while none does.
+
+    The door closes the generator when the client leaves or the door closes.
+    """
+
+    items: AsyncGenerator[bytes, None]
+    content_type: str = "text/event-stream"
+    quiet: bytes = b": still here\n\n"
+    headers: tuple[tuple[str, str], ...] = ()
+    status: int = 200
+
+
+def answer_json(value: Any, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
+    """An answer with this value as its JSON body."""
+    return Answer(status, encode_json(value), JSON, headers)
+
+
+def answer_error(error: AMTPError, request_id: str, now: datetime) -> Answer:
+    """The envelope of this error."""
+    body = encode_json(envelope(error, request_id, render_timestamp(now)))
+    return Answer(error.status, body, JSON, headers_of(error))
+
+
+def headers_of(error: AMTPError) -> tuple[tuple[str, str], ...]:
+    """The headers HTTP asks for beside some errors."""
+    headers = []
+    if error.retry_after is not None:
+        headers.append(("Retry-After", str(error.retry_after)))
+    if error.code is Code.METHOD_NOT_ALLOWED and error.details:
+        headers.append(("Allow", ", ".join(error.details["allow"])))
+    if error.code is Code.AUTHENTICATION_FAILED:
+        headers.append(("WWW-Authenticate", "Bearer"))
+    return tuple(headers)
+
+
+def fixed_head(*, secure: bool, now: datetime) -> str:
+    """The header lines that every answer of one listener shares within a second."""
+    hsts = f"Strict-Transport-Security: max-age={HSTS_SECONDS}\r\n" if secure else ""
+    return (
+        f"Server: {SERVER}\r\n"
+        f"Date: {format_datetime(now.astimezone(UTC), usegmt=True)}\r\n"
+        f"Cache-Control: no-store\r\n"
+        f"X-Content-Type-Options: nosniff\r\n"
+        f"{hsts}"
+    )
+
+
+def render_answer(answer: Answer, fixed: str, request_id: str, *, bodiless: bool, close: bool) -> bytes:
+    """The whole answer as it goes out; without its body where the request was a HEAD."""
+    status = answer.status
+    if status in EMPTY_STATUSES:
+        about, body = "", b""
+    else:
+        body = answer.body
+        about = f"Content-Type: {answer.content_type}\r\nContent-Length: {len(body)}\r\n"
+        if answer.content_type is not JSON:
+            check_safe(answer.content_type)
+    if answer.headers:
+        about += header_lines(answer.headers)
+    head = f"{STATUS_LINES[status]}{fixed}{about}X-Request-ID: {request_id}\r\n{CLOSE if close else END}"
+    return head.encode("ascii") + (b"" if bodiless else body)
+
+
+def render_stream_head(stream: Stream, fixed: str, request_id: str) -> bytes:
+    """The head of a stream. It ends with its connection, so that its bytes need no framing."""
+    check_safe(stream.content_type)
+    about = f"Content-Type: {stream.content_type}\r\n{header_lines(stream.headers)}"
+    return f"{STATUS_LINES[stream.status]}{fixed}{about}X-Request-ID: {request_id}\r\n{CLOSE}".encode("ascii")
+
+
+def header_lines(headers: tuple[tuple[str, str], ...]) -> str:
+    """These headers as lines of a head; a value that could break out of its line is our bug."""
+    for name, value in headers:
+        check_safe(name)
+        check_safe(value)
+    return "".join(f"{name}: {value}\r\n" for name, value in headers)
+
+
+def check_safe(text: str) -> None:
+    if SAFE_HEADER.fullmatch(text) is None:
+        raise ValueError("a header of an answer holds characters that do not belong in one")
+
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+END = "\r\n"
+CLOSE = "Connection: close\r\n\r\n"

@@ -1,0 +1,347 @@
+"""One connection: requests answered one after the other, slow or false clients hung up on.
+
+aiohttp's RequestHandler feeds its parser and queues what it finds. What happens to a request is ours: no task
+per request, no response object, one write per answer. The rules, and why:
+
+- A request that is not framed beyond doubt is refused and the connection closed: whoever sits in front of us
+  may have read it otherwise.
+- A chunked request is the last of its connection: aiohttp's parser carries trailer fields over into the head
+  of the next request, where they would pass for the headers of somebody else behind the same proxy.
+- Where bytes are left unread we say why, stop sending and linger: a reset would destroy the answer.
+- One deadline says how long the client may keep us waiting; the door looks at all of them now and then.
+"""
+
+import asyncio
+import math
+from contextlib import aclosing
+from typing import Any, cast
+
+from aiohttp import hdrs
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
+from multidict import CIMultiDictProxy
+
+from gateway.protocol.errors import AMTPError, Code
+from gateway.receive.answers import Answer, Stream, answer_error, render_answer, render_stream_head
+from gateway.receive.framing import malformed
+from gateway.receive.limits import BODY_PAUSES_MAX, RETRY_AFTER_SECONDS, site_of
+from gateway.receive.listener import Listener, Reply, mint_request_id
+from gateway.receive.origin import client_address, is_trusted, parse_address
+from gateway.receive.request import HungUp, too_large
+from gateway.receive.stream import lively
+
+NEVER = math.inf
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+QUEUED_REQUESTS_MAX = 2  # parsed ahead of the one in work, before the socket is left alone
+
+
+class Connection(RequestHandler):
+    """Carries requests to the listener, which knows the answers, and the answers back."""
+
+    __slots__ = (
+        "_begun",
+        "_body_until",
+        "_ending",
+        "_held_bytes",
+        "_listener",
+        "_over",
+        "_payload",
+        "_peer",
+        "_receiving",
+        "_refused",
+        "_serving",
+        "_site",
+        "_trusted",
+        "_unsent_bytes",
+        "deadline",
+        "task",
+    )
+
+    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
+        limits = listener.limits
+        super().__init__(
+            cast(Any, listener),
+            loop=loop,
+            keepalive_timeout=0,  # the deadline sees to it
+            access_log=cast(Any, None),
+            max_line_size=limits.line_bytes_max,
+            max_field_size=limits.line_bytes_max,
+            max_headers=limits.headers_max,
+            read_bufsize=limits.read_bytes,
+            auto_decompress=False,
+        )
+        self._max_msg_queue_size = QUEUED_REQUESTS_MAX
+        self._msg_queue_resume_size = 0
+        self._listener = listener
+        self._ending: asyncio.Event | None = None
+        self._payload: StreamReader = EMPTY_PAYLOAD
+        self._begun = True  # a head: the first one is due from the start
+        self._serving = False
+        self._receiving = False
+        self._refused = False  # what the parser could not read, so more of it may come
+        self._over = False
+        self._held_bytes = 0
+        self._unsent_bytes = 0
+        self._body_until = NEVER
+        self._peer = ""
+        self._site: str | None = None
+        self._trusted = False
+        self.deadline = NEVER
+        self.task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        listener = self._listener
+        peername = transport.get_extra_info("peername")
+        address = parse_address(peername[0]) if peername else None
+        if address is not None:
+            self._peer = str(address)
+            self._trusted = is_trusted(address, listener.trusted)
+        self._site = None if self._trusted else site_of(self._peer)
+        if not listener.load.enter(self._site):
+            self._turn_away(cast(asyncio.Transport, transport))
+            return
+        self.deadline = self._loop.time() + listener.limits.head_seconds
+        super().connection_made(transport)
+        self.task = self._task_handler
+
+    def _turn_away(self, transport: asyncio.Transport) -> None:
+        """Too many connections: say so, and take nothing that comes."""
+        self._manager = None
+        self._close = True
+        error = AMTPError(
+            Code.TEMPORARY_FAILURE, "Too many connections are open here.", retry_after=RETRY_AFTER_SECONDS
+        )
+        request_id = mint_request_id()
+        answer = answer_error(error, request_id, self._listener.clock.now())
+        transport.write(
+            render_answer(answer, self._listener.fixed_head, request_id, bodiless=False, close=True)
+        )
+        transport.close()
+        self._listener.watch.connection_refused(self._peer)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._manager is None:  # turned away
+            return
+        super().connection_lost(exc)
+        if not self._payload.is_eof():
+            self._payload.set_exception(HungUp())
+        if self._ending is not None:
+            self._ending.set()
+        self._leave_when_over()
+
+    def _leave_when_over(self) -> None:
+        """A client that went away still occupies what its last request does."""
+        if self._over and self.transport is None:
+            self._listener.leave(self, self._site)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        messages = self._messages
+        if messages:
+            if type(messages[-1][0]) is _ErrInfo:
+                self._spoil(messages[-2][1] if len(messages) > 1 else self._payload)
+        elif not data or self._close:
+            pass
+        elif self._receiving:
+            self.deadline = min(
+                self._loop.time() + self._listener.limits.body_pause_seconds, self._body_until
+            )
+        elif not self._begun and self._payload.is_eof():
+            self._begun = True
+            if not self._serving:
+                self.deadline = self._loop.time() + self._listener.limits.head_seconds
+
+    def _spoil(self, payload: StreamReader) -> None:
+        """The parser stumbled: a body it was in the middle of will never be whole, which it tells nobody."""
+        if not payload.is_eof():
+            payload.set_exception(RequestPayloadError())
+
+    async def start(self) -> None:
+        """Answer requests until one of both sides has enough."""
+        try:
+            while await self._wait_for_request() and await self._serve():
+                pass
+        finally:
+            self._over = True
+            self._hang_up()
+            self._leave_when_over()
+
+    async def _wait_for_request(self) -> bool:
+        if self._messages:
+            return True
+        if self._close or self._force_close or self._listener.load.closing:
+            return False
+        limits = self._listener.limits
+        self.deadline = self._loop.time() + (limits.head_seconds if self._begun else limits.idle_seconds)
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        except asyncio.CancelledError:  # the client went away, or the door closes
+            return False
+        finally:
+            self._waiter = None
+        return True
+
+    async def _serve(self) -> bool:
+        """Answer the next request; whether another may follow."""
+        message, self._payload = self._messages.popleft()
+        self._serving, self._begun, self.deadline = True, False, NEVER
+        if self._parser is not None:
+            self._parser.message_consumed()
+            if self._buffer_paused and not self._messages:
+                self._resume_reading_if_drained()
+        started = self._loop.time()
+        listener = self._listener
+        try:
+            self._refused = isinstance(message, _ErrInfo)
+            reply = await listener.answer(None if isinstance(message, _ErrInfo) else message, self)
+            last = reply.last or not self._payload.is_eof() or self._close or listener.load.closing
+            await self._send(reply, last=last)
+            listener.watch.request_answered(
+                reply.method, reply.path, reply.answer.status, self._loop.time() - started
+            )
+        except HungUp:
+            return False
+        finally:
+            self._serving = False
+            listener.load.give_bytes(self._held_bytes)
+            self._held_bytes = 0
+        return not last
+
+    async def _send(self, reply: Reply, *, last: bool) -> None:
+        head = self._listener.fixed_head
+        match reply.answer:
+            case Answer() as answer:
+                bodiless = reply.method == hdrs.METH_HEAD
+                await self._write(
+                    render_answer(answer, head, reply.request_id, bodiless=bodiless, close=last)
+                )
+            case Stream() as stream:
+                await self._send_stream(stream, head, reply)
+
+    async def _send_stream(self, stream: Stream, head: str, reply: Reply) -> None:
+        """Send each item as it comes, until the items or the client's interest end."""
+        try:
+            await self._write(render_stream_head(stream, head, reply.request_id))
+            if reply.method != hdrs.METH_HEAD:
+                quiet_seconds = self._listener.limits.quiet_seconds
+                async with aclosing(lively(stream, self.ending, quiet_seconds)) as items:
+                    async for item in items:
+                        await self._write(item)
+        except HungUp:
+            raise
+        except Exception as error:
+            self._listener.watch.request_failed(reply.request_id, reply.path, error)
+            raise HungUp from error
+        finally:
+            await stream.items.aclose()
+
+    async def _write(self, data: bytes) -> None:
+        """Hand over these bytes and wait while the client does not take them."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            raise HungUp
+        transport.write(data)
+        if self._paused:
+            self._unsent_bytes = transport.get_write_buffer_size()
+            self.deadline = self._loop.time() + self._listener.limits.write_seconds
+            try:
+                await self._drain_helper()
+            except ConnectionError:
+                raise HungUp from None
+            finally:
+                self._unsent_bytes, self.deadline = 0, NEVER
+
+    def _hang_up(self) -> None:
+        """Close what both sides are done with; where bytes are left unread, let the answer be read first."""
+        transport = self.transport
+        unread = self._unread
+        self._close = True
+        self.deadline = self._loop.time() + self._listener.limits.linger_seconds
+        if transport is None or transport.is_closing():
+            return
+        if not unread:
+            transport.close()
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+        if self._reading_paused or self._buffer_paused:
+            self._resume_transport_reading()
+
+    @property
+    def _unread(self) -> bool:
+        """Whether the client may still be sending what nobody will look at."""
+        return self._refused or bool(self._messages) or not self._payload.is_eof()
+
+    def retire(self) -> None:
+        """The door closes: an idle connection goes at once, a busy one with its answer."""
+        if self._ending is not None:
+            self._ending.set()
+        if not self._serving and not self._messages:
+            self.close()
+
+    def expire(self) -> None:
+        """The deadline has passed: hang up, unless the client is slow but takes what we write."""
+        transport = self.transport
+        if transport is None:
+            return
+        unsent = transport.get_write_buffer_size() if self._unsent_bytes else 0
+        if unsent < self._unsent_bytes:
+            self._unsent_bytes = unsent
+            self.deadline = self._loop.time() + self._listener.limits.write_seconds
+        else:
+            transport.abort()
+
+    def cut_off(self) -> None:
+        """The door's grace is over."""
+        if self.task is not None:
+            self.task.cancel()
+        if self.transport is not None:
+            self.transport.abort()
+
+    @property
+    def gone(self) -> bool:
+        return self.transport is None or self.transport.is_closing()
+
+    @property
+    def secure(self) -> bool:
+        return self._listener.secure
+
+    @property
+    def ending(self) -> asyncio.Event:
+        if self._ending is None:
+            self._ending = asyncio.Event()
+            if self.gone or self._listener.load.closing:
+                self._ending.set()
+        return self._ending
+
+    def client_of(self, headers: CIMultiDictProxy[str]) -> str:
+        if not self._trusted:
+            return self._peer
+        return client_address(self._peer, headers.getall(hdrs.X_FORWARDED_FOR, ()), self._listener.trusted)
+
+    async def read_body(self, bytes_max: int, *, invited: bool) -> bytes:
+        """All of the current body; `invited` says that the client waits for a word before it sends."""
+        payload = self._payload
+        chunks: list[bytes] = []
+        size = 0
+        if not payload.is_eof():
+            now, limits = self._loop.time(), self._listener.limits
+            self._body_until = now + BODY_PAUSES_MAX * limits.body_pause_seconds
+            self.deadline = now + limits.body_pause_seconds
+            self._receiving = True
+            if invited:
+                await self._write(CONTINUE)
+        try:
+            while chunk := await payload.readany():
+                size += len(chunk)
+                if size > bytes_max:
+                    raise too_large(bytes_max)
+                self._held_bytes += len(chunk)
+                self._listener.load.take_bytes(len(chunk))
+                chunks.append(chunk)
+        except RequestPayloadError:
+            raise malformed("Its body is not framed as its headers say.") from None
+        finally:
+            self._receiving, self.deadline = False, NEVER
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -1,0 +1,73 @@
+"""What of a request head is beyond doubt, and what is not.
+
+The parser refuses most of what two servers could read in two ways. These rules are the rest: whatever is
+left in doubt is refused, and the connection closed behind it.
+"""
+
+import re
+
+from aiohttp import hdrs
+from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
+
+from gateway.protocol.errors import AMTPError, Code
+
+VERSION = "1.0"
+VERSION_HEADER = "X-AMTP-Version"
+REQUEST_ID_HEADER = "X-Request-ID"
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+VERSIONED = "/v1/"
+ORIGIN_FORM = "/"
+ASTERISK_FORM = "*"
+
+
+def check_framing(message: RawRequestMessage) -> None:
+    """Refuse what the parser let through and a proxy may have read otherwise."""
+    if message.version != HttpVersion11 and message.version != HttpVersion10:
+        raise malformed("Speak HTTP/1.1 or HTTP/1.0.")
+    codings = message.headers.getall(hdrs.TRANSFER_ENCODING, None)
+    if codings is not None and (
+        message.version != HttpVersion11 or [c.lower() for c in codings] != ["chunked"]
+    ):
+        raise malformed("The only transfer coding is chunked, and it needs HTTP/1.1.")
+
+
+def is_last(message: RawRequestMessage) -> bool:
+    """Whether the connection ends with this request: it says so, or what follows is not to be trusted."""
+    return (
+        message.should_close
+        or message.version != HttpVersion11
+        or hdrs.TRANSFER_ENCODING in message.headers
+        or message.upgrade
+        or message.method == hdrs.METH_CONNECT
+    )
+
+
+def target_of(message: RawRequestMessage) -> tuple[str, str]:
+    """Path and query as they were written; the absolute form is read like the other."""
+    target = message.path
+    if not target.startswith(ORIGIN_FORM) and message.url.absolute:
+        return message.url.raw_path, message.url.raw_query_string
+    if not target.isascii() or "#" in target:
+        raise malformed("The request target must be percent-encoded, without a fragment.")
+    path, _, query = target.partition("?")
+    return path, query
+
+
+def request_id_of(message: RawRequestMessage) -> str:
+    """The caller's own request id where it can stand in a header and in a log, else nothing."""
+    given = message.headers.get(REQUEST_ID_HEADER)
+    return given if given is not None and REQUEST_ID.fullmatch(given) else ""
+
+
+def check_version(message: RawRequestMessage, path: str) -> None:
+    given = message.headers.get(VERSION_HEADER)
+    if given is not None and given != VERSION and path.startswith(VERSIONED):
+        raise AMTPError(
+            Code.UNSUPPORTED_VERSION,
+            f"This gateway speaks AMTP {VERSION}; send {VERSION_HEADER}: {VERSION} or leave it out.",
+            details={"supported": [VERSION]},
+        )
+
+
+def malformed(remedy: str) -> AMTPError:
+    return AMTPError(Code.INVALID_MESSAGE_FORMAT, f"This is not a request that can be understood. {remedy}")

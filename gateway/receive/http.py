@@ -1,0 +1,114 @@
+"""The HTTP door: opens listeners, watches deadlines, closes without losing an answer."""
+
+import asyncio
+import ssl
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from gateway.clock import Clock
+from gateway.receive.connection import Connection
+from gateway.receive.limits import Limits, Load
+from gateway.receive.listener import Listener, Watch
+from gateway.receive.origin import Network
+from gateway.receive.routing import Role, Route, Router
+
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    server: asyncio.Server
+    listener: Listener
+
+
+class Door:
+    """All HTTP listeners of one process."""
+
+    def __init__(
+        self,
+        *,
+        routes: Sequence[Route],
+        limits: Limits,
+        watch: Watch,
+        clock: Clock,
+        trusted: Sequence[Network],
+    ) -> None:
+        self._routes = routes
+        self._limits = limits
+        self._watch = watch
+        self._clock = clock
+        self._trusted = trusted
+        self._load = Load(limits)
+        self._open: list[Open] = []
+        self._tick_handle: asyncio.TimerHandle | None = None
+
+    async def open(
+        self,
+        address: str,
+        port: int,
+        roles: Collection[Role],
+        ssl_context: ssl.SSLContext | None = None,
+        *,
+        reuse_port: bool = False,
+    ) -> int:
+        """Listen there; the port that was bound, which for port 0 the system chose."""
+        listener = Listener(
+            router=Router(self._routes, roles),
+            limits=self._limits,
+            load=self._load,
+            watch=self._watch,
+            clock=self._clock,
+            trusted=self._trusted,
+            secure=ssl_context is not None,
+        )
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: Connection(listener, loop),
+            address,
+            port,
+            ssl=ssl_context,
+            ssl_handshake_timeout=self._limits.head_seconds if ssl_context else None,
+            reuse_port=reuse_port or None,
+            backlog=BACKLOG,
+        )
+        self._open.append(Open(server, listener))
+        if self._tick_handle is None:
+            self._tick()
+        bound: int = server.sockets[0].getsockname()[1]
+        return bound
+
+    async def close(self, grace_seconds: float) -> None:
+        """Take nothing more, answer every request that was taken; cut off what the grace is too short for."""
+        for each in self._open:
+            each.server.close()
+        await asyncio.sleep(
+            0
+        )  # a request that has already arrived is read before its connection counts as idle
+        self._load.closing = True
+        for connection in self._connections():
+            connection.retire()
+        try:
+            async with asyncio.timeout(grace_seconds):
+                await self._load.empty.wait()
+        except TimeoutError:
+            for connection in self._connections():
+                connection.cut_off()
+            await self._load.empty.wait()
+        self._open.clear()
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+            self._tick_handle = None
+
+    def _connections(self) -> list[Connection]:
+        return [connection for each in self._open for connection in each.listener.connections]
+
+    def _tick(self) -> None:
+        """Hang up where a deadline has passed, renew the date, and come back."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in self._connections():
+            if connection.deadline < now:
+                connection.expire()
+        for each in self._open:
+            each.listener.renew_head()
+        self._tick_handle = loop.call_later(self._limits.tick_seconds, self._tick)

@@ -1,0 +1,141 @@
+"""One listener: what the connections of a socket share, and the place where a request becomes an answer."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+from aiohttp import hdrs
+from aiohttp.http import RawRequestMessage
+
+from gateway.clock import Clock
+from gateway.protocol.errors import AMTPError, Code
+from gateway.receive.answers import Answer, Stream, answer_error, fixed_head
+from gateway.receive.framing import (
+    check_framing,
+    check_version,
+    is_last,
+    malformed,
+    request_id_of,
+    target_of,
+)
+from gateway.receive.limits import RETRY_AFTER_SECONDS, Limits, Load
+from gateway.receive.origin import Network
+from gateway.receive.request import HungUp, Request
+from gateway.receive.routing import Router
+
+if TYPE_CHECKING:  # a connection is made for its listener
+    from gateway.receive.connection import Connection
+
+REQUEST_ID_BYTES = 12
+NO_ROUTE = "-"
+NO_METHOD = "-"
+INTERNAL_ERROR = 500
+
+
+class Watch(Protocol):
+    """Who is told what happens at the doors."""
+
+    def request_answered(self, method: str, path: str, status: int, seconds: float) -> None:
+        """`path` is the template of the route; it and `method` are `-` where there was none."""
+
+    def request_failed(self, request_id: str, path: str, error: Exception) -> None:
+        """A handler broke a promise; the client was told no more than the request id."""
+
+    def connection_refused(self, address: str) -> None:
+        """More connections came than may be open."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer and what the connection and the watch need to know of the request."""
+
+    answer: Answer | Stream
+    request_id: str
+    method: str
+    path: str
+    last: bool
+
+
+class Listener:
+    """The attributes in the last group are aiohttp's: what its RequestHandler wants of a server."""
+
+    def __init__(
+        self,
+        *,
+        router: Router,
+        limits: Limits,
+        load: Load,
+        watch: Watch,
+        clock: Clock,
+        trusted: Sequence[Network],
+        secure: bool,
+    ) -> None:
+        self.router = router
+        self.limits = limits
+        self.load = load
+        self.watch = watch
+        self.clock = clock
+        self.trusted = trusted
+        self.secure = secure
+        self.connections: set[Connection] = set()
+        self.renew_head()
+
+        self.request_handler = None
+        self.request_factory = None
+        self.handler_cancellation = False
+
+    async def answer(self, message: RawRequestMessage | None, connection: "Connection") -> Reply:
+        """Route the request and render what goes wrong; None stands for what the parser refused."""
+        request_id, method, template, last = "", NO_METHOD, NO_ROUTE, True
+        answer: Answer | Stream
+        try:
+            if message is None:
+                raise malformed("Check its first line, its headers and its framing.")
+            request_id, method, last = request_id_of(message), message.method, is_last(message)
+            check_framing(message)
+            path, query = target_of(message)
+            check_version(message, path)
+            request_id = request_id or mint_request_id()
+            if method == hdrs.METH_OPTIONS:
+                answer = Answer(204, headers=(("Allow", ", ".join(self.router.methods_at(path))),))
+            else:
+                route, params = self.router.match(method, path)
+                template = route.path
+                request = Request(method, path, query, message.headers, params, request_id, connection)
+                answer = await route.handler(request)
+        except AMTPError as error:
+            request_id = request_id or mint_request_id()
+            answer = answer_error(error, request_id, self.clock.now())
+        except HungUp:
+            raise
+        except Exception as error:  # noqa: BLE001 - the middleware: a bug answers one request, and is logged
+            self.watch.request_failed(request_id, template, error)
+            answer = self._apology(request_id)
+        return Reply(answer, request_id, method, template, last or isinstance(answer, Stream))
+
+    def _apology(self, request_id: str) -> Answer:
+        error = AMTPError(
+            Code.TEMPORARY_FAILURE,
+            "Something went wrong here; the operator finds it under this request id.",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
+        answer = answer_error(error, request_id, self.clock.now())
+        return Answer(INTERNAL_ERROR, answer.body, answer.content_type, answer.headers)
+
+    def renew_head(self) -> None:
+        """Put the time of now into the answers to come."""
+        self.fixed_head = fixed_head(secure=self.secure, now=self.clock.now())
+
+    def connection_made(self, connection: "Connection", _transport: object) -> None:
+        self.connections.add(connection)
+
+    def connection_lost(self, connection: "Connection", _error: BaseException | None) -> None:
+        """Not yet: the connection leaves when its last request has ended too."""
+
+    def leave(self, connection: "Connection", site: str | None) -> None:
+        self.connections.discard(connection)
+        self.load.leave(site)
+
+
+def mint_request_id() -> str:
+    return os.urandom(REQUEST_ID_BYTES).hex()

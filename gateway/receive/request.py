@@ -1,0 +1,167 @@
+"""A request as handlers see it: parsed where it is cheap, read where it is asked for."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from aiohttp import hdrs
+from multidict import CIMultiDictProxy
+
+from gateway.protocol.errors import AMTPError, Code
+
+if TYPE_CHECKING:  # the connection makes requests; a request only leans on the one it came by
+    from gateway.receive.connection import Connection
+
+JSON = "application/json"
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+PLAIN_NAME = re.compile(r"[a-z_-]{1,32}")
+CHARSET_UTF8 = re.compile(r"""\s*charset\s*=\s*"?utf-?8"?\s*""", re.IGNORECASE)
+
+
+class HungUp(Exception):  # noqa: N818 - not an error of ours
+    """The client is gone, so nobody waits for an answer."""
+
+
+class Request:
+    """One request; `params` are the decoded `{…}` parts of its route's path."""
+
+    __slots__ = (
+        "_connection",
+        "_headers",
+        "_query",
+        "client",
+        "method",
+        "params",
+        "path",
+        "raw_query",
+        "request_id",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        raw_query: str,
+        headers: CIMultiDictProxy[str],
+        params: Mapping[str, str],
+        request_id: str,
+        connection: "Connection",
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.raw_query = raw_query
+        self.params = params
+        self.request_id = request_id
+        self.client = connection.client_of(headers)
+        self._headers = headers
+        self._query: dict[str, str] | None = None
+        self._connection = connection
+
+    def header(self, name: str) -> str | None:
+        """The value of a header that may come once."""
+        values = self._headers.getall(name, None)
+        if values is None:
+            return None
+        if len(values) > 1:
+            raise AMTPError(Code.INVALID_MESSAGE_FORMAT, f"Send the header {name} once.")
+        return checked(name, values[0])
+
+    def header_values(self, name: str) -> list[str]:
+        """Every value of a header that may come several times, in order."""
+        return [checked(name, value) for value in self._headers.getall(name, ())]
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The parameters after `?`, each at most once."""
+        if self._query is None:
+            self._query = parse_query(self.raw_query)
+        return self._query
+
+    @property
+    def secure(self) -> bool:
+        """Whether it came by TLS to this process itself."""
+        return self._connection.secure
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client hung up meanwhile."""
+        return self._connection.gone
+
+    @property
+    def ending(self) -> asyncio.Event:
+        """Set when waiting any longer is pointless: the client hung up, or the door closes."""
+        return self._connection.ending
+
+    async def json_body(self, bytes_max: int) -> bytes:
+        """The body, where only JSON will do."""
+        self.require_content_type(JSON)
+        return await self.body(bytes_max)
+
+    def require_content_type(self, *accepted: str) -> str:
+        """The content type, which is one of these; another, none, or a charset that is not UTF-8: 415."""
+        value = self.header(hdrs.CONTENT_TYPE)
+        if value in accepted:
+            return value
+        kind, _, parameter = (value or "").partition(";")
+        kind = kind.strip().lower()
+        if kind not in accepted or (parameter and CHARSET_UTF8.fullmatch(parameter) is None):
+            raise AMTPError(
+                Code.UNSUPPORTED_MEDIA_TYPE,
+                f"Send the header Content-Type: {' or '.join(accepted)}, in UTF-8.",
+                details={"accepted": list(accepted)},
+            )
+        return kind
+
+    async def body(self, bytes_max: int) -> bytes:
+        """The raw bytes of the body, chunked or not; what is too large is refused before it is read."""
+        if hdrs.CONTENT_ENCODING in self._headers:
+            raise AMTPError(
+                Code.UNSUPPORTED_MEDIA_TYPE,
+                "Send the body without Content-Encoding; it is not unpacked here.",
+            )
+        declared = self._headers.get(hdrs.CONTENT_LENGTH)
+        if declared is not None and int(declared) > bytes_max:
+            raise too_large(bytes_max)
+        invited = self._headers.get(hdrs.EXPECT, "").lower() == "100-continue"
+        return await self._connection.read_body(bytes_max, invited=invited)
+
+
+def checked(name: str, value: str) -> str:
+    """A header's value that is text: bytes that are no UTF-8 would surface as faults far from here."""
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise AMTPError(Code.INVALID_MESSAGE_FORMAT, f"The header {name} must be UTF-8.")
+    return value
+
+
+def too_large(bytes_max: int) -> AMTPError:
+    return AMTPError(
+        Code.MESSAGE_TOO_LARGE,
+        f"The body is larger than the {bytes_max} bytes accepted here.",
+        details={"limit": bytes_max},
+    )
+
+
+def parse_query(raw: str) -> dict[str, str]:
+    """Query parameters by name. A plus sign means itself: it stands in addresses and in time zones."""
+    query: dict[str, str] = {}
+    for pair in raw.split("&"):
+        if not pair:
+            continue
+        raw_name, _, raw_value = pair.partition("=")
+        try:
+            name, value = unquote(raw_name, errors="strict"), unquote(raw_value, errors="strict")
+        except UnicodeDecodeError:
+            raise bad_parameter(raw_name, "must be UTF-8, percent-encoded") from None
+        if CONTROL.search(name) or CONTROL.search(value):
+            raise bad_parameter(name, "must not hold control characters")
+        if name in query:
+            raise bad_parameter(name, "must be given once")
+        query[name] = value
+    return query
+
+
+def bad_parameter(name: str, remedy: str) -> AMTPError:
+    shown = f"query parameter {name}" if PLAIN_NAME.fullmatch(name) else "query parameter"
+    return AMTPError(Code.INVALID_MESSAGE_FORMAT, f"The {shown} {remedy}.")

@@ -1,0 +1,37 @@
+"""Items of a stream, with signs of life between them."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from gateway.receive.answers import Stream
+
+
+async def lively(stream: Stream, ending: asyncio.Event, quiet_seconds: float) -> AsyncGenerator[bytes, None]:
+    """Yield the items as they come and `quiet` after each silence, until they end or nobody listens."""
+    over = asyncio.ensure_future(ending.wait())
+    step: asyncio.Future[bytes | None] | None = None
+    try:
+        while True:
+            if step is None:
+                step = asyncio.ensure_future(next_item(stream.items))
+            either: set[asyncio.Future[Any]] = {step, over}
+            await asyncio.wait(either, timeout=quiet_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if step.done():
+                item, step = step.result(), None
+                if item is None:
+                    return
+                yield item
+            elif over.done():
+                return
+            else:
+                yield stream.quiet
+    finally:
+        left = [future for future in (over, step) if future is not None]
+        for future in left:
+            future.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+async def next_item(items: AsyncGenerator[bytes, None]) -> bytes | None:
+    return await anext(items, None)
