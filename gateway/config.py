@@ -1,0 +1,383 @@
+"""amtp.yaml and AMTP_… variables as frozen values: every setting with its default, range and meaning.
+
+`load` gives a whole configuration or a ConfigError that carries every fault at once. Constructors elsewhere
+receive values from here.
+"""
+# ruff: noqa: RUF009 - setting(), section() and table() return fields, as dataclasses.field does
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from gateway import config_file
+from gateway.config_fields import Reader, keys_of, section, setting, table
+from gateway.config_file import Refused, parse_yaml, read_text
+from gateway.config_values import HostPort, Network, Secret
+
+# Variables of ours that configure no gateway: a client's, an installation's, and the tests'.
+OTHER_VARIABLES = frozenset({"AMTP_CONFIG", "AMTP_PG_BINDIR", "AMTP_GATEWAY", "AMTP_KEY", "AMTP_ADMIN_KEY"})
+OTHER_PREFIX = "AMTP_TEST_"
+
+MEBIBYTE = 1_048_576
+Role = Literal["public", "agents", "admin", "all"]
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; `faults` says where and what to do, one line each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = sorted(faults, key=_line)
+        super().__init__("\n".join(self.faults))
+
+
+def _line(fault: str) -> int:
+    match = re.search(r":([0-9]+): ", fault)
+    return int(match[1]) if match else 0
+
+
+def _domain(text: str) -> str:
+    # As strict as the protocol is for what a certificate and DNS can carry; A-labels, lower case.
+    try:
+        name = text.encode("idna").decode("ascii").lower() if not text.isascii() else text.lower()
+    except UnicodeError:
+        raise ValueError("must be a domain name such as example.com") from None
+    labels = name.split(".")
+    plain = all(1 <= len(label) <= 63 and label.replace("-", "a").isalnum() for label in labels)
+    if not plain or len(name) > 253 or any(label[0] == "-" or label[-1] == "-" for label in labels):
+        raise ValueError("must be a domain name such as example.com")
+    return name
+
+
+def _database_url(text: str) -> str:
+    if urlsplit(text).scheme not in ("postgresql", "postgres"):
+        raise ValueError("must start with postgresql://, such as postgresql://amtp@db.internal/amtp")
+    return text
+
+
+def _gateway_url(text: str) -> str:
+    url = urlsplit(text)
+    if url.scheme not in ("https", "http") or not url.hostname:
+        raise ValueError("must be an https:// URL with a host")
+    if url.username is not None or url.query or url.fragment:
+        raise ValueError("must have no user info, query or fragment")
+    return text.rstrip("/")
+
+
+def _nameserver(text: str) -> str:
+    try:
+        ip_address(HostPort.parse(text, port=53).host)
+    except ValueError:
+        raise ValueError("must be an address such as 127.0.0.1 or [::1]:5353, no name") from None
+    return text
+
+
+def _long_secret(text: str) -> str:
+    if len(text) < 16:
+        raise ValueError(
+            "is shorter than 16 characters; make a longer one, such as `openssl rand -base64 32` prints"
+        )
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    url: Secret | None = setting(
+        None, "Postgres 15 to 18; absent: an embedded one in `data`.", check=_database_url
+    )
+    pool_size: int = setting(8, "Connections each process keeps open.", low=3, high=500)
+    statement_timeout_seconds: int = setting(
+        30, "A statement that takes longer is given up.", low=1, high=3600
+    )
+    pgbouncer: Literal["auto", "on", "off"] = setting("auto", "Behind PgBouncer in transaction mode.")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    address: HostPort = setting(MISSING, "host:port to listen on.")
+    tls: bool = setting(False, "Speak TLS 1.3 with the certificate of `tls`.")
+    roles: tuple[Role, ...] = setting(("public", "agents"), "What answers here.")
+
+    def serves(self, role: Role) -> bool:
+        return role in self.roles or "all" in self.roles
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    certificate_file: Path | None = setting(None, "Certificate chain, PEM.", readable=True)
+    key_file: Path | None = setting(None, "Its private key, PEM.", readable=True)
+    client_ca_file: Path | None = setting(None, "Client certificates by these are recognised.", readable=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    trusted: tuple[Network, ...] = setting((), "X-Forwarded-For counts only from these networks.")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    body_bytes: int = setting(10 * MEBIBYTE, "A message or batch.", low=1024, high=100 * MEBIBYTE)
+    connections: int = setting(10_000, "Open connections, each process.", low=1, high=1_000_000)
+    connections_per_address: int = setting(1000, "Open connections from one address.", low=1, high=1_000_000)
+    requests_in_admission: int = setting(256, "Requests at work at once; above it 503.", low=1, high=10_000)
+    bodies_in_flight_bytes: int = setting(
+        256 * MEBIBYTE, "Bodies in memory; above it 503.", low=MEBIBYTE, high=2**40
+    )
+    recipients: int = setting(1000, "Recipients of one message.", low=1, high=1000)
+    batch_messages: int = setting(256, "Messages in one commit.", low=1, high=256)
+    batch_bytes: int = setting(8 * MEBIBYTE, "Bytes in one commit.", low=1024, high=64 * MEBIBYTE)
+    waiting_messages: int = setting(
+        4096, "Messages that may wait for a commit; above it 503.", low=1, high=1_000_000
+    )
+    head_seconds: int = setting(10, "For a request's head to arrive.", low=1, high=600)
+    body_seconds: int = setting(60, "Between two pieces of a body.", low=1, high=600)
+    keep_alive_seconds: int = setting(75, "For the next request on a connection.", low=1, high=3600)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    messages_days: int = setting(30, "Messages whose delivery is over.", low=1, high=3650)
+    keys_days: int = setting(14, "Idempotency keys.", low=1, high=365)
+    acknowledged_days: int = setting(7, "Acknowledged inbox entries.", low=0, high=3650)
+    audit_days: int = setting(365, "The audit trail.", low=1, high=36_500)
+    attempts_days: int = setting(30, "The record of delivery attempts.", low=1, high=3650)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    concurrency: int = setting(256, "Deliveries on their way at once, each process.", low=1, high=10_000)
+    lease_seconds: int = setting(
+        120, "A delivery nobody finished is taken over after this.", low=30, high=3600
+    )
+    attempts_max: int = setting(168, "Attempts before a delivery fails.", low=1, high=1000)
+    horizon_days: int = setting(7, "A delivery fails this long after it was accepted.", low=1, high=30)
+    delay_report_hours: int = setting(
+        4, "An undelivered message's sender is told after this.", low=1, high=168
+    )
+    per_destination_window_max: int = setting(
+        64, "Parcels on their way to one destination.", low=1, high=1000
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    lease_seconds_default: int = setting(60, "Lease of a fetch that names none.", low=1, high=86_400)
+    lease_seconds_max: int = setting(3600, "Longest lease a fetch may ask for.", low=1, high=86_400)
+    poison_lapses: int = setting(10, "Leases that ran out before an entry is put aside.", low=1, high=1000)
+    wait_seconds_max: int = setting(60, "Longest wait for mail in one request.", low=1, high=600)
+
+
+@dataclass(frozen=True, slots=True)
+class Dns:
+    nameservers: tuple[str, ...] = setting((), "address[:port]; none: the system's.", check=_nameserver)
+    timeout_seconds: float = setting(5.0, "For one answer.", low=0.1, high=60)
+    stale_days: int = setting(7, "How old an answer may serve while DNS is down.", low=0, high=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    gateway: str = setting(MISSING, "Its https:// URL.", check=_gateway_url)
+    plain_http: bool = setting(False, "The URL may say http://: nobody else reads that network.")
+    bearer: Secret | None = setting(None, "Key we present to it.")
+    certificate_file: Path | None = setting(None, "Certificate we present to it, PEM.", readable=True)
+    key_file: Path | None = setting(None, "Its private key, PEM.", readable=True)
+    ca_file: Path | None = setting(
+        None, "Its certificate is signed by these; none: the usual ones.", readable=True
+    )
+    proving_key: Secret | None = setting(
+        None, "Who presents this to us speaks for the domain.", check=_long_secret
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    allow_networks: tuple[Network, ...] = setting((), "Private networks that URLs may lead to; for tests.")
+    ca_file: Path | None = setting(None, "More certificate authorities to believe, PEM.", readable=True)
+    connect_seconds: float = setting(10.0, "To connect, TLS included.", low=0.1, high=120)
+    total_seconds: float = setting(30.0, "For one exchange.", low=0.1, high=600)
+    answer_bytes: int = setting(MEBIBYTE, "Of an answer that are read.", low=1024, high=100 * MEBIBYTE)
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    format: Literal["auto", "text", "json"] = setting("auto", "auto: text on a terminal, else JSON.")
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "Least level that is written.")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    development: bool = setting(False, "No keys needed from this machine. Loopback only.")
+    domains: tuple[str, ...] = setting((), "Domains whose agents live here. Required.", check=_domain)
+    hostname: str = setting("", "This gateway's name in Via; default: the first domain.", check=_domain)
+    data: Path = setting(Path("data"), "Folder for the embedded database and key files.")
+    listen: tuple[Listener, ...] = setting((), "Where to answer.")
+    database: Database = section(Database, "Where everything is kept.")
+    tls: Tls = section(Tls, "For listeners with `tls: true`. Replaced files are taken up without a restart.")
+    proxy: Proxy = section(Proxy, "A proxy in front.")
+    limits: Limits = section(Limits, "What the door takes.")
+    retention: Retention = section(Retention, "How long things are kept.")
+    queue: Queue = section(Queue, "Deliveries after the acknowledgement.")
+    inbox: Inbox = section(Inbox, "How agents fetch.")
+    dns: Dns = section(Dns, "How other domains are found.")
+    peers: dict[str, Peer] = table("Gateways known by name, without DNS.", key_check=_domain)
+    outbound: Outbound = section(Outbound, "Requests this gateway makes.")
+    log: Log = section(Log, "What is written to stderr.")
+
+
+DEVELOPMENT_LISTEN = (Listener(HostPort("127.0.0.1", 8080), roles=("all",)),)
+PRODUCTION_LISTEN = (
+    Listener(HostPort("127.0.0.1", 8080), roles=("public", "agents")),
+    Listener(HostPort("127.0.0.1", 8025), roles=("admin",)),
+)
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """The configuration in force, or every fault of it as one ConfigError."""
+    reader = Reader(environ, path.parent if path else Path(), keys_of(Config))
+    try:
+        root = _tree(path, reader.faults)
+    except Refused as refused:
+        raise ConfigError([*reader.faults, str(refused)]) from None
+    reader.override(root, Config, lambda name: name in OTHER_VARIABLES or name.startswith(OTHER_PREFIX))
+    config = complete(reader.section(Config, root, ""))
+    for keys, rule in _RULES:
+        if not any(reader.spoiled(key) for key in keys) and (text := rule(config)):
+            reader.fault(keys[0], text)
+    if reader.faults:
+        raise ConfigError(reader.faults)
+    return config
+
+
+def _tree(path: Path | None, faults: list[str]) -> config_file.Mapping:
+    node = parse_yaml(read_text(path), str(path), faults) if path else config_file.Mapping()
+    if not isinstance(node, config_file.Mapping):
+        raise Refused(f"{node.where}: must be a mapping of keys to values, such as `domains: [example.com]`")
+    return node
+
+
+def complete(config: Config) -> Config:
+    """Fills in the defaults that follow from other settings."""
+    domains = tuple(dict.fromkeys(config.domains)) or (("localhost",) if config.development else ())
+    return replace(
+        config,
+        domains=domains,
+        hostname=config.hostname or (domains[0] if domains else ""),
+        listen=config.listen or (DEVELOPMENT_LISTEN if config.development else PRODUCTION_LISTEN),
+    )
+
+
+def _no_domain(config: Config) -> str:
+    return (
+        "" if config.domains else "is missing; name the domains whose agents live here, such as [example.com]"
+    )
+
+
+def _exposed_development(config: Config) -> str:
+    exposed = [str(listener.address) for listener in config.listen if not listener.address.loopback]
+    if not config.development or not exposed:
+        return ""
+    return f"has {exposed[0]}, but development answers on loopback only; turn it off or listen on 127.0.0.1"
+
+
+def _address_twice(config: Config) -> str:
+    addresses = [str(listener.address) for listener in config.listen if listener.address.port]
+    twice = [address for address in addresses if addresses.count(address) > 1]
+    return f"has {twice[0]} twice; give it once, with all its roles" if twice else ""
+
+
+def _tls_without_certificate(config: Config) -> str:
+    if config.tls.certificate_file or not any(listener.tls for listener in config.listen):
+        return ""
+    return "is missing, but a listener says tls: true; name the certificate and its key"
+
+
+def _half_pair(config: Config) -> str:
+    return "and tls.key_file belong together; name both" if _half(config.tls) else ""
+
+
+def _half(part: Tls | Peer) -> bool:
+    return (part.certificate_file is None) != (part.key_file is None)
+
+
+def _peer_half_pair(config: Config) -> str:
+    halves = [name for name, peer in config.peers.items() if _half(peer)]
+    return f"has {halves[0]} with one of certificate_file and key_file; name both" if halves else ""
+
+
+def _peer_is_local(config: Config) -> str:
+    local = sorted(config.peers.keys() & set(config.domains))
+    return f"has {local[0]}, which is one of our own domains; remove it from one of them" if local else ""
+
+
+def _peer_in_clear(config: Config) -> str:
+    clear = [
+        name
+        for name, peer in config.peers.items()
+        if peer.gateway.startswith("http:") and not peer.plain_http
+    ]
+    return f"has {clear[0]} with an http:// gateway; use https://, or say plain_http: true" if clear else ""
+
+
+def _lease_too_long(config: Config) -> str:
+    longer = config.inbox.lease_seconds_default > config.inbox.lease_seconds_max
+    return "is longer than inbox.lease_seconds_max; lower it or raise the other" if longer else ""
+
+
+def _keys_too_short(config: Config) -> str:
+    # A key forgotten while its message is still being tried would let a repeat in as a second message.
+    short = config.retention.keys_days < config.queue.horizon_days
+    return "is less than queue.horizon_days; keys outlive every attempt" if short else ""
+
+
+def _bodies_too_small(config: Config) -> str:
+    small = config.limits.bodies_in_flight_bytes < config.limits.body_bytes
+    return "is less than limits.body_bytes, so that the largest message never fits; raise it" if small else ""
+
+
+# The keys a rule looks at (with a fault in one of them it is left out; the first is named), and the rule.
+_RULES: tuple[tuple[tuple[str, ...], Callable[[Config], str]], ...] = (
+    (("domains", "development"), _no_domain),
+    (("listen", "development"), _exposed_development),
+    (("listen",), _address_twice),
+    (("tls.certificate_file", "listen"), _tls_without_certificate),
+    (("tls.certificate_file", "tls.key_file"), _half_pair),
+    (("peers",), _peer_half_pair),
+    (("peers", "domains"), _peer_is_local),
+    (("peers",), _peer_in_clear),
+    (("inbox.lease_seconds_default", "inbox.lease_seconds_max"), _lease_too_long),
+    (("retention.keys_days", "queue.horizon_days"), _keys_too_short),
+    (("limits.bodies_in_flight_bytes", "limits.body_bytes"), _bodies_too_small),
+)
+
+# What a running gateway takes up; everything else is bound to sockets, processes or the database.
+RELOADABLE = frozenset({"log", "limits", "retention", "queue", "inbox", "dns", "peers", "outbound", "proxy"})
+
+
+def reloadable(old: Config, new: Config) -> tuple[Config, list[str]]:
+    """What may take effect now, and one line for each changed key: taken up, or waiting for a restart."""
+    taken = {name: getattr(new, name) for name in RELOADABLE}
+    lines = []
+    for key in changed_keys(old, new):
+        effect = (
+            "in effect now"
+            if key.partition(".")[0] in RELOADABLE
+            else "changed; takes effect after a restart"
+        )
+        lines.append(f"{key}: {effect}")
+    return replace(old, **taken), lines
+
+
+def changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ."""
+    if is_dataclass(old) and type(old) is type(new) and not isinstance(old, HostPort):
+        pairs = [(field.name, getattr(old, field.name), getattr(new, field.name)) for field in fields(old)]
+    elif isinstance(old, dict) and isinstance(new, dict):
+        pairs = [(name, old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys())]
+    else:
+        return [] if old == new else [prefix]
+    return [key for name, a, b in pairs for key in changed_keys(a, b, f"{prefix}.{name}" if prefix else name)]
