@@ -1,0 +1,111 @@
+"""What has become of a message, per recipient and as a whole, and how that is told."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from gateway.protocol.errors import Code
+from gateway.protocol.timestamp import render_timestamp
+
+
+class Status(StrEnum):
+    """Of one recipient."""
+
+    QUEUED = "queued"
+    HELD = "held"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+LIVE = frozenset({Status.QUEUED, Status.HELD})
+
+
+def status_of_message(statuses: Iterable[Status]) -> str:
+    """Queued while any recipient is live, else delivered, failed, or partial when only some were."""
+    seen = set(statuses)
+    if not seen:
+        raise ValueError("a message has at least one recipient")
+    if seen & LIVE:
+        return "queued"
+    if seen == {Status.DELIVERED}:
+        return "delivered"
+    return "partial" if Status.DELIVERED in seen else "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientState:
+    address: str  # as the sender wrote it
+    status: Status
+    error: tuple[Code, str] | None = None  # why it was refused: code and text
+    timestamp: datetime | None = None  # of the last change
+    attempts: int = 0
+    delivered_at: datetime | None = None
+    next_retry: datetime | None = None
+    last_error: str | None = None
+    via: str | None = None  # who has it: inbox, webhook, amtp:<host>, smtp:<host>
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What we answer to whoever handed a message in."""
+
+    message_id: str
+    recipients: tuple[RecipientState, ...]
+
+    @property
+    def status(self) -> str:
+        return status_of_message(recipient.status for recipient in self.recipients)
+
+
+def render_receipt(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "message_id": receipt.message_id,
+        "status": receipt.status,
+        "recipients": [_accepted(recipient) for recipient in receipt.recipients],
+    }
+
+
+def render_status(
+    message_id: str, created_at: datetime, recipients: Sequence[RecipientState]
+) -> dict[str, Any]:
+    """Where the message is, as a whole and for each recipient. What is not known is null."""
+    status = status_of_message(recipient.status for recipient in recipients)
+    delivered = [recipient.delivered_at for recipient in recipients if recipient.delivered_at]
+    retries = [recipient.next_retry for recipient in recipients if recipient.next_retry]
+    return {
+        "message_id": message_id,
+        "status": status,
+        "created_at": render_timestamp(created_at),
+        "delivered_at": _moment(max(delivered) if delivered and status == "delivered" else None),
+        "attempts": max(recipient.attempts for recipient in recipients),
+        "next_retry": _moment(min(retries, default=None)),
+        "recipients": [_tracked(recipient) for recipient in recipients],
+    }
+
+
+def _accepted(recipient: RecipientState) -> dict[str, Any]:
+    shown: dict[str, Any] = {"address": recipient.address, "status": recipient.status.value}
+    if recipient.error is not None:
+        code, message = recipient.error
+        shown["error"] = {"code": code.value, "message": message}
+    return shown
+
+
+def _tracked(recipient: RecipientState) -> dict[str, Any]:
+    return {
+        **_accepted(recipient),
+        "timestamp": _moment(recipient.timestamp),
+        "attempts": recipient.attempts,
+        "delivered_at": _moment(recipient.delivered_at),
+        "next_retry": _moment(recipient.next_retry),
+        "last_error": recipient.last_error,
+        "via": recipient.via,
+    }
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else render_timestamp(moment)
