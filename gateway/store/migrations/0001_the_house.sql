@@ -70,7 +70,7 @@ create table agents (
     id             bigint generated always as identity primary key,
     local          text collate "C" not null,
     domain         text collate "C" not null,
-    name           text collate "C" not null generated always as (local || '@' || domain) stored unique,
+    name           text collate "C" not null generated always as (local || '@' || domain) stored,
     state          text not null default 'active' check (state in ('active', 'retired', 'removed')),
     delivery_mode  text not null default 'pull' check (delivery_mode in ('pull', 'push')),
     push_url       text,
@@ -79,8 +79,13 @@ create table agents (
     created_at     timestamptz not null,
     retired_at     timestamptz,
     last_active_at timestamptz,
-    check (delivery_mode = 'pull' or push_url is not null)
+    mail           text check (mail in ('return', 'drop')), -- what becomes of the inbox of a removed agent
+    check (delivery_mode = 'pull' or push_url is not null),
+    check ((state = 'removed') = (mail is not null))
 );
+-- A name is free again once its agent is removed; the old row stays, for the history of its messages.
+create unique index agents_name on agents (name) where state <> 'removed';
+create index agents_removed on agents (id) where state = 'removed';
 
 create table keys (
     id         text collate "C" primary key,
@@ -93,6 +98,7 @@ create table keys (
     revoked_at timestamptz
 );
 create index on keys (agent);
+create unique index keys_name on keys (name) where agent is null and revoked_at is null;
 
 -- Counts changes of agents and keys: what processes remember is good while this stands still.
 create table directory_version (one boolean primary key default true check (one), version bigint not null);
