@@ -134,9 +134,9 @@ class Limits:
     waiting_messages: int = setting(
         4096, "Messages that may wait for a commit; above it 503.", low=1, high=1_000_000
     )
-    head_seconds: int = setting(10, "For a request's head to arrive.", low=1, high=600)
-    body_seconds: int = setting(60, "Between two pieces of a body.", low=1, high=600)
-    keep_alive_seconds: int = setting(75, "For the next request on a connection.", low=1, high=3600)
+    head_seconds: float = setting(10.0, "For a request's head to arrive.", low=0.1, high=600)
+    body_seconds: float = setting(60.0, "Between two pieces of a body.", low=0.1, high=600)
+    keep_alive_seconds: float = setting(75.0, "For the next request on a connection.", low=0.1, high=3600)
 
 
 @dataclass(frozen=True, slots=True)
