@@ -58,16 +58,16 @@ class Connection(RequestHandler):
     )
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
-        limits = listener.limits
+        manners = listener.manners
         super().__init__(
             cast(Any, listener),
             loop=loop,
             keepalive_timeout=0,  # the deadline sees to it
             access_log=cast(Any, None),
-            max_line_size=limits.line_bytes_max,
-            max_field_size=limits.line_bytes_max,
-            max_headers=limits.headers_max,
-            read_bufsize=limits.read_bytes,
+            max_line_size=manners.line_bytes_max,
+            max_field_size=manners.line_bytes_max,
+            max_headers=manners.headers_max,
+            read_bufsize=manners.read_bytes,
             auto_decompress=False,
         )
         self._max_msg_queue_size = QUEUED_REQUESTS_MAX
@@ -143,9 +143,7 @@ class Connection(RequestHandler):
         elif not data or self._close:
             pass
         elif self._receiving:
-            self.deadline = min(
-                self._loop.time() + self._listener.limits.body_pause_seconds, self._body_until
-            )
+            self.deadline = min(self._loop.time() + self._listener.limits.body_seconds, self._body_until)
         elif not self._begun and self._payload.is_eof():
             self._begun = True
             if not self._serving:
@@ -167,12 +165,16 @@ class Connection(RequestHandler):
             self._leave_when_over()
 
     async def _wait_for_request(self) -> bool:
+        if self._close or self._force_close:
+            return False
         if self._messages:
             return True
-        if self._close or self._force_close or self._listener.load.closing:
+        if self._listener.load.closing:
             return False
         limits = self._listener.limits
-        self.deadline = self._loop.time() + (limits.head_seconds if self._begun else limits.idle_seconds)
+        self.deadline = self._loop.time() + (
+            limits.head_seconds if self._begun else limits.keep_alive_seconds
+        )
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -180,7 +182,7 @@ class Connection(RequestHandler):
             return False
         finally:
             self._waiter = None
-        return True
+        return not self._force_close
 
     async def _serve(self) -> bool:
         """Answer the next request; whether another may follow."""
@@ -224,7 +226,7 @@ class Connection(RequestHandler):
         try:
             await self._write(render_stream_head(stream, head, reply.request_id))
             if reply.method != hdrs.METH_HEAD:
-                quiet_seconds = self._listener.limits.quiet_seconds
+                quiet_seconds = self._listener.manners.quiet_seconds
                 async with aclosing(lively(stream, self.ending, quiet_seconds)) as items:
                     async for item in items:
                         await self._write(item)
@@ -244,7 +246,7 @@ class Connection(RequestHandler):
         transport.write(data)
         if self._paused:
             self._unsent_bytes = transport.get_write_buffer_size()
-            self.deadline = self._loop.time() + self._listener.limits.write_seconds
+            self.deadline = self._loop.time() + self._listener.manners.write_seconds
             try:
                 await self._drain_helper()
             except ConnectionError:
@@ -257,7 +259,7 @@ class Connection(RequestHandler):
         transport = self.transport
         unread = self._unread
         self._close = True
-        self.deadline = self._loop.time() + self._listener.limits.linger_seconds
+        self.deadline = self._loop.time() + self._listener.manners.linger_seconds
         if transport is None or transport.is_closing():
             return
         if not unread:
@@ -288,7 +290,7 @@ class Connection(RequestHandler):
         unsent = transport.get_write_buffer_size() if self._unsent_bytes else 0
         if unsent < self._unsent_bytes:
             self._unsent_bytes = unsent
-            self.deadline = self._loop.time() + self._listener.limits.write_seconds
+            self.deadline = self._loop.time() + self._listener.manners.write_seconds
         else:
             transport.abort()
 
@@ -323,25 +325,27 @@ class Connection(RequestHandler):
     async def read_body(self, bytes_max: int, *, invited: bool) -> bytes:
         """All of the current body; `invited` says that the client waits for a word before it sends."""
         payload = self._payload
-        chunks: list[bytes] = []
-        size = 0
+        body = b""
+        rest = bytearray()  # many small pieces cost no more than their bytes
         if not payload.is_eof():
             now, limits = self._loop.time(), self._listener.limits
-            self._body_until = now + BODY_PAUSES_MAX * limits.body_pause_seconds
-            self.deadline = now + limits.body_pause_seconds
+            self._body_until = now + BODY_PAUSES_MAX * limits.body_seconds
+            self.deadline = now + limits.body_seconds
             self._receiving = True
             if invited:
                 await self._write(CONTINUE)
         try:
-            while chunk := await payload.readany():
-                size += len(chunk)
-                if size > bytes_max:
+            while piece := await payload.readany():
+                if len(body) + len(rest) + len(piece) > bytes_max:
                     raise too_large(bytes_max)
-                self._held_bytes += len(chunk)
-                self._listener.load.take_bytes(len(chunk))
-                chunks.append(chunk)
+                self._held_bytes += len(piece)
+                self._listener.load.take_bytes(len(piece))
+                if body:
+                    rest += piece
+                else:
+                    body = piece
         except RequestPayloadError:
             raise malformed("Its body is not framed as its headers say.") from None
         finally:
             self._receiving, self.deadline = False, NEVER
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return body + rest if rest else body

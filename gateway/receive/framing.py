@@ -53,10 +53,10 @@ def target_of(message: RawRequestMessage) -> tuple[str, str]:
     return path, query
 
 
-def request_id_of(message: RawRequestMessage) -> str:
-    """The caller's own request id where it can stand in a header and in a log, else nothing."""
-    given = message.headers.get(REQUEST_ID_HEADER)
-    return given if given is not None and REQUEST_ID.fullmatch(given) else ""
+def request_id_of(message: RawRequestMessage | None) -> str | None:
+    """The caller's own request id, where it can stand in a header and in a log."""
+    given = message.headers.get(REQUEST_ID_HEADER) if message is not None else None
+    return given if given is not None and REQUEST_ID.fullmatch(given) else None
 
 
 def check_version(message: RawRequestMessage, path: str) -> None:

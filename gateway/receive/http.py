@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gateway.clock import Clock
+from gateway.config import Limits
 from gateway.receive.connection import Connection
-from gateway.receive.limits import Limits, Load
+from gateway.receive.limits import Load, Manners, tick_seconds
 from gateway.receive.listener import Listener, Watch
 from gateway.receive.origin import Network
 from gateway.receive.routing import Role, Route, Router
@@ -29,12 +30,13 @@ class Door:
         *,
         routes: Sequence[Route],
         limits: Limits,
+        manners: Manners,
         watch: Watch,
         clock: Clock,
         trusted: Sequence[Network],
     ) -> None:
         self._routes = routes
-        self._limits = limits
+        self._manners = manners
         self._watch = watch
         self._clock = clock
         self._trusted = trusted
@@ -54,8 +56,8 @@ class Door:
         """Listen there; the port that was bound, which for port 0 the system chose."""
         listener = Listener(
             router=Router(self._routes, roles),
-            limits=self._limits,
             load=self._load,
+            manners=self._manners,
             watch=self._watch,
             clock=self._clock,
             trusted=self._trusted,
@@ -67,7 +69,7 @@ class Door:
             address,
             port,
             ssl=ssl_context,
-            ssl_handshake_timeout=self._limits.head_seconds if ssl_context else None,
+            ssl_handshake_timeout=self._load.limits.head_seconds if ssl_context else None,
             reuse_port=reuse_port or None,
             backlog=BACKLOG,
         )
@@ -99,6 +101,13 @@ class Door:
             self._tick_handle.cancel()
             self._tick_handle = None
 
+    def adopt(self, limits: Limits, trusted: Sequence[Network]) -> None:
+        """Go by a changed configuration from now on; whom an open connection belongs to stays as it was."""
+        self._load.limits = limits
+        self._trusted = trusted
+        for each in self._open:
+            each.listener.trusted = trusted
+
     def _connections(self) -> list[Connection]:
         return [connection for each in self._open for connection in each.listener.connections]
 
@@ -111,4 +120,4 @@ class Door:
                 connection.expire()
         for each in self._open:
             each.listener.renew_head()
-        self._tick_handle = loop.call_later(self._limits.tick_seconds, self._tick)
+        self._tick_handle = loop.call_later(tick_seconds(self._load.limits, self._manners), self._tick)

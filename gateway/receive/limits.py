@@ -6,46 +6,47 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from types import TracebackType
 
+from gateway.config import Limits
 from gateway.protocol.errors import AMTPError, Code
 
-MIB = 1024 * 1024
 RETRY_AFTER_SECONDS = 1  # a process that is full now is rarely full a second later
 BODY_PAUSES_MAX = 10  # a whole body may take this many of its longest pauses, so a trickle ends too
 TICK_SECONDS_MAX = 1.0  # the date in answers is no older
+TICKS_PER_LIMIT = 4  # so a deadline is noticed a quarter of its time late at most
 IPV6_SITE_BITS = 64  # one host commands a whole /64, so it counts as one address
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Times and sizes of the HTTP doors of one process."""
+class Manners:
+    """What no operator wants to turn, beside the limits of the configuration."""
 
-    head_seconds: float = 10.0  # from connecting, or from the first byte of a further request
-    body_pause_seconds: float = 60.0  # between two pieces of a body
-    idle_seconds: float = 75.0  # between two requests; longer than the 60 s of common proxies
-    write_seconds: float = 60.0  # for a client to take what we wrote
+    write_seconds: float = 60.0  # for a client to take anything of what we wrote
     linger_seconds: float = 2.0  # for a refused client to read why, before we hang up
     quiet_seconds: float = 15.0  # of silence on a stream before it says that it lives
     line_bytes_max: int = 8190  # request line; each header
     headers_max: int = 100
     read_bytes: int = 65_536  # of a body waiting in the parser, before the socket is left alone
-    body_bytes_max: int = 256 * MIB  # of all bodies in flight
-    connections_max: int = 10_000
-    connections_per_address_max: int = 1_000
 
-    @property
-    def tick_seconds(self) -> float:
-        """How often deadlines are looked at: each is noticed a quarter of its time late at most."""
-        times = (self.head_seconds, self.body_pause_seconds, self.idle_seconds, self.write_seconds)
-        return min(TICK_SECONDS_MAX, *(seconds / 4 for seconds in (*times, self.linger_seconds)))
+
+def tick_seconds(limits: Limits, manners: Manners) -> float:
+    """How often deadlines are looked at."""
+    times = (
+        limits.head_seconds,
+        limits.body_seconds,
+        limits.keep_alive_seconds,
+        manners.write_seconds,
+        manners.linger_seconds,
+    )
+    return min(TICK_SECONDS_MAX, min(times) / TICKS_PER_LIMIT)
 
 
 class Load:
     """What all listeners of this process carry together."""
 
-    __slots__ = ("_limits", "body_bytes", "closing", "connections", "counts", "empty")
+    __slots__ = ("body_bytes", "closing", "connections", "counts", "empty", "limits")
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.limits = limits
         self.closing = False
         self.connections = 0
         self.body_bytes = 0
@@ -55,10 +56,10 @@ class Load:
 
     def enter(self, site: str | None) -> bool:
         """Count one more connection, if it fits; a trusted proxy (None) has no share of its own."""
-        if self.closing or self.connections >= self._limits.connections_max:
+        if self.closing or self.connections >= self.limits.connections:
             return False
         if site is not None:
-            if self.counts[site] >= self._limits.connections_per_address_max:
+            if self.counts[site] >= self.limits.connections_per_address:
                 return False
             self.counts[site] += 1
         self.connections += 1
@@ -77,7 +78,7 @@ class Load:
     def take_bytes(self, count: int) -> None:
         """Count these bytes of a body; the caller gives them back whether or not this raises."""
         self.body_bytes += count
-        if self.body_bytes > self._limits.body_bytes_max:
+        if self.body_bytes > self.limits.bodies_in_flight_bytes:
             raise AMTPError(
                 Code.TEMPORARY_FAILURE,
                 "The gateway holds as many message bodies as it may; send this one again shortly.",

@@ -9,6 +9,7 @@ from aiohttp import hdrs
 from aiohttp.http import RawRequestMessage
 
 from gateway.clock import Clock
+from gateway.config import Limits
 from gateway.protocol.errors import AMTPError, Code
 from gateway.receive.answers import Answer, Stream, answer_error, fixed_head
 from gateway.receive.framing import (
@@ -19,7 +20,7 @@ from gateway.receive.framing import (
     request_id_of,
     target_of,
 )
-from gateway.receive.limits import RETRY_AFTER_SECONDS, Limits, Load
+from gateway.receive.limits import RETRY_AFTER_SECONDS, Load, Manners
 from gateway.receive.origin import Network
 from gateway.receive.request import HungUp, Request
 from gateway.receive.routing import Router
@@ -63,16 +64,16 @@ class Listener:
         self,
         *,
         router: Router,
-        limits: Limits,
         load: Load,
+        manners: Manners,
         watch: Watch,
         clock: Clock,
         trusted: Sequence[Network],
         secure: bool,
     ) -> None:
         self.router = router
-        self.limits = limits
         self.load = load
+        self.manners = manners
         self.watch = watch
         self.clock = clock
         self.trusted = trusted
@@ -86,16 +87,16 @@ class Listener:
 
     async def answer(self, message: RawRequestMessage | None, connection: "Connection") -> Reply:
         """Route the request and render what goes wrong; None stands for what the parser refused."""
-        request_id, method, template, last = "", NO_METHOD, NO_ROUTE, True
+        request_id = request_id_of(message) or mint_request_id()
+        method, template, last = NO_METHOD, NO_ROUTE, True
         answer: Answer | Stream
         try:
             if message is None:
                 raise malformed("Check its first line, its headers and its framing.")
-            request_id, method, last = request_id_of(message), message.method, is_last(message)
+            method, last = message.method, is_last(message)
             check_framing(message)
             path, query = target_of(message)
             check_version(message, path)
-            request_id = request_id or mint_request_id()
             if method == hdrs.METH_OPTIONS:
                 answer = Answer(204, headers=(("Allow", ", ".join(self.router.methods_at(path))),))
             else:
@@ -104,7 +105,6 @@ class Listener:
                 request = Request(method, path, query, message.headers, params, request_id, connection)
                 answer = await route.handler(request)
         except AMTPError as error:
-            request_id = request_id or mint_request_id()
             answer = answer_error(error, request_id, self.clock.now())
         except HungUp:
             raise
@@ -121,6 +121,10 @@ class Listener:
         )
         answer = answer_error(error, request_id, self.clock.now())
         return Answer(INTERNAL_ERROR, answer.body, answer.content_type, answer.headers)
+
+    @property
+    def limits(self) -> Limits:
+        return self.load.limits
 
     def renew_head(self) -> None:
         """Put the time of now into the answers to come."""

@@ -32,6 +32,11 @@ class Role(StrEnum):
 EVERYWHERE = frozenset(Role)
 
 
+def roles_of(names: Collection[str]) -> frozenset[Role]:
+    """The roles a listener's configuration names; `all` is every one of them."""
+    return EVERYWHERE if "all" in names else frozenset(Role(name) for name in names)
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """`path` is a template such as `/v1/inbox/{address}/{id}`; `{id}` takes message ids alone."""
