@@ -1,0 +1,123 @@
+"""What an answer from the DNS means for a domain, given what is remembered of it. Pure.
+
+| answer | remembered | result | kept for |
+|---|---|---|---|
+| record in order | - | Speaks | its TTL, 1 s … 1 day |
+| record says v=amtp1 but is broken | - | Broken | its TTL, at most 5 min |
+| none | nothing, or spoke over 30 days ago | Silent | the SOA's word, at most 5 min |
+| none | spoke within 30 days | Temporary for 24 h, then Silent | the same |
+| trouble | spoke within 7 days and was not silent since | Speaks, stale | 5 s |
+| trouble | else | Temporary | 5 s |
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from gateway.protocol.discovery import Broken, Silent, Speaks, choose, parse_record, render_record
+from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
+
+KEPT_SECONDS_MIN: Final = 1  # TTL 0 would mean a query per message
+KEPT_SECONDS_MAX: Final = 86_400  # a wrong record of a month is a month of trouble
+NEGATIVE_SECONDS_MAX: Final = 300  # a domain that starts to speak is heard within five minutes
+TROUBLE_SECONDS: Final = 5  # a failing name server is not asked for every message
+HOST_SECONDS_MAX: Final = 60  # a host that moves is followed within a minute, whatever its TTL says
+STALE_DAYS_MAX: Final = 7  # as long as a message is retried
+DOWNGRADE_DAYS: Final = 30  # who spoke this recently is not believed to have stopped …
+DOWNGRADE_SILENCE_HOURS: Final = 24  # … before it was silent for so long
+MEMORY_REFRESH_HOURS: Final = 1  # how old `spoke_at` grows before it is written again
+
+
+@dataclass(frozen=True, slots=True)
+class Temporary:
+    """It can't be told now where the domain's mail goes; ask again later."""
+
+    reason: str
+
+
+Lookup = Speaks | Silent | Broken | Temporary
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What outlives the cache and a restart, of domains that spoke AMTP."""
+
+    domain: str
+    record: str  # the last good record
+    spoke_at: datetime
+    silent_since: datetime | None = None  # first time it was found to have no record since
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    result: Lookup
+    kept_seconds: int
+    memory: Memory | None  # as it is now; to be written where `write` says so
+    write: bool = False
+    stale: bool = False
+
+
+def decide(
+    domain: str, answer: DnsAnswer, memory: Memory | None, now: datetime, *, plain: bool = False
+) -> Decision:
+    match answer:
+        case Trouble(reason):
+            return _in_trouble(reason, memory, now, plain=plain)
+        case Absent(ttl_seconds):
+            return _silent(_clamp(ttl_seconds, NEGATIVE_SECONDS_MAX), memory, now)
+        case Records(values, ttl_seconds):
+            match choose(values, plain=plain):
+                case Speaks() as speaks:
+                    return _speaks(domain, speaks, _clamp(ttl_seconds, KEPT_SECONDS_MAX), memory, now)
+                case Broken() as broken:
+                    return Decision(broken, _clamp(ttl_seconds, NEGATIVE_SECONDS_MAX), memory)
+                case Silent():
+                    return _silent(_clamp(ttl_seconds, NEGATIVE_SECONDS_MAX), memory, now)
+
+
+def host_kept_seconds(answer: DnsAnswer) -> int:
+    """For how long the addresses of a host are good."""
+    match answer:
+        case Trouble():
+            return TROUBLE_SECONDS
+        case Records(ttl_seconds=ttl_seconds) | Absent(ttl_seconds):
+            return _clamp(ttl_seconds, HOST_SECONDS_MAX)
+
+
+def _clamp(ttl_seconds: int, seconds_max: int) -> int:
+    return max(KEPT_SECONDS_MIN, min(ttl_seconds, seconds_max))
+
+
+def _speaks(domain: str, speaks: Speaks, kept_seconds: int, memory: Memory | None, now: datetime) -> Decision:
+    heard = Memory(domain, render_record(speaks.capabilities), now)
+    write = (
+        memory is None
+        or replace(heard, spoke_at=memory.spoke_at) != memory
+        or abs(now - memory.spoke_at) >= timedelta(hours=MEMORY_REFRESH_HOURS)
+    )
+    return Decision(speaks, kept_seconds, heard, write)
+
+
+def _silent(kept_seconds: int, memory: Memory | None, now: datetime) -> Decision:
+    if memory is None or now - memory.spoke_at > timedelta(days=DOWNGRADE_DAYS):
+        return Decision(Silent(), kept_seconds, memory)
+    since = memory.silent_since or now
+    known = replace(memory, silent_since=since)
+    believed_at = since + timedelta(hours=DOWNGRADE_SILENCE_HOURS)
+    if now >= believed_at:
+        return Decision(Silent(), kept_seconds, known)
+    reason = (
+        f"spoke AMTP until {memory.spoke_at:%Y-%m-%d %H:%M} UTC and has no record now; "
+        f"believed from {believed_at:%Y-%m-%d %H:%M} UTC on"
+    )
+    return Decision(Temporary(reason), kept_seconds, known, write=known != memory)
+
+
+def _in_trouble(reason: str, memory: Memory | None, now: datetime, *, plain: bool) -> Decision:
+    if memory is None or memory.silent_since or now - memory.spoke_at > timedelta(days=STALE_DAYS_MAX):
+        return Decision(Temporary(reason), TROUBLE_SECONDS, memory)
+    last = parse_record(memory.record, plain=plain)
+    if isinstance(last, Broken):  # configuration no longer allows what was written
+        return Decision(Temporary(reason), TROUBLE_SECONDS, memory)
+    warning = f"stale, last confirmed {memory.spoke_at:%Y-%m-%d %H:%M} UTC: {reason}"
+    return Decision(Speaks(last.capabilities, (warning,)), TROUBLE_SECONDS, memory, stale=True)
