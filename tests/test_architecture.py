@@ -13,14 +13,16 @@ GATEWAY = Path(__file__).parent.parent / "gateway"
 
 # From the ground up. Rooms on one floor are strangers to each other.
 FLOORS = [
-    {"protocol"},
+    {"protocol", "postgres_home", "config_file"},
+    {"config_fields"},
     {"config", "embedded", "journal", "tls", "clock"},
+    {"mint"},
     {"outbound"},
     {"store"},
     {"admit"},
     {"route"},
     {"deliver"},
-    {"report"},
+    {"report", "lanes"},
     {"flow", "coordinate"},
     {"receive", "a2a", "client", "worker", "housekeeping"},
     {"app"},

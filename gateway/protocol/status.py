@@ -65,8 +65,13 @@ def render_receipt(receipt: Receipt) -> dict[str, Any]:
     return {
         "message_id": receipt.message_id,
         "status": receipt.status,
-        "recipients": [_accepted(recipient) for recipient in receipt.recipients],
+        "recipients": render_recipients(receipt.recipients),
     }
+
+
+def render_recipients(recipients: Sequence[RecipientState]) -> list[dict[str, Any]]:
+    """What became of each, as a receipt says it."""
+    return [_accepted(recipient) for recipient in recipients]
 
 
 def render_status(

@@ -59,7 +59,13 @@ class Database:
     """A pool of connections and the means to open lines of one's own."""
 
     def __init__(
-        self, dsn: str, *, clock: Clock, pool_size: int = 8, statement_timeout_seconds: float = 10, pooled: bool = False
+        self,
+        dsn: str,
+        *,
+        clock: Clock,
+        pool_size: int = 8,
+        statement_timeout_seconds: float = 10,
+        pooled: bool = False,
     ) -> None:
         self._dsn = dsn
         self._clock = clock

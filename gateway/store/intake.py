@@ -124,7 +124,9 @@ class Intake:
     async def commit(self, admitted: Admitted) -> Repeat | None:
         """Returns when the message is committed (None) or known to be a repetition; raises otherwise."""
         if self._stopping or len(self._queue) >= WAITING_MAX:
-            raise AMTPError(Code.QUEUE_FULL, "Too many messages wait to be stored; try again shortly.", retry_after=1)
+            raise AMTPError(
+                Code.QUEUE_FULL, "Too many messages wait to be stored; try again shortly.", retry_after=1
+            )
         waiting = _Waiting(admitted, hashes_of(admitted), asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._arrived.set()
@@ -205,7 +207,7 @@ class Intake:
         repeats = await _claim_hashes(line, batch.waiting) if any(w.hashes for w in batch.waiting) else {}
         new = [w.admitted for w in batch.waiting if w.admitted.message.row not in repeats]
         if new:
-            await _insert(line, batch.id, new)
+            await insert(line, batch.id, new)
         try:
             await line.execute("commit")
         except WEATHER as failure:
@@ -219,7 +221,9 @@ class Intake:
             try:
                 line = await self._connected()
                 await line.execute("begin")
-                await line.execute("insert into tallies (id, at, accepted, finished) values ($1, amtp_now(), 0, 0)", batch.id)
+                await line.execute(
+                    "insert into tallies (id, at, accepted, finished) values ($1, amtp_now(), 0, 0)", batch.id
+                )
                 await line.execute("rollback")
                 return None
             except asyncpg.UniqueViolationError:
@@ -283,7 +287,11 @@ async def _claim_hashes(line: Any, batch: Sequence[_Waiting]) -> dict[UUID, Repe
     )
     fresh = {row["hash"] for row in inserted}
     taken = [hashed for hashed, _, _ in wanted if hashed not in fresh]
-    owners = dict(await line.fetch("select hash, message from idempotency where hash = any($1)", taken)) if taken else {}
+    owners = (
+        dict(await line.fetch("select hash, message from idempotency where hash = any($1)", taken))
+        if taken
+        else {}
+    )
     minted = await _minted_before(line, batch)
     repeats = {}
     for waiting in batch:
@@ -347,7 +355,7 @@ select case when $24::text <> '' then pg_notify('amtp_inbox', $24) end
 """
 
 
-async def _insert(line: Any, batch: UUID, new: Sequence[Admitted]) -> None:
+async def insert(line: Any, batch: UUID, new: Sequence[Admitted]) -> None:
     messages = [(a.message, a) for a in new]
     entries = [(a.message.row, e.agent, e.address, a.message.expires_at) for a in new for e in a.entries]
     queued = [(a.message.row, d) for a in new for d in a.deliveries]

@@ -63,7 +63,9 @@ async def _apply(connection: Any, migration: Migration) -> None:
     async with connection.transaction():
         await connection.execute(migration.statements, timeout=3600)
         await connection.execute(
-            "insert into migrations (number, name, at) values ($1, $2, now())", migration.number, migration.name
+            "insert into migrations (number, name, at) values ($1, $2, now())",
+            migration.number,
+            migration.name,
         )
 
 

@@ -44,7 +44,9 @@ async def _create(connection: Any, table: str, column: str, day: date) -> None:
     first, after = (f"amtp_first_id('{day + timedelta(days=d)}T00:00:00Z')" for d in (0, 1))
     async with connection.transaction():
         await connection.execute(f"lock table {table} in access exclusive mode")
-        await connection.execute(f"create table {name} (like {table} including defaults including constraints including storage)")
+        await connection.execute(
+            f"create table {name} (like {table} including defaults including constraints including storage)"
+        )
         await connection.execute(
             f"with moved as (delete from {table}_other where {column} >= {first} and {column} < {after} returning *)"
             f" insert into {name} select * from moved"

@@ -1,0 +1,35 @@
+"""What couriers carry: a parcel is what goes to one destination at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.deliver.outcome import Outcome
+from gateway.store.deliveries import Delivery, Letter
+
+
+@dataclass(frozen=True, slots=True)
+class Consignment:
+    """A letter with its deliveries to one destination."""
+
+    letter: Letter
+    deliveries: tuple[Delivery, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What goes to one destination at once: one consignment, or several for a batch."""
+
+    destination: str
+    consignments: tuple[Consignment, ...]
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        return [delivery for consignment in self.consignments for delivery in consignment.deliveries]
+
+
+class Courier(Protocol):
+    """One way of handing over. Expected failures are outcomes; it waits with no transaction open."""
+
+    async def deliver(self, parcel: Parcel) -> Sequence[Outcome]:
+        """An outcome for each of `parcel.deliveries`, in that order."""

@@ -1,0 +1,133 @@
+"""What a courier saw, and what we do about it.
+
+An outcome is a fact about one delivery; a verdict is our decision. What is unknown is temporary.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from gateway.protocol.errors import Code
+from gateway.protocol.retry import ATTEMPTS_MAX, delay_seconds
+from gateway.protocol.status import Status
+
+REASON_CHARACTERS_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Handed over; `via` says to whom."""
+
+    via: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """For an inbox of this house: the settling transaction itself makes the entry."""
+
+    agent: int
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Not now. `blames` the destination as a whole (its breaker counts it), not this message."""
+
+    code: Code
+    reason: str
+    retry_after_seconds: float | None = None
+    blames: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Never. `unknown`: an earlier attempt may have succeeded, so nobody is told it failed."""
+
+    code: Code
+    reason: str
+    unknown: bool = False
+
+
+Outcome = Delivered | Placed | Deferred | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the queue knows of a delivery when its attempt ends; attempts include this one."""
+
+    attempts: int
+    expires_at: datetime
+    expiry: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Final and good."""
+
+    via: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shelved:
+    """Final and good, in an inbox here."""
+
+    agent: int
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Once more, at `due`."""
+
+    due: datetime
+    code: Code
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Final and bad. A failed one is a dead letter; `report` where its sender may be told."""
+
+    status: Status
+    code: Code
+    reason: str
+    dead_letter: bool
+    report: bool
+
+
+Verdict = Done | Shelved | Again | Ended
+
+
+def verdict_on(outcome: Outcome, facts: Facts, now: datetime, draw: float) -> Verdict:
+    """What follows from an outcome. `draw` is random in [0, 1) and spreads the retries."""
+    match outcome:
+        case Delivered(via):
+            return Done(via)
+        case Placed(agent, address):
+            return Shelved(agent, address)
+        case Refused(code, reason, unknown):
+            return Ended(Status.FAILED, code, tidy(reason), dead_letter=True, report=not unknown)
+        case Deferred(code, reason, retry_after_seconds, _):
+            due = now + timedelta(seconds=delay_seconds(facts.attempts, draw, retry_after_seconds))
+            if facts.attempts >= ATTEMPTS_MAX or due >= facts.expires_at:
+                return _over(code, reason, facts, due)
+            return Again(due, code, tidy(reason))
+        case _:
+            assert_never(outcome)
+
+
+def _over(code: Code, reason: str, facts: Facts, due: datetime) -> Ended:
+    """Attempts or time are used up: expired where the sender set the time, failed where we did."""
+    if facts.expiry == "ttl" and due >= facts.expires_at:
+        text = f"The message's time to live ended before it could be delivered. Last: {reason}"
+        return Ended(Status.EXPIRED, code, tidy(text), dead_letter=False, report=True)
+    text = f"Gave up after {facts.attempts} attempts. Last: {reason}"
+    return Ended(Status.FAILED, code, tidy(text), dead_letter=True, report=True)
+
+
+def tidy(text: str) -> str:
+    """What somebody else wrote, fit to store and show: printable, one line, 500 characters."""
+    clean = "".join(
+        character if character.isprintable() else " " for character in text[: REASON_CHARACTERS_MAX * 2]
+    )
+    return clean[:REASON_CHARACTERS_MAX]

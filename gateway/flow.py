@@ -1,0 +1,373 @@
+"""The spine: accept() is everything before the answer, carry() everything after it.
+
+Read it top to bottom: may this enter, where does each recipient live, commit, answer; then route, courier, verdict,
+settle.
+"""
+
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import assert_never
+from uuid import UUID
+
+from gateway.admit.admission import sender_rule
+from gateway.admit.caller import Caller
+from gateway.admit.residents import Resident, Residents
+from gateway.clock import Clock
+from gateway.deliver.courier import Parcel
+from gateway.deliver.outcome import (
+    Again,
+    Deferred,
+    Done,
+    Ended,
+    Facts,
+    Outcome,
+    Placed,
+    Refused,
+    Shelved,
+    Verdict,
+    verdict_on,
+)
+from gateway.deliver.peer import PeerCourier
+from gateway.journal import Journal
+from gateway.lanes import Lanes
+from gateway.mint import Mint
+from gateway.protocol.address import Address
+from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.message import Message
+from gateway.protocol.status import Receipt, RecipientState, Status
+from gateway.report.failure import FAILURE, Trouble, may_report, report_on
+from gateway.route.router import Here, NotNow, NoWay, Router, There, Way
+from gateway.store.database import Database
+from gateway.store.deliveries import Delivery, Letter
+from gateway.store.intake import Admitted, Entry, Intake, Queued
+from gateway.store.messages import states
+from gateway.store.repeats import repeat
+from gateway.store.settle import Settle, Settlement
+
+# Seconds a delivery goes ahead of its time, so that ageing is free.
+HEAD_START_SECONDS = {"urgent": 600, "high": 60, "normal": 0, "low": -60}
+INBOX = "inbox"
+
+
+class NobodyAccepted(AMTPError):
+    """Nobody was accepted: the first refusal is the answer, the others stand beside it."""
+
+    def __init__(self, first: AMTPError, recipients: Sequence[RecipientState]) -> None:
+        super().__init__(first.code, first.message, first.details, first.retry_after)
+        self.recipients = recipients
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a lane learns from a parcel about its destination."""
+
+    answered: bool = False  # it took something, or refused it in order
+    blame: str | None = None  # it failed as a whole
+    batch: bool = False  # it takes several messages at once
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """Recipients by where they live."""
+
+    entries: list[Entry] = field(default_factory=list)
+    queued: list[Queued] = field(default_factory=list)
+    states: list[RecipientState] = field(default_factory=list)
+    refusals: list[AMTPError] = field(default_factory=list)
+
+    @property
+    def accepted(self) -> bool:
+        return bool(self.entries or self.queued)
+
+
+class Flow:
+    """A message's way into the house and through it."""
+
+    def __init__(
+        self,
+        *,
+        domains: Sequence[str],
+        database: Database,
+        intake: Intake,
+        settle: Settle,
+        router: Router,
+        peer: PeerCourier,
+        residents: Residents,
+        lanes: Lanes,
+        committed: Callable[[Collection[int]], None],
+        clock: Clock,
+        mint: Mint,
+        journal: Journal,
+        horizon: timedelta,
+    ) -> None:
+        self._domains = frozenset(domains)
+        self._home = next(iter(domains))
+        self._database = database
+        self._intake = intake
+        self._settle = settle
+        self._router = router
+        self._peer = peer
+        self._residents = residents
+        self._lanes = lanes
+        self._committed = committed
+        self._clock = clock
+        self._mint = mint
+        self._journal = journal
+        self._horizon = horizon
+
+    async def accept(self, message: Message, caller: Caller) -> Receipt:
+        """Commits the message and says so, or raises why not. Nothing is acknowledged before it is committed."""
+        proven = sender_rule(caller, message.sender, self._domains)
+        sorted_ = await self._sort(message)
+        if not sorted_.accepted:
+            raise NobodyAccepted(sorted_.refusals[0], sorted_.states)
+        admitted = self._admit(message, caller, proven, sorted_)
+        try:
+            seen = await self._intake.commit(admitted)
+        except BaseException:
+            self._lanes.give_up(admitted)
+            raise
+        if seen is not None:
+            self._lanes.give_up(admitted)
+            return await self._repeat(admitted, seen.row, sorted_)
+        self._lanes.take(admitted)
+        self._journal.accepted(
+            message.message_id, message.sender.name, len(message.recipients), len(message.body)
+        )
+        return Receipt(message.message_id, tuple(sorted_.states))
+
+    def _admit(self, message: Message, caller: Caller, proven: bool, sorted_: _Sorted) -> Admitted:
+        return Admitted(
+            message=message,
+            proven=proven,
+            entries=tuple(sorted_.entries),
+            deliveries=self._lanes.lease(sorted_.queued, self._clock.now()),
+            automatic=message.headers.auto_submitted != "no",
+            hops=caller.hops,
+            local=message.sender.domain in self._domains,
+        )
+
+    async def _sort(self, message: Message) -> _Sorted:
+        """Local recipients are resolved at once; strangers of other domains are queued, or refused to a relay."""
+        local = [r.name for r in message.recipients if r.domain in self._domains]
+        residents = await self._residents.resolve(local) if local else {}
+        ours = message.sender.domain in self._domains
+        now = self._clock.now()
+        sorted_ = _Sorted()
+        for recipient in message.recipients:
+            if recipient.domain in self._domains:
+                self._place(message, recipient, residents.get(recipient.name), now, sorted_)
+            elif ours:
+                self._queue(message, recipient, recipient.domain, now, sorted_)
+            else:
+                _refuse(
+                    recipient, Code.RELAY_DENIED, "This gateway relays to its own domains only.", now, sorted_
+                )
+        return sorted_
+
+    def _place(
+        self, message: Message, recipient: Address, resident: Resident | None, now: datetime, sorted_: _Sorted
+    ) -> None:
+        if resident is None:
+            _refuse(
+                recipient, Code.AGENT_UNKNOWN, f"No agent {recipient.name} is registered here.", now, sorted_
+            )
+        elif resident.delivery_mode == "push" or _not_yet(message, now):
+            self._queue(message, recipient, f"agent:{resident.id}", now, sorted_)
+        else:
+            sorted_.entries.append(Entry(resident.id, _tagged(recipient.written, recipient.name)))
+            sorted_.states.append(
+                RecipientState(
+                    address=recipient.written,
+                    status=Status.DELIVERED,
+                    timestamp=now,
+                    delivered_at=now,
+                    via=INBOX,
+                )
+            )
+
+    def _queue(
+        self, message: Message, recipient: Address, destination: str, now: datetime, sorted_: _Sorted
+    ) -> None:
+        due = message.headers.deliver_after if _not_yet(message, now) else now
+        assert due is not None
+        horizon = max(due, now) + self._horizon
+        expires = message.expires_at
+        sorted_.queued.append(
+            Queued(
+                recipient=recipient.name,
+                address=recipient.written,
+                destination=destination,
+                due=due
+                if due > now
+                else now - timedelta(seconds=HEAD_START_SECONDS[message.headers.priority]),
+                expires_at=min(expires, horizon) if expires else horizon,
+                expiry="ttl" if expires and expires < horizon else "horizon",
+            )
+        )
+        sorted_.states.append(
+            RecipientState(address=recipient.written, status=Status.QUEUED, timestamp=now, next_retry=due)
+        )
+
+    async def _repeat(self, admitted: Admitted, original: UUID, sorted_: _Sorted) -> Receipt:
+        """The answer to a key or id seen before: this request's recipients, as they stand now."""
+        gained = await repeat(self._database, self._mint, admitted, original)
+        if gained:
+            self._committed(gained)
+        return await self._receipt(admitted.message, original, sorted_)
+
+    async def carry(self, parcel: Parcel) -> Carried:
+        """One parcel's way after the answer: route, courier, verdict, settle."""
+        way = await self._router.way_to(parcel.destination)
+        started = monotonic()
+        outcomes = await self._hand(parcel, way)
+        milliseconds = int((monotonic() - started) * 1000)
+        now = self._clock.now()
+        letters = {consignment.letter.row: consignment.letter for consignment in parcel.consignments}
+        settlements = [
+            _settlement(delivery, verdict_on(outcome, _facts(delivery), now, random.random()), milliseconds)
+            for delivery, outcome in zip(parcel.deliveries, outcomes, strict=True)
+        ]
+        reports = await self._reports(settlements, letters, now)
+        kept = await self._settle.settle(
+            [replace(s, follow_ups=reports.get(i, ())) for i, s in enumerate(settlements)]
+        )
+        self._journal.settled(kept, letters)
+        return _carried(way, outcomes)
+
+    async def probe(self, destination: str) -> str | None:
+        """Whether a troubled destination is back: None, or what is wrong with it."""
+        match await self._router.way_to(destination):
+            case There(gateway):
+                return await self._peer.probe(gateway)
+            case NotNow(reason):
+                return reason
+            case _:
+                return None
+
+    async def _hand(self, parcel: Parcel, way: Way) -> Sequence[Outcome]:
+        """What the courier for this way saw, delivery by delivery."""
+        now = self._clock.now()
+        deliveries = parcel.deliveries
+        if all(delivery.expires_at <= now for delivery in deliveries):
+            return [Deferred(Code.RECIPIENT_UNAVAILABLE, "Its time was over before this attempt.")] * len(
+                deliveries
+            )
+        match way:
+            case Here(resident) if resident.delivery_mode == "pull":
+                return [Placed(resident.id, _tagged(d.address, d.recipient)) for d in deliveries]
+            case Here():
+                reason = "Push delivery is not available in this release."
+                return [Deferred(Code.RECIPIENT_UNAVAILABLE, reason)] * len(deliveries)
+            case There(destination):
+                return await self._peer.deliver(parcel, destination)
+            case NoWay(reason):
+                return [Refused(Code.RECIPIENT_NOT_FOUND, reason)] * len(deliveries)
+            case NotNow(reason):
+                return [Deferred(Code.RECIPIENT_UNAVAILABLE, reason, blames=True)] * len(deliveries)
+
+    async def _reports(
+        self, settlements: Sequence[Settlement], letters: Mapping[UUID, Letter], now: datetime
+    ) -> dict[int, tuple[Admitted, ...]]:
+        """A report for each message that ended badly, beside the settlement of its first such recipient."""
+        ended: dict[UUID, list[int]] = {}
+        for index, settlement in enumerate(settlements):
+            letter = letters[settlement.message]
+            if settlement.report and may_report(
+                sender=letter.sender, proven=letter.proven, automatic=letter.automatic
+            ):
+                ended.setdefault(settlement.message, []).append(index)
+        reports = {}
+        for row, indexes in ended.items():
+            first = settlements[indexes[0]]
+            trouble = Trouble(
+                FAILURE,
+                letters[row].message_id,
+                letters[row].sender,
+                [settlements[index].address for index in indexes],
+                Code(first.code or Code.TEMPORARY_FAILURE),
+                first.error or "",
+                first.attempts,
+                now,
+            )
+            report = await self._addressed(
+                report_on(trouble, domain=self._home_of(letters[row]), row=self._mint(), now=now)
+            )
+            if report is not None:
+                reports[indexes[0]] = (report,)
+        return reports
+
+    async def _addressed(self, report: Message) -> Admitted | None:
+        """A message of our own on its way in; None where its recipient is gone."""
+        sorted_ = await self._sort(report)
+        if not sorted_.accepted:
+            return None
+        return Admitted(report, True, tuple(sorted_.entries), tuple(sorted_.queued), automatic=True)
+
+    def _home_of(self, letter: Letter) -> str:
+        """The local domain in whose name we write about a message: its sender's, else our first."""
+        domain = letter.sender.rpartition("@")[2]
+        return domain if domain in self._domains else self._home
+
+
+def _facts(delivery: Delivery) -> Facts:
+    return Facts(delivery.attempts, delivery.expires_at, delivery.expiry)
+
+
+def _settlement(delivery: Delivery, verdict: Verdict, milliseconds: int) -> Settlement:
+    """The verdict as the store writes it."""
+    settlement = Settlement(
+        message=delivery.message,
+        recipient=delivery.recipient,
+        address=delivery.address,
+        token=delivery.token,
+        attempts=delivery.attempts,
+        first_attempt=delivery.first_attempt,
+        milliseconds=milliseconds,
+    )
+    match verdict:
+        case Done(via):
+            return replace(settlement, status=Status.DELIVERED.value, via=via)
+        case Shelved(agent, address):
+            expires = delivery.expires_at if delivery.expiry == "ttl" else None
+            return replace(settlement, agent=agent, entry_address=address, expires_at=expires)
+        case Again(due, code, reason):
+            return replace(settlement, due=due, code=code.value, error=reason)
+        case Ended(status, code, reason, dead_letter, report):
+            return replace(
+                settlement,
+                status=status.value,
+                code=code.value,
+                error=reason,
+                dead_letter=dead_letter,
+                report=report,
+            )
+        case _:
+            assert_never(verdict)
+
+
+def _carried(way: Way, outcomes: Sequence[Outcome]) -> Carried:
+    blame = next((o.reason for o in outcomes if isinstance(o, Deferred) and o.blames), None)
+    answered = blame is None and isinstance(way, There | Here)
+    batch = isinstance(way, There) and "batch" in way.destination.features
+    return Carried(answered, blame, batch)
+
+
+def _tagged(address: str, recipient: str) -> str | None:
+    """The address as written, where it says more than the agent's name."""
+    return None if address == recipient else address
+
+
+def _not_yet(message: Message, now: datetime) -> bool:
+    after = message.headers.deliver_after
+    return after is not None and after > now
+
+
+def _refuse(recipient: Address, code: Code, text: str, now: datetime, sorted_: _Sorted) -> None:
+    sorted_.refusals.append(AMTPError(code, text, {"recipient": recipient.written}))
+    sorted_.states.append(
+        RecipientState(address=recipient.written, status=Status.FAILED, error=(code, text), timestamp=now)
+    )

@@ -1,0 +1,100 @@
+"""The door for messages: `POST /v1/messages`, one message or a batch of lines, from agents and from gateways."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from gateway.admit.authenticate import Authenticator
+from gateway.admit.caller import Caller
+from gateway.clock import Clock
+from gateway.flow import Flow, NobodyAccepted
+from gateway.mint import Mint
+from gateway.protocol.errors import AMTPError, Code, envelope
+from gateway.protocol.message import Message
+from gateway.protocol.status import RecipientState, render_receipt, render_recipients
+from gateway.protocol.timestamp import render_timestamp
+from gateway.receive.answers import Answer, answer_error, answer_json
+from gateway.receive.hops import hops_of
+from gateway.receive.limits import Slots
+from gateway.receive.parsing import Parsing
+from gateway.receive.request import JSON, Request
+from gateway.receive.routing import Role, Route
+
+LINES = "application/x-ndjson"
+LINES_MAX = 100  # messages in one batch
+
+
+class MessageDoor:
+    """Reads what is handed in, and answers when it is committed."""
+
+    def __init__(
+        self,
+        *,
+        flow: Flow,
+        authenticator: Authenticator,
+        parsing: Parsing,
+        slots: Slots,
+        clock: Clock,
+        mint: Mint,
+        hostname: str,
+        body_bytes_max: int,
+    ) -> None:
+        self._flow = flow
+        self._authenticator = authenticator
+        self._parsing = parsing
+        self._slots = slots
+        self._clock = clock
+        self._mint = mint
+        self._hostname = hostname
+        self._body_bytes_max = body_bytes_max
+
+    def routes(self) -> list[Route]:
+        return [Route("POST", "/v1/messages", self.post, frozenset({Role.PUBLIC, Role.AGENTS}))]
+
+    async def post(self, request: Request) -> Answer:
+        kind = request.require_content_type(JSON, LINES)
+        caller = await self._authenticator.caller(request)
+        hops = hops_of(request.header_values("Via"), self._hostname)
+        if hops:
+            caller = replace(caller, hops=hops)
+        with self._slots:
+            body = await request.body(self._body_bytes_max)
+            if kind == LINES:
+                return await self._post_lines(body, caller, request)
+            try:
+                return answer_json(await self._accept(body, caller), 202)
+            except NobodyAccepted as refusal:
+                return answer_error(refusal, request.request_id, self._clock.now(), _beside(refusal))
+
+    async def _accept(self, body: bytes, caller: Caller) -> dict[str, Any]:
+        return render_receipt(await self._flow.accept(await self._read(body, caller), caller))
+
+    async def _read(self, body: bytes, caller: Caller) -> Message:
+        local = caller.agent is not None or caller.submits or caller.development
+        return await self._parsing.message(body, row=self._mint(), now=self._clock.now(), local=local)
+
+    async def _post_lines(self, body: bytes, caller: Caller, request: Request) -> Answer:
+        """One answer a line, in order; what was accepted is committed before the answer starts."""
+        lines = body.removesuffix(b"\n").split(b"\n")
+        if len(lines) > LINES_MAX:
+            raise AMTPError(
+                Code.MESSAGE_TOO_LARGE,
+                f"The batch has {len(lines)} lines: send at most {LINES_MAX}.",
+                {"limit": LINES_MAX},
+            )
+        answers = await asyncio.gather(*(self._line(line, caller, request) for line in lines))
+        return Answer(200, b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers), LINES)
+
+    async def _line(self, line: bytes, caller: Caller, request: Request) -> dict[str, Any]:
+        try:
+            return await self._accept(line, caller)
+        except AMTPError as error:
+            beside = _beside(error) if isinstance(error, NobodyAccepted) else {}
+            return {**envelope(error, request.request_id, render_timestamp(self._clock.now())), **beside}
+
+
+def _beside(refusal: NobodyAccepted) -> dict[str, Any]:
+    return {"recipients": render_recipients(refusal.recipients)}

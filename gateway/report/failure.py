@@ -1,0 +1,68 @@
+"""What a sender is told when a message could not be delivered, or is late. Pure: facts in, a message out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from gateway.protocol.errors import Code
+from gateway.protocol.message import Message, parse_message
+from gateway.protocol.timestamp import render_timestamp
+
+FAILURE, DELAY = "delivery_failure", "delivery_delayed"
+POSTMASTER = "postmaster"
+
+_SUBJECT = {FAILURE: "Could not be delivered", DELAY: "Not delivered yet, still trying"}
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What happened to some recipients of one message."""
+
+    kind: str  # FAILURE or DELAY
+    message_id: str
+    sender: str
+    recipients: Sequence[str]
+    code: Code
+    reason: str
+    attempts: int
+    final_attempt: datetime | None
+    next_attempt: datetime | None = None
+
+
+def report_on(trouble: Trouble, *, domain: str, row: UUID, now: datetime) -> Message:
+    """The report, from the postmaster of `domain` to the sender of the message it is about."""
+    facts: dict[str, Any] = {
+        "message_type": trouble.kind,
+        "original_message_id": trouble.message_id,
+        "failed_recipients": list(trouble.recipients),
+        "error_code": trouble.code.value,
+        "error_message": trouble.reason,
+        "retry_count": trouble.attempts,
+        "final_attempt": _moment(trouble.final_attempt),
+    }
+    if trouble.kind == DELAY:
+        facts["next_attempt"] = _moment(trouble.next_attempt)
+    body = {
+        "version": "1.0",
+        "sender": f"{POSTMASTER}@{domain}",
+        "recipients": [trouble.sender],
+        "subject": _SUBJECT[trouble.kind],
+        "in_reply_to": trouble.message_id,
+        "headers": {"auto-submitted": "auto-generated"},
+        **facts,
+        "payload": facts,
+    }
+    return parse_message(msgspec.json.encode(body), row=row, now=now, local=True)
+
+
+def may_report(*, sender: str, proven: bool, automatic: bool) -> bool:
+    """Unproven senders get no automatic message (they may be forged), automatic messages no answer."""
+    return proven and not automatic and not sender.startswith(f"{POSTMASTER}@")
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else render_timestamp(moment)

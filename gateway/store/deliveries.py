@@ -1,0 +1,124 @@
+"""The queue as workers see it: what is due is claimed in batches, under a lease with a fencing token."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from gateway.store.database import Database
+
+CLAIM_MAX = 256  # a thousand at a time meets a plan cliff
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message for one recipient, under our lease. Attempts include the one at hand."""
+
+    message: UUID
+    recipient: str
+    address: str
+    destination: str
+    token: int
+    attempts: int
+    accepted_at: datetime
+    expires_at: datetime
+    expiry: str
+    first_attempt: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message as couriers need it."""
+
+    row: UUID
+    message_id: str
+    sender: str
+    proven: bool
+    automatic: bool
+    hops: tuple[str, ...]
+    body: bytes
+
+
+# Destinations are found by jumping from one to the next in the index, so a destination with a million rows costs the
+# others nothing. A leased row is one whose due lies at the end of its lease: when that passes, it is simply due.
+_CLAIM = """
+with recursive lanes (destination) as (
+    (select destination from deliveries where state = 'queued' order by destination limit 1)
+    union all
+    select (select d.destination from deliveries d
+            where d.state = 'queued' and d.destination > lanes.destination order by d.destination limit 1)
+    from lanes where lanes.destination is not null
+), picked as (
+    select due.message, due.recipient
+    from lanes, lateral (
+        select d.message, d.recipient from deliveries d
+        where d.destination = lanes.destination and d.state = 'queued' and d.due <= amtp_now()
+        order by d.due limit $2 for update skip locked
+    ) due
+    where lanes.destination is not null and lanes.destination <> all ($1::text[])
+    limit $3
+)
+update deliveries d
+set due = amtp_now() + make_interval(secs => $4), token = $5, attempts = d.attempts + 1,
+    first_attempt = coalesce(d.first_attempt, amtp_now()), last_attempt = amtp_now()
+from picked where d.message = picked.message and d.recipient = picked.recipient
+returning d.message, d.recipient, d.address, d.destination, d.token, d.attempts, d.accepted_at, d.expires_at,
+          d.expiry, d.first_attempt
+"""
+
+
+async def claim(
+    database: Database,
+    *,
+    closed: Collection[str],
+    per_destination: int,
+    limit: int,
+    lease_seconds: float,
+    token: int,
+) -> list[Delivery]:
+    """Leases what is due, oldest first in each destination that is not closed."""
+    rows = await database.fetch(
+        _CLAIM, list(closed), per_destination, min(limit, CLAIM_MAX), float(lease_seconds), token
+    )
+    return [Delivery(*row) for row in rows]
+
+
+async def hand_back(database: Database, claimed: Sequence[tuple[UUID, str, int]]) -> int:
+    """Gives leases back as if they had never been taken: due now, and not counted as attempts."""
+    done = await database.execute(
+        "update deliveries d set due = amtp_now(), token = null, attempts = d.attempts - 1"
+        " from unnest($1::uuid[], $2::text[], $3::bigint[]) as u (message, recipient, token)"
+        " where d.message = u.message and d.recipient = u.recipient and d.token = u.token",
+        [message for message, _, _ in claimed],
+        [recipient for _, recipient, _ in claimed],
+        [token for _, _, token in claimed],
+    )
+    return int(done.split()[-1])
+
+
+async def letters(database: Database, rows: Collection[UUID]) -> dict[UUID, Letter]:
+    """The messages behind claimed rows."""
+    found = await database.fetch(
+        "select id, coalesce(public_id, id::text), sender, proven, automatic, coalesce(hops, '{}'), body"
+        " from messages where id = any($1)",
+        list(rows),
+    )
+    return {row[0]: Letter(*row[:5], tuple(row[5]), row[6]) for row in found}
+
+
+async def next_due(database: Database, closed: Collection[str]) -> float | None:
+    """Seconds until something falls due in an open destination; None while nothing is queued there."""
+    seconds = await database.fetchval(
+        "with recursive lanes (destination) as ("
+        " (select destination from deliveries where state = 'queued' order by destination limit 1)"
+        " union all"
+        " select (select d.destination from deliveries d"
+        "         where d.state = 'queued' and d.destination > lanes.destination order by d.destination limit 1)"
+        " from lanes where lanes.destination is not null)"
+        " select extract(epoch from min(first.due) - amtp_now())::float8"
+        " from lanes, lateral (select d.due from deliveries d where d.destination = lanes.destination"
+        "                      and d.state = 'queued' order by d.due limit 1) first"
+        " where lanes.destination <> all ($1::text[])",
+        list(closed),
+    )
+    return None if seconds is None else float(seconds)

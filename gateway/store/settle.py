@@ -1,0 +1,224 @@
+"""Settle, the twin of intake: outcomes are written in batches, with everything that follows from them.
+
+A row is touched only while the token it was leased under is still on it: a worker that comes late changes nothing.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from gateway.journal import Journal
+from gateway.mint import Mint
+from gateway.store.database import WEATHER, Database
+from gateway.store.intake import Admitted, insert, notice_of
+
+BATCH_MAX = 256
+RETRY_SECONDS = 0.5  # between tries while the database is away; leases lapse meanwhile, and nothing is lost
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What becomes of one leased delivery. Exactly one of `status`, `due` and `agent` says which."""
+
+    message: UUID
+    recipient: str
+    address: str
+    token: int
+    attempts: int
+    first_attempt: datetime | None
+    status: str | None = None  # final
+    due: datetime | None = None  # to be tried again
+    agent: int | None = None  # delivered into this inbox
+    entry_address: str | None = None
+    via: str | None = None
+    code: str | None = None
+    error: str | None = None
+    dead_letter: bool = False
+    report: bool = False  # its sender is told, where it may be told
+    milliseconds: int | None = None
+    expires_at: datetime | None = None  # of the message, for an entry
+    follow_ups: tuple[Admitted, ...] = ()  # accepted in the same transaction, if this settlement takes effect
+
+
+_SETTLE = """
+with u as (
+    select * from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], $7::bigint[],
+                         $8::text[], $9::text[], $10::text[], $11::text[], $12::bool[], $13::int[], $14::timestamptz[],
+                         $15::int[], $16::timestamptz[])
+        as u (message, recipient, address, token, status, due, agent, entry_address, via, code, error, dead,
+              attempts, first_attempt, milliseconds, expires_at)
+), mine as (
+    select d.message, d.recipient from deliveries d join u using (message, recipient)
+    where d.token = u.token order by d.message, d.recipient for update of d
+), gone as (
+    delete from deliveries d using u, mine
+    where d.message = mine.message and d.recipient = mine.recipient
+      and u.message = mine.message and u.recipient = mine.recipient and u.due is null
+    returning d.message, d.recipient
+), again as (
+    update deliveries d set due = u.due, token = null, last_code = u.code, last_error = u.error
+    from u, mine
+    where d.message = mine.message and d.recipient = mine.recipient
+      and u.message = mine.message and u.recipient = mine.recipient and u.due is not null
+    returning d.message
+), s as (
+    insert into settled (message, recipient, address, status, via, code, error, attempts, settled_at)
+    select u.message, u.recipient, u.address, u.status, u.via, u.code, u.error, u.attempts, amtp_now()
+    from gone join u using (message, recipient) where u.status is not null
+    on conflict do nothing
+), e as (
+    insert into entries (message, agent, address, expires_at)
+    select u.message, u.agent, u.entry_address, u.expires_at
+    from gone join u using (message, recipient) where u.agent is not null
+    on conflict do nothing
+), l as (
+    insert into dead_letters
+        (message, recipient, address, failure_code, failure_reason, attempts, first_attempt, last_attempt, at)
+    select u.message, u.recipient, u.address, u.code, u.error, u.attempts, u.first_attempt, amtp_now(), amtp_now()
+    from gone join u using (message, recipient) where u.dead
+), a as (
+    insert into attempts (message, recipient, attempt, at, via, code, error, milliseconds)
+    select u.message, u.recipient, u.attempts, amtp_now(), u.via, u.code, u.error, u.milliseconds
+    from mine join u using (message, recipient) where u.code is not null
+    on conflict do nothing
+), t as (
+    insert into tallies (id, at, accepted, finished)
+    select $17::uuid, amtp_now(), 0, count(*) from gone
+), n as (
+    select case when $18::text <> '' then pg_notify('amtp_inbox', $18) end
+)
+select mine.message, mine.recipient, (select count(*) from n) from mine
+"""
+
+
+async def settle(line: Any, mint: Mint, settlements: Sequence[Settlement]) -> list[Settlement]:
+    """Writes the settlements and their follow-ups in the open transaction; returns those that took effect."""
+    batch = sorted(settlements, key=lambda s: (s.message, s.recipient))
+    agents = {s.agent for s in batch if s.agent is not None}
+    rows = await line.fetch(
+        _SETTLE,
+        [s.message for s in batch],
+        [s.recipient for s in batch],
+        [s.address for s in batch],
+        [s.token for s in batch],
+        [s.status for s in batch],
+        [s.due for s in batch],
+        [s.agent for s in batch],
+        [s.entry_address for s in batch],
+        [s.via for s in batch],
+        [s.code for s in batch],
+        [s.error for s in batch],
+        [s.dead_letter for s in batch],
+        [s.attempts for s in batch],
+        [s.first_attempt for s in batch],
+        [s.milliseconds for s in batch],
+        [s.expires_at for s in batch],
+        mint(),
+        notice_of(agents),
+    )
+    effective = {(row["message"], row["recipient"]) for row in rows}
+    kept = [s for s in batch if (s.message, s.recipient) in effective]
+    follow_ups = [follow_up for s in kept for follow_up in s.follow_ups]
+    if follow_ups:
+        await insert(line, mint(), follow_ups)
+    return kept
+
+
+class Settle:
+    """The writer of outcomes: whatever waits goes into one transaction. A failure only delays: leases lapse."""
+
+    def __init__(
+        self,
+        database: Database,
+        mint: Mint,
+        journal: Journal,
+        *,
+        committed: Callable[[Iterable[int]], None],
+    ) -> None:
+        self._database = database
+        self._mint = mint
+        self._journal = journal
+        self._committed = committed
+        self._waiting: list[tuple[Sequence[Settlement], asyncio.Future[list[Settlement]]]] = []
+        self._arrived = asyncio.Event()
+        self._line: Any = None
+        self._stopping = False
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """Returns those that took effect, once they are committed."""
+        future: asyncio.Future[list[Settlement]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((settlements, future))
+        self._arrived.set()
+        return await future
+
+    async def run(self) -> None:
+        while True:
+            while not self._waiting:
+                if self._stopping:
+                    self._drop_line()
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+            count, size = 0, 0
+            for settlements, _ in self._waiting:
+                size += len(settlements)
+                count += 1
+                if size >= BATCH_MAX:
+                    break
+            taken, self._waiting = self._waiting[:count], self._waiting[count:]
+            await self._write(taken)
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._arrived.set()
+
+    async def _write(
+        self, taken: list[tuple[Sequence[Settlement], "asyncio.Future[list[Settlement]]"]]
+    ) -> None:
+        batch = [settlement for settlements, _ in taken for settlement in settlements]
+        while True:
+            try:
+                kept = await self._transact(batch)
+                break
+            except WEATHER as failure:
+                # Written again under the same tokens: what took effect the first time is not there any more.
+                self._journal.database_lost(failure)
+                self._drop_line()
+                if self._stopping:
+                    kept = []
+                    break
+                await asyncio.sleep(RETRY_SECONDS)
+            except asyncpg.PostgresError as failure:
+                self._drop_line()
+                if len(taken) > 1:
+                    for one in taken:
+                        await self._write([one])
+                    return
+                self._journal.unstorable(str(batch[0].message), failure)
+                kept = []
+                break
+        effective = {(s.message, s.recipient) for s in kept}
+        for settlements, future in taken:
+            if not future.done():
+                future.set_result([s for s in settlements if (s.message, s.recipient) in effective])
+        gained = {s.agent for s in kept if s.agent is not None}
+        gained |= {entry.agent for s in kept for f in s.follow_ups for entry in f.entries}
+        if gained:
+            self._committed(gained)
+
+    async def _transact(self, batch: Sequence[Settlement]) -> list[Settlement]:
+        if self._line is None or self._line.is_closed():
+            self._line = await self._database.line()
+        await self._database.turn(self._line)
+        async with self._line.transaction():
+            return await settle(self._line, self._mint, batch)
+
+    def _drop_line(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.terminate()

@@ -1,0 +1,110 @@
+"""What every test may ask for: a database of its own, a clock to turn, and a world to build gateways in."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+from hypothesis import settings
+
+from gateway.clock import Clock
+from gateway.embedded import EmbeddedPostgres
+from gateway.mint import Mint
+from gateway.store.database import Database
+from gateway.store.migrate import migrate
+from tests.world import World
+
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.load_profile("suite")
+
+# Durability is what the tests of crashes switch on; elsewhere it only costs time.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A Postgres for this test process, and a migrated template to copy databases from."""
+
+    dsn: str
+    _numbers: Iterator[int]
+
+    def dsn_of(self, database: str) -> str:
+        return self.dsn.replace("///amtp?", f"///{database}?", 1)
+
+    async def create(self) -> str:
+        """The DSN of a fresh, migrated database."""
+        name = f"t{next(self._numbers)}"
+        connection = await asyncpg.connect(self.dsn_of("postgres"))
+        try:
+            await connection.execute(f"create database {name} template template_amtp strategy file_copy")
+        finally:
+            await connection.close()
+        return self.dsn_of(name)
+
+    async def drop(self, dsn: str) -> None:
+        name = dsn.split("///")[1].split("?")[0]
+        connection = await asyncpg.connect(self.dsn_of("postgres"))
+        try:
+            await connection.execute(f"drop database if exists {name} with (force)")
+        finally:
+            await connection.close()
+
+    async def prepare(self) -> None:
+        connection = await asyncpg.connect(self.dsn_of("postgres"))
+        await connection.execute("create database template_amtp")
+        await connection.close()
+        template = Database(self.dsn_of("template_amtp"), clock=Clock())
+        await template.open()
+        await migrate(template)
+        await template.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """AMTP_TEST_DATABASE_URL names another Postgres to run the suite on, such as an older release."""
+    loop = asyncio.new_event_loop()
+    url = os.environ.get("AMTP_TEST_DATABASE_URL")
+    embedded = None if url else EmbeddedPostgres(tmp_path_factory.mktemp("pg"), settings=FAST)
+    dsn = url if embedded is None else loop.run_until_complete(embedded.start())
+    assert dsn is not None
+    found = Server(dsn, itertools.count(os.getpid() * 1000))
+    loop.run_until_complete(found.prepare())
+    yield found
+    if embedded is not None:
+        loop.run_until_complete(embedded.stop())
+    loop.close()
+
+
+@pytest.fixture
+async def dsn(server: Server) -> AsyncIterator[str]:
+    dsn = await server.create()
+    yield dsn
+    await server.drop(dsn)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def mint(clock: Clock) -> Mint:
+    return Mint(clock)
+
+
+@pytest.fixture
+async def database(dsn: str, clock: Clock) -> AsyncIterator[Database]:
+    opened = Database(dsn, clock=clock)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def world(dsn: str, tmp_path: Path, server: Server) -> AsyncIterator[World]:
+    async with World(dsn, tmp_path, server.create) as built:
+        yield built
