@@ -21,7 +21,7 @@ class ApiKey:
 
     id: str
     digest: bytes
-    text: str = field(repr=False)
+    text: str = field(repr=False, compare=False)
 
 
 def mint_key() -> ApiKey:

@@ -1,0 +1,145 @@
+"""Who is calling: the key a request presents, or the place it comes from.
+
+1. A key stands in `Authorization: Bearer`, `X-API-Key` or, for operators alone, `X-Admin-Key`. Two different
+   ones are refused: nobody should have to guess which one counted.
+2. A key that is given must be right, and then counts alone, in development mode too.
+3. An unknown id and a wrong secret take the same way and get the same answer.
+4. Without a key the caller is anonymous; in development mode, one on this machine whom no web page sent and
+   no proxy let through may speak for any local agent.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from ipaddress import ip_address
+
+from gateway.admit.api_key import ApiKey, parse_key, same_digest
+from gateway.admit.caller import ADMIN, PEER, Caller
+from gateway.admit.directory import DirectoryWatch, Remembered
+from gateway.clock import Clock
+from gateway.protocol.errors import AMTPError, Code
+from gateway.store.database import Database
+from gateway.store.keys import LiveKey, find_keys
+
+ValuesOf = Callable[[str], Sequence[str]]  # every value of a header of the request at hand
+
+# What only a web page, or a proxy in front of us, sends along.
+SENT_BY_OTHERS = ("Origin", "Referer", "Sec-Fetch-Site", "Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
+
+AUTHORITY = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::[0-9]{1,5})?")
+NO_DIGEST = bytes(32)  # compared with where there is no such key, so that it takes as long
+
+
+class Authenticator:
+    """Turns what a request presents into the caller it proves."""
+
+    def __init__(self, database: Database, watch: DirectoryWatch, clock: Clock, *, development: bool) -> None:
+        self._database = database
+        self._clock = clock
+        self._development = development
+        self._keys: Remembered[ApiKey, _Holder] = Remembered(watch, self._find)
+
+    async def caller(self, values_of: ValuesOf, client_address: str) -> Caller:
+        """The caller; AUTHENTICATION_FAILED where a key is given and not right."""
+        text = presented(values_of)
+        if text is not None:
+            return await self._holder(text, client_address, admin_only=bool(values_of("X-Admin-Key")))
+        development = self._development and from_this_machine(values_of, client_address)
+        return Caller(client_address, development=development)
+
+    async def _holder(self, text: str, client_address: str, *, admin_only: bool) -> Caller:
+        key = parse_key(text)
+        if key is None:
+            raise wrong_key()
+        holder = self._keys.recall(key)
+        if holder is None:
+            holder = (await self._keys.find([key])).get(key)
+        if holder is None or holder.expired(self._clock):
+            raise wrong_key()
+        caller = holder.caller(client_address)
+        if admin_only and ADMIN not in caller.scopes:
+            raise wrong_key()
+        return caller
+
+    async def _find(self, presented: Collection[ApiKey]) -> tuple[int, Mapping[ApiKey, "_Holder"]]:
+        version, live = await find_keys(self._database, [key.id for key in presented])
+        found = {}
+        for key in presented:
+            known = live.get(key.id)
+            if same_digest(known.digest if known else NO_DIGEST, key.digest) and known:
+                found[key] = _Holder(known)
+        return version, found
+
+
+class _Holder:
+    """Whoever holds a live key, with the caller made of it the last time."""
+
+    __slots__ = ("_key", "_last")
+
+    def __init__(self, key: LiveKey) -> None:
+        self._key = key
+        self._last = _caller_of(key, "")
+
+    def caller(self, client_address: str) -> Caller:
+        if self._last.address != client_address:
+            self._last = _caller_of(self._key, client_address)
+        return self._last
+
+    def expired(self, clock: Clock) -> bool:
+        return self._key.expires_at is not None and self._key.expires_at <= clock.now()
+
+
+def _caller_of(key: LiveKey, client_address: str) -> Caller:
+    peer = next((scope.removeprefix(PEER) for scope in key.scopes if scope.startswith(PEER)), None)
+    return Caller(client_address, key.agent, key.scopes, key.name or key.id, proven_domain=peer)
+
+
+def presented(values_of: ValuesOf) -> str | None:
+    """The one key among the headers that may carry one."""
+    keys = [*values_of("X-API-Key"), *values_of("X-Admin-Key")]
+    for value in values_of("Authorization"):
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() != "bearer":
+            raise AMTPError(
+                Code.AUTHENTICATION_FAILED,
+                "The Authorization header must read: Bearer, a blank, and your key.",
+            )
+        keys.append(token.strip())
+    if len(keys) > 1 and len(set(keys)) > 1:
+        raise AMTPError(
+            Code.AUTHENTICATION_FAILED,
+            "The request carries several different keys; send the one that counts.",
+        )
+    return keys[0] if keys else None
+
+
+def wrong_key() -> AMTPError:
+    return AMTPError(
+        Code.AUTHENTICATION_FAILED, "The key is not valid: check it, or ask the operator for a new one."
+    )
+
+
+def from_this_machine(values_of: ValuesOf, client_address: str) -> bool:
+    """Whether a program on this machine asks for itself, to the best of what can be told."""
+    hosts = values_of("Host")
+    return (
+        is_loopback(client_address)
+        and len(hosts) == 1
+        and is_loopback(host_of(hosts[0]))
+        and not any(values_of(name) for name in SENT_BY_OTHERS)
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this names the machine itself. Only one name does: others may resolve to anything tomorrow."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_of(authority: str) -> str:
+    """The host of a Host header, without brackets and port; "" where it is not written like one."""
+    match = AUTHORITY.fullmatch(authority)
+    return (match[1] or match[2]) if match else ""

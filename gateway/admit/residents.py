@@ -1,0 +1,24 @@
+"""Who lives here: the agents of this house by name, from memory where that may be believed."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from gateway.admit.directory import DirectoryWatch, Remembered
+from gateway.store.agents import Resident, find_residents
+from gateway.store.database import Database
+
+__all__ = ["Resident", "Residents"]
+
+
+class Residents:
+    """The directory of local agents."""
+
+    def __init__(self, database: Database, watch: DirectoryWatch) -> None:
+        self._database = database
+        self._remembered: Remembered[str, Resident] = Remembered(watch, self._find)
+
+    async def resolve(self, names: Sequence[str]) -> dict[str, Resident]:
+        """Those of the names that live here, retired ones too: their inboxes go on accepting."""
+        return await self._remembered.find(names)
+
+    async def _find(self, names: Collection[str]) -> tuple[int, Mapping[str, Resident]]:
+        return await find_residents(self._database, list(names))

@@ -1,0 +1,174 @@
+"""Keys: whose they are, what they may do, how long they live. A key itself is never here, only its digest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from gateway.protocol.errors import AMTPError, Code
+from gateway.store.audit import Audit
+from gateway.store.database import Database
+
+LISTED_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that was just minted, as it is kept."""
+
+    id: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LiveKey:
+    """A key that opens something now."""
+
+    id: str
+    digest: bytes
+    agent: str | None  # name of the agent it belongs to
+    scopes: frozenset[str]
+    name: str | None
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedKey:
+    """A key that an operator made, as operators see it."""
+
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+async def directory_version(database: Database) -> int:
+    """The count of changes to agents and keys."""
+    version: int = await database.fetchval("select version from directory_version")
+    return version
+
+
+async def directory_changed(connection: Any) -> None:
+    """Counts a change, in the transaction that makes it."""
+    await connection.execute("update directory_version set version = version + 1")
+
+
+async def find_keys(database: Database, ids: Sequence[str]) -> tuple[int, dict[str, LiveKey]]:
+    """The live keys among these ids, and the version of the directory they were read at."""
+    rows = await database.fetch(
+        "select v.version, k.id, k.digest, k.scopes, k.name, k.expires_at, a.name as agent"
+        " from directory_version v left join (keys k left join agents a on a.id = k.agent)"
+        " on k.id = any($1::text[]) and k.revoked_at is null"
+        " and (k.expires_at is null or k.expires_at > amtp_now())"
+        " and (k.agent is null or a.state = 'active')",
+        ids,
+    )
+    return rows[0]["version"], {row["id"]: _live(row) for row in rows if row["id"] is not None}
+
+
+def _live(row: Any) -> LiveKey:
+    return LiveKey(
+        row["id"], row["digest"], row["agent"], frozenset(row["scopes"]), row["name"], row["expires_at"]
+    )
+
+
+async def add_agent_key(connection: Any, agent: int, key: NewKey) -> None:
+    await connection.execute(
+        "insert into keys (id, digest, agent, scopes, created_at) values ($1, $2, $3, '{agent}', amtp_now())",
+        key.id,
+        key.digest,
+        agent,
+    )
+
+
+async def retire_agent_keys(connection: Any, agent: int, grace_seconds: int) -> list[str]:
+    """Ends an agent's keys and returns their ids; the one in use lives on for the grace period.
+
+    An older one, whose own grace still runs, ends now: an agent never has more than two.
+    """
+    ended = await connection.fetch(
+        "delete from keys where agent = $1 and (expires_at is not null or $2 = 0) returning id",
+        agent,
+        grace_seconds,
+    )
+    await connection.execute(
+        "update keys set expires_at = amtp_now() + make_interval(secs => $2) where agent = $1",
+        agent,
+        grace_seconds,
+    )
+    return [row["id"] for row in ended]
+
+
+class NamedKeys:
+    """The keys of operators and of programs they trust."""
+
+    def __init__(self, database: Database, audit: Audit) -> None:
+        self._database = database
+        self._audit = audit
+
+    async def add(self, key: NewKey, name: str, scopes: Sequence[str], actor: str) -> None:
+        """Makes the key valid; a name belongs to one key at a time."""
+        try:
+            async with self._database.transaction() as connection:
+                await self._insert(connection, key, name, scopes, actor)
+        except asyncpg.UniqueViolationError:
+            raise AMTPError(
+                Code.CONFLICT, f"A key named {name} exists: revoke it first, or choose another name."
+            ) from None
+
+    async def ensure(self, key: NewKey, name: str, scopes: Sequence[str], actor: str) -> None:
+        """Makes a key kept outside the house the one of this name. One that was revoked stays revoked."""
+        async with self._database.transaction() as connection:
+            # Processes that start together do this one after the other.
+            await connection.execute("select version from directory_version for update")
+            if await connection.fetchval("select true from keys where id = $1", key.id):
+                return
+            await self._revoke(connection, name, actor)
+            await self._insert(connection, key, name, scopes, actor)
+
+    async def list(self) -> list[NamedKey]:
+        """All of them, the oldest first, revoked ones too."""
+        rows = await self._database.fetch(
+            "select id, name, scopes, created_at, revoked_at from keys where agent is null"
+            " order by created_at, id limit $1",
+            LISTED_MAX,
+        )
+        return [_named(row) for row in rows]
+
+    async def revoke(self, name_or_id: str, actor: str) -> NamedKey | None:
+        """Ends the live key of this name or id, everywhere within two seconds; None where there is none."""
+        async with self._database.transaction() as connection:
+            return await self._revoke(connection, name_or_id, actor)
+
+    async def _insert(
+        self, connection: Any, key: NewKey, name: str, scopes: Sequence[str], actor: str
+    ) -> None:
+        await connection.execute(
+            "insert into keys (id, digest, scopes, name, created_at) values ($1, $2, $3, $4, amtp_now())",
+            key.id,
+            key.digest,
+            list(scopes),
+            name,
+        )
+        await directory_changed(connection)
+        await self._audit.write(connection, actor, "key.added", name, {"key": key.id, "scopes": list(scopes)})
+
+    async def _revoke(self, connection: Any, name_or_id: str, actor: str) -> NamedKey | None:
+        row = await connection.fetchrow(
+            "update keys set revoked_at = amtp_now()"
+            " where (name = $1 or id = $1) and agent is null and revoked_at is null"
+            " returning id, name, scopes, created_at, revoked_at",
+            name_or_id,
+        )
+        if row is None:
+            return None
+        await directory_changed(connection)
+        await self._audit.write(connection, actor, "key.revoked", row["name"], {"key": row["id"]})
+        return _named(row)
+
+
+def _named(row: Any) -> NamedKey:
+    return NamedKey(row["id"], row["name"], tuple(row["scopes"]), row["created_at"], row["revoked_at"])
