@@ -1,0 +1,111 @@
+"""The top-level members of a body as they stand on the wire, so that what we do not touch keeps its bytes.
+
+All bodies here have been read by `parse_message`: well-formed, one object, and never with a `gateway` or
+`sender_verification` of their own.
+"""
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+CONTENT_BYTES = 16  # of the digest: nobody gains by a collision but the sender, with himself
+
+# Ours to tell an agent, never a sender's.
+ANNOTATIONS = frozenset({"gateway", "sender_verification"})
+# A message handed in again is the same message although these differ.
+IDENTITY = ANNOTATIONS | {
+    "version",
+    "message_id",
+    "idempotency_key",
+    "timestamp",
+    "recipients",
+    "signature",
+}
+# In these, `null` and "" mean absent.
+OPTIONAL = frozenset(
+    {
+        "subject",
+        "headers",
+        "in_reply_to",
+        "schema",
+        "response_type",
+        "workflow_id",
+        "coordination",
+        "attachments",
+    }
+)
+_ABSENT = (b"null", b'""')
+
+_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def members_of(body: bytes) -> dict[str, msgspec.Raw]:
+    """Its members by name, in order, each with the bytes of its value."""
+    return _decoder.decode(body)
+
+
+def render(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
+    return (
+        b"{"
+        + b",".join(b"%b:%b" % (msgspec.json.encode(name), value) for name, value in members.items())
+        + b"}"
+    )
+
+
+def with_recipients(body: bytes, recipients: Sequence[str], *, idempotency_key: str | None = None) -> bytes:
+    """The copy for one destination; `idempotency_key` is set where the sender gave none."""
+    members: dict[str, bytes | msgspec.Raw] = {**members_of(body)}
+    members["recipients"] = msgspec.json.encode(recipients)
+    if idempotency_key is not None and bytes(members.get("idempotency_key", b"null")) in _ABSENT:
+        members["idempotency_key"] = msgspec.json.encode(idempotency_key)
+    return render(members)
+
+
+def annotate(body: bytes, **members: Any) -> bytes:
+    """`body` with members it does not have yet, put in front: what we say, then the message as received."""
+    if not members:
+        return body
+    return render(encode(members))[:-1] + b"," + body[1:]
+
+
+def content_of(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
+    """A digest of what is said, whoever it is said to and however often."""
+    digest = blake2b(digest_size=CONTENT_BYTES)
+    for name in sorted(members):
+        if name in IDENTITY or (name in OPTIONAL and bytes(members[name]) in _ABSENT):
+            continue
+        # NUL ends each part: it stands in no name and in no JSON value.
+        digest.update(name.encode() + b"\0")
+        digest.update(members[name])
+        digest.update(b"\0")
+    return digest.digest()
+
+
+def same_content(one: bytes, other: bytes) -> bool:
+    """Whether two bodies say the same, spelling apart: the slow answer, for digests that differ."""
+    return _equal(_said(one), _said(other))
+
+
+def _said(body: bytes) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in msgspec.json.decode(body).items()
+        if name not in IDENTITY and not (name in OPTIONAL and (value is None or value == ""))
+    }
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Equality of JSON values: in Python True equals 1, in JSON it does not."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(value, other[name]) for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    return bool(one == other)
+
+
+def encode(members: Mapping[str, Any]) -> dict[str, bytes]:
+    return {name: msgspec.json.encode(value) for name, value in members.items()}
