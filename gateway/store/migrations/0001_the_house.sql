@@ -120,13 +120,14 @@ create table entries (
 );
 create index entries_open on entries (agent, message) where acknowledged_at is null and dead_at is null;
 create index entries_acknowledged on entries (acknowledged_at) where acknowledged_at is not null;
+create index entries_worn on entries (lease_until) where lapses > 0 and acknowledged_at is null and dead_at is null;
 
 -- The queue: live deliveries only. A row that is done is deleted. A leased row is one whose due lies ahead.
 create table deliveries (
     message        uuid not null,
     recipient      text collate "C" not null,
     address        text collate "C" not null,
-    destination    text collate "C" not null,  -- the recipient's domain, or agent:<id>
+    destination    text collate "C" not null,  -- the recipient's domain, or the name of an agent here
     state          text collate "C" not null default 'queued' check (state in ('queued', 'held')),
     due            timestamptz not null,
     token          bigint,                     -- who holds the lease
@@ -193,11 +194,10 @@ create table destinations (
 
 -- What domains said of themselves in DNS.
 create table discovered (
-    domain    text collate "C" primary key,
-    record    text,
-    expires_at timestamptz not null,
-    spoke_at  timestamptz,
-    silent_at timestamptz
+    domain       text collate "C" primary key,
+    record       text not null,                -- the last good one
+    spoke_at     timestamptz not null,
+    silent_since timestamptz
 );
 
 create table audit (
