@@ -5,7 +5,7 @@ is written as it comes.
 """
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from http import HTTPStatus
@@ -54,10 +54,12 @@ def answer_json(value: Any, status: int = 200, headers: tuple[tuple[str, str], .
     return Answer(status, encode_json(value), JSON, headers)
 
 
-def answer_error(error: AMTPError, request_id: str, now: datetime) -> Answer:
-    """The envelope of this error."""
-    body = encode_json(envelope(error, request_id, render_timestamp(now)))
-    return Answer(error.status, body, JSON, headers_of(error))
+def answer_error(
+    error: AMTPError, request_id: str, now: datetime, beside: Mapping[str, Any] | None = None
+) -> Answer:
+    """The envelope of this error; `beside` stands next to it in the same object."""
+    body = {**envelope(error, request_id, render_timestamp(now)), **(beside or {})}
+    return Answer(error.status, encode_json(body), JSON, headers_of(error))
 
 
 def headers_of(error: AMTPError) -> tuple[tuple[str, str], ...]:

@@ -40,7 +40,7 @@ class Door:
         self._watch = watch
         self._clock = clock
         self._trusted = trusted
-        self._load = Load(limits)
+        self.load = Load(limits)
         self._open: list[Open] = []
         self._tick_handle: asyncio.TimerHandle | None = None
 
@@ -56,7 +56,7 @@ class Door:
         """Listen there; the port that was bound, which for port 0 the system chose."""
         listener = Listener(
             router=Router(self._routes, roles),
-            load=self._load,
+            load=self.load,
             manners=self._manners,
             watch=self._watch,
             clock=self._clock,
@@ -69,7 +69,7 @@ class Door:
             address,
             port,
             ssl=ssl_context,
-            ssl_handshake_timeout=self._load.limits.head_seconds if ssl_context else None,
+            ssl_handshake_timeout=self.load.limits.head_seconds if ssl_context else None,
             reuse_port=reuse_port or None,
             backlog=BACKLOG,
         )
@@ -86,16 +86,16 @@ class Door:
         await asyncio.sleep(
             0
         )  # a request that has already arrived is read before its connection counts as idle
-        self._load.closing = True
+        self.load.closing = True
         for connection in self._connections():
             connection.retire()
         try:
             async with asyncio.timeout(grace_seconds):
-                await self._load.empty.wait()
+                await self.load.empty.wait()
         except TimeoutError:
             for connection in self._connections():
                 connection.cut_off()
-            await self._load.empty.wait()
+            await self.load.empty.wait()
         self._open.clear()
         if self._tick_handle is not None:
             self._tick_handle.cancel()
@@ -103,7 +103,7 @@ class Door:
 
     def adopt(self, limits: Limits, trusted: Sequence[Network]) -> None:
         """Go by a changed configuration from now on; whom an open connection belongs to stays as it was."""
-        self._load.limits = limits
+        self.load.limits = limits
         self._trusted = trusted
         for each in self._open:
             each.listener.trusted = trusted
@@ -120,4 +120,4 @@ class Door:
                 connection.expire()
         for each in self._open:
             each.listener.renew_head()
-        self._tick_handle = loop.call_later(tick_seconds(self._load.limits, self._manners), self._tick)
+        self._tick_handle = loop.call_later(tick_seconds(self.load.limits, self._manners), self._tick)

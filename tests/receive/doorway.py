@@ -1,0 +1,165 @@
+"""A door of its own for a test, and a client that sends what no client library would."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.config import Limits
+from gateway.receive.http import Door
+from gateway.receive.limits import Manners
+from gateway.receive.origin import Network
+from gateway.receive.routing import EVERYWHERE, Role, Route
+
+DEADLINE_SECONDS = 10.0  # of a test that waits for what never comes
+SHORT_SECONDS = 0.2
+LIMITS = replace(Limits(), keep_alive_seconds=5.0)
+MANNERS = Manners(linger_seconds=SHORT_SECONDS)
+
+
+@dataclass
+class Diary:
+    """A watch that keeps what it is told."""
+
+    answered: list[tuple[str, str, int]] = field(default_factory=list)
+    failed: list[tuple[str, str, Exception]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    def request_answered(self, method: str, path: str, status: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.answered.append((method, path, status))
+
+    def request_failed(self, request_id: str, path: str, error: Exception) -> None:
+        self.failed.append((request_id, path, error))
+
+    def connection_refused(self, address: str) -> None:
+        self.refused.append(address)
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The code of an error, whose envelope must be whole."""
+        error = self.json["error"]
+        assert set(error) - {"details"} == {"code", "message", "timestamp", "request_id"}
+        assert error["request_id"] == self.headers["x-request-id"]
+        assert self.headers["content-type"] == "application/json"
+        return str(error["code"])
+
+
+class Wire:
+    """One connection to the door."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def reply(self, *, bodiless: bool = False) -> Reply:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode("ascii")
+            line, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
+            headers = {name.lower(): value for name, value in (each.split(": ", 1) for each in lines)}
+            assert len(headers) == len(lines), "a header came twice"
+            length = 0 if bodiless else int(headers.get("content-length", 0))
+            return Reply(int(line.split()[1]), headers, await self.reader.readexactly(length))
+
+    async def ask(self, data: bytes) -> Reply:
+        await self.send(data)
+        return await self.reply()
+
+    async def rest(self) -> bytes:
+        """Everything until the door hangs up."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            try:
+                return await self.reader.read()
+            except ConnectionResetError:
+                return b""
+
+    async def replies(self) -> list[Reply]:
+        """Every answer until the door hangs up."""
+        found = []
+        while True:
+            try:
+                found.append(await self.reply())
+            except (asyncio.IncompleteReadError, ConnectionResetError):
+                return found
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+@dataclass
+class Doorway:
+    door: Door
+    port: int
+    diary: Diary
+    tls: bool
+    wires: list[Wire] = field(default_factory=list)
+
+    async def wire(self) -> Wire:
+        context = ssl.create_default_context() if self.tls else None
+        if context is not None:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context)
+        self.wires.append(Wire(reader, writer))
+        return self.wires[-1]
+
+    async def ask(self, data: bytes) -> Reply:
+        wire = await self.wire()
+        return await wire.ask(data)
+
+
+@asynccontextmanager
+async def doorway(
+    routes: Sequence[Route],
+    *,
+    limits: Limits = LIMITS,
+    manners: Manners = MANNERS,
+    trusted: Sequence[Network] = (),
+    roles: frozenset[Role] = EVERYWHERE,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[Doorway]:
+    diary = Diary()
+    door = Door(routes=routes, limits=limits, manners=manners, watch=diary, clock=Clock(), trusted=trusted)
+    port = await door.open("127.0.0.1", 0, roles, tls)
+    opened = Doorway(door, port, diary, tls is not None)
+    yield opened
+    for wire in opened.wires:
+        wire.close()
+    await door.close(grace_seconds=DEADLINE_SECONDS)
+
+
+def get(path: str, *lines: str) -> bytes:
+    return head("GET", path, *lines)
+
+
+def post(path: str, body: bytes, *lines: str, content_type: str = "application/json") -> bytes:
+    return head("POST", path, f"Content-Type: {content_type}", f"Content-Length: {len(body)}", *lines) + body
+
+
+def head(method: str, path: str, *lines: str) -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: gateway.test", *lines, "", ""]).encode("latin-1")
+
+
+async def until(condition: Any) -> None:
+    """Wait for what another task is about to do."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0)
