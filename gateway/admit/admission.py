@@ -34,7 +34,7 @@ def relay_rule(sender: Address, recipient: Address, local_domains: Collection[st
     if sender.domain not in local_domains and recipient.domain not in local_domains:
         raise AMTPError(
             Code.RELAY_DENIED,
-            f"{recipient.domain} is not served here: mail from {sender.domain} reaches this gateway's domains only.",
+            f"Mail from {sender.domain} is taken for agents of this gateway only.",
             {"recipient": recipient.written},
         )
 

@@ -4,15 +4,17 @@
    ones are refused: nobody should have to guess which one counted.
 2. A key that is given must be right, and then counts alone, in development mode too.
 3. An unknown id and a wrong secret take the same way and get the same answer.
-4. Without a key the caller is anonymous; in development mode, one on this machine whom no web page sent and
+4. A peer may also present the secret that the configuration names for its domain.
+5. Without a key the caller is anonymous; in development mode, one on this machine whom no web page sent and
    no proxy let through may speak for any local agent.
 """
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import ip_address
+from types import MappingProxyType
 
-from gateway.admit.api_key import ApiKey, parse_key, same_digest
+from gateway.admit.api_key import ApiKey, digest_of, parse_key, same_digest
 from gateway.admit.caller import ADMIN, PEER, Caller
 from gateway.admit.directory import DirectoryWatch, Remembered
 from gateway.clock import Clock
@@ -32,10 +34,20 @@ NO_DIGEST = bytes(32)  # compared with where there is no such key, so that it ta
 class Authenticator:
     """Turns what a request presents into the caller it proves."""
 
-    def __init__(self, database: Database, watch: DirectoryWatch, clock: Clock, *, development: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        watch: DirectoryWatch,
+        clock: Clock,
+        *,
+        development: bool,
+        peers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._database = database
         self._clock = clock
         self._development = development
+        # Found by digest: how long that takes tells nothing of the secret.
+        self._peers = {digest_of(secret): domain for domain, secret in peers.items()}
         self._keys: Remembered[ApiKey, _Holder] = Remembered(watch, self._find)
 
     async def caller(self, values_of: ValuesOf, client_address: str) -> Caller:
@@ -49,7 +61,7 @@ class Authenticator:
     async def _holder(self, text: str, client_address: str, *, admin_only: bool) -> Caller:
         key = parse_key(text)
         if key is None:
-            raise wrong_key()
+            return self._peer(text, client_address)
         holder = self._keys.recall(key)
         if holder is None:
             holder = (await self._keys.find([key])).get(key)
@@ -59,6 +71,13 @@ class Authenticator:
         if admin_only and ADMIN not in caller.scopes:
             raise wrong_key()
         return caller
+
+    def _peer(self, text: str, client_address: str) -> Caller:
+        domain = self._peers.get(digest_of(text))
+        if domain is None:
+            raise wrong_key()
+        scope = f"{PEER}{domain}"
+        return Caller(client_address, scopes=frozenset({scope}), name=scope, proven_domain=domain)
 
     async def _find(self, presented: Collection[ApiKey]) -> tuple[int, Mapping[ApiKey, "_Holder"]]:
         version, live = await find_keys(self._database, [key.id for key in presented])

@@ -21,6 +21,11 @@ class Caller:
     hops: tuple[str, ...] = ()  # HTTP Via as received
 
     @property
+    def submits(self) -> bool:
+        """Whether the key was made to hand in for local agents."""
+        return any(scope == SUBMIT or scope.startswith(f"{SUBMIT}:") for scope in self.scopes)
+
+    @property
     def known(self) -> bool:
         """Whether the caller proved anything at all."""
         return self.name is not None or self.proven_domain is not None
