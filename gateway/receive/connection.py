@@ -135,7 +135,10 @@ class Connection(RequestHandler):
             self._listener.leave(self, self._site)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except (ValueError, LookupError) as error:  # of its URL library, over targets it should have refused
+            self._refuse(error)
         messages = self._messages
         if messages:
             if type(messages[-1][0]) is _ErrInfo:
@@ -148,6 +151,12 @@ class Connection(RequestHandler):
             self._begun = True
             if not self._serving:
                 self.deadline = self._loop.time() + self._listener.limits.head_seconds
+
+    def _refuse(self, error: Exception) -> None:
+        """Queue a refusal, as aiohttp does for what its parser knows to be wrong."""
+        self._messages.append((_ErrInfo(status=400, exc=error, message=""), EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _spoil(self, payload: StreamReader) -> None:
         """The parser stumbled: a body it was in the middle of will never be whole, which it tells nobody."""

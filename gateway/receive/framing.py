@@ -16,8 +16,8 @@ VERSION_HEADER = "X-AMTP-Version"
 REQUEST_ID_HEADER = "X-Request-ID"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 VERSIONED = "/v1/"
-ORIGIN_FORM = "/"
-ASTERISK_FORM = "*"
+ABSOLUTE_FORM = re.compile(r"https?://[^/?#@]+(?=[/?]|\Z)", re.IGNORECASE)
+TARGET = re.compile(r"\*|/[\x21\x22\x24-\x7e]*")  # visible ASCII without the number sign
 
 
 def check_framing(message: RawRequestMessage) -> None:
@@ -44,11 +44,13 @@ def is_last(message: RawRequestMessage) -> bool:
 
 def target_of(message: RawRequestMessage) -> tuple[str, str]:
     """Path and query as they were written; the absolute form is read like the other."""
-    target = message.path
-    if not target.startswith(ORIGIN_FORM) and message.url.absolute:
-        return message.url.raw_path, message.url.raw_query_string
-    if not target.isascii() or "#" in target:
-        raise malformed("The request target must be percent-encoded, without a fragment.")
+    target = message.path or ""  # aiohttp knows none where the line ends behind the method
+    if not target.startswith("/") and (absolute := ABSOLUTE_FORM.match(target)) is not None:
+        target = target[absolute.end() :]
+        if not target.startswith("/"):
+            target = "/" + target
+    if TARGET.fullmatch(target) is None:
+        raise malformed("The request target must be a path, percent-encoded, without a fragment.")
     path, _, query = target.partition("?")
     return path, query
 

@@ -60,6 +60,26 @@ class Reply:
         return str(error["code"])
 
 
+async def read_reply(reader: asyncio.StreamReader, *, bodiless: bool = False) -> Reply:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii")
+    line, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
+    headers = {name.lower(): value for name, value in (each.split(": ", 1) for each in lines)}
+    assert len(headers) == len(lines), "a header came twice"
+    length = 0 if bodiless else int(headers.get("content-length", 0))
+    return Reply(int(line.split()[1]), headers, await reader.readexactly(length))
+
+
+async def replies_in(heard: bytes) -> list[Reply]:
+    """The answers in these bytes, which must be nothing but answers."""
+    reader = asyncio.StreamReader()
+    reader.feed_data(heard)
+    reader.feed_eof()
+    found = []
+    while not reader.at_eof():
+        found.append(await read_reply(reader))
+    return found
+
+
 class Wire:
     """One connection to the door."""
 
@@ -73,12 +93,7 @@ class Wire:
 
     async def reply(self, *, bodiless: bool = False) -> Reply:
         async with asyncio.timeout(DEADLINE_SECONDS):
-            head = (await self.reader.readuntil(b"\r\n\r\n")).decode("ascii")
-            line, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
-            headers = {name.lower(): value for name, value in (each.split(": ", 1) for each in lines)}
-            assert len(headers) == len(lines), "a header came twice"
-            length = 0 if bodiless else int(headers.get("content-length", 0))
-            return Reply(int(line.split()[1]), headers, await self.reader.readexactly(length))
+            return await read_reply(self.reader, bodiless=bodiless)
 
     async def ask(self, data: bytes) -> Reply:
         await self.send(data)
@@ -91,15 +106,6 @@ class Wire:
                 return await self.reader.read()
             except ConnectionResetError:
                 return b""
-
-    async def replies(self) -> list[Reply]:
-        """Every answer until the door hangs up."""
-        found = []
-        while True:
-            try:
-                found.append(await self.reply())
-            except (asyncio.IncompleteReadError, ConnectionResetError):
-                return found
 
     def close(self) -> None:
         self.writer.close()
@@ -161,5 +167,5 @@ def head(method: str, path: str, *lines: str) -> bytes:
 async def until(condition: Any) -> None:
     """Wait for what another task is about to do."""
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is awaited lies inside the door
             await asyncio.sleep(0)

@@ -14,7 +14,7 @@ from gateway.receive.answers import Answer, Stream, answer_json
 from gateway.receive.limits import Manners
 from gateway.receive.request import Request
 from gateway.receive.routing import Role, Route
-from tests.receive.doorway import LIMITS, MANNERS, Doorway, doorway, get, head, post, until
+from tests.receive.doorway import LIMITS, MANNERS, Doorway, doorway, get, head, post, replies_in, until
 
 BODY_MAX = 1000
 
@@ -415,7 +415,7 @@ async def test_closing_answers_what_was_taken_and_hangs_up_on_the_idle() -> None
         assert await idle.rest() == b""
         assert not closing.done()
         gate.open.set()
-        [reply] = await working.replies()
+        [reply] = await replies_in(await working.rest())
         assert (reply.status, reply.headers["connection"]) == (200, "close")
         await closing
         with pytest.raises(ConnectionError):
