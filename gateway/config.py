@@ -19,6 +19,8 @@ from gateway import config_file
 from gateway.config_fields import Reader, keys_of, section, setting, table
 from gateway.config_file import Refused, parse_yaml, read_text
 from gateway.config_values import HostPort, Network, Secret
+from gateway.protocol.address import DOMAIN_REMEDY, parse_domain
+from gateway.protocol.errors import AMTPError
 
 # Variables of ours that configure no gateway: a client's, an installation's, and the tests'.
 OTHER_VARIABLES = frozenset({"AMTP_CONFIG", "AMTP_PG_BINDIR", "AMTP_GATEWAY", "AMTP_KEY", "AMTP_ADMIN_KEY"})
@@ -42,16 +44,10 @@ def _line(fault: str) -> int:
 
 
 def _domain(text: str) -> str:
-    # As strict as the protocol is for what a certificate and DNS can carry; A-labels, lower case.
     try:
-        name = text.encode("idna").decode("ascii").lower() if not text.isascii() else text.lower()
-    except UnicodeError:
-        raise ValueError("must be a domain name such as example.com") from None
-    labels = name.split(".")
-    plain = all(1 <= len(label) <= 63 and label.replace("-", "a").isalnum() for label in labels)
-    if not plain or len(name) > 253 or any(label[0] == "-" or label[-1] == "-" for label in labels):
-        raise ValueError("must be a domain name such as example.com")
-    return name
+        return parse_domain(text, "it")
+    except AMTPError:
+        raise ValueError(f"is not a domain: {DOMAIN_REMEDY}") from None
 
 
 def _database_url(text: str) -> str:
@@ -152,7 +148,7 @@ class Retention:
 class Queue:
     concurrency: int = setting(256, "Deliveries on their way at once, each process.", low=1, high=10_000)
     lease_seconds: int = setting(
-        120, "A delivery nobody finished is taken over after this.", low=30, high=3600
+        30, "A delivery nobody finished is taken over after this.", low=25, high=3600
     )
     attempts_max: int = setting(168, "Attempts before a delivery fails.", low=1, high=1000)
     horizon_days: int = setting(7, "A delivery fails this long after it was accepted.", low=1, high=30)

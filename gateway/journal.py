@@ -1,0 +1,276 @@
+"""The record of what happened: one function per event, each a log line with the message's id and a count.
+
+Nothing here sees a body or a secret, and nothing here fails: a message is never lost because of its record.
+Audit rows are not written here but by the store, in the transaction of the act.
+"""
+
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+from uuid import UUID
+
+from gateway.log_writer import LogWriter
+from gateway.metrics import Metrics
+from gateway.protocol.errors import STATUS_OF, Code
+
+FRAMES_SHOWN = 6
+_HOUSE = Path(__file__).parent
+_CODES = frozenset(map(str, STATUS_OF)) | frozenset(map(str, Code))
+_WAYS = frozenset({"inbox", "webhook", "amtp", "smtp"})
+
+
+class Settled(Protocol):
+    """What became of one delivery: exactly one of `status` (final) and `due` (again), or an inbox."""
+
+    @property
+    def message(self) -> UUID: ...
+    @property
+    def recipient(self) -> str: ...
+    @property
+    def status(self) -> str | None: ...
+    @property
+    def due(self) -> datetime | None: ...
+    @property
+    def via(self) -> str | None: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def code(self) -> str | None: ...
+    @property
+    def error(self) -> str | None: ...
+
+
+class Identified(Protocol):
+    @property
+    def message_id(self) -> str: ...
+
+
+class Journal:
+    """`Journal()` writes to stderr; a test gives a stream of its own."""
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        form: str = "auto",
+        level: str = "info",
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.metrics = metrics or Metrics()
+        self._log = LogWriter(stream or sys.stderr, form, level)
+        self._labelled: dict[tuple[Any, ...], Any] = {}
+        self._database_up = True
+        self.metrics.database_up.set(1)
+
+    # The gateway itself
+
+    def started(self, version: str, listening: Sequence[str]) -> None:
+        self._log.write("info", "started", {"version": version, "listening": " ".join(listening)})
+
+    def stopped(self) -> None:
+        self._log.write("info", "stopped", {})
+        self.flush()
+
+    def draining(self, reason: str) -> None:
+        self._log.write("info", "draining", {"reason": reason})
+
+    def config_reloaded(self, changes: Sequence[str]) -> None:
+        for change in changes or ("nothing changed",):
+            self._log.write("info", "config_reloaded", {"change": change})
+
+    def config_kept(self, faults: Sequence[str]) -> None:
+        """The new file is broken; the old configuration stays in force."""
+        for fault in faults:
+            self._log.write("error", "config_kept", {"fault": fault})
+
+    def certificate_reloaded(self, file: str, expires_at: datetime) -> None:
+        self._log.write("info", "certificate_reloaded", {"file": file, "expires_at": expires_at})
+
+    def certificate_kept(self, fault: str) -> None:
+        self._log.write("error", "certificate_kept", {"fault": fault})
+
+    def noted(self, level: str, text: str) -> None:
+        """What a part of the house wants an operator to read, and no event of its own stands for."""
+        self._log.write(level, "note", {"text": text})
+
+    def broke(self, where: str, failure: BaseException) -> None:
+        """An unexpected fault: where it happened, without the values that were at hand."""
+        self.metrics.faults.inc()
+        self._log.write(
+            "error", "fault", {"where": where, "kind": type(failure).__name__, "at": frames(failure)}
+        )
+
+    # The database
+
+    def database_lost(self, failure: BaseException) -> None:
+        if self._database_up:
+            self._database_up = False
+            self.metrics.database_up.set(0)
+            self.metrics.database_losses.inc()
+            self._log.write("error", "database_lost", {"reason": reason(failure)})
+
+    def database_found(self) -> None:
+        if not self._database_up:
+            self._database_up = True
+            self.metrics.database_up.set(1)
+            self._log.write("info", "database_found", {})
+
+    def batch_committed(self, messages: int, seconds: float | None = None) -> None:
+        self.metrics.batch_messages.observe(messages)
+        if seconds is not None:
+            self.metrics.batch_seconds.observe(seconds)
+        if not self._database_up:
+            self.database_found()
+
+    def unstorable(self, message_id: str, failure: BaseException) -> None:
+        """The database refuses this message alone."""
+        self.metrics.faults.inc()
+        self._log.write("error", "unstorable", {"message_id": message_id, "reason": reason(failure)})
+
+    def measured(self, live: Mapping[str, int], oldest_seconds: float, unaccounted: int) -> None:
+        """What the housekeeper counted in the database."""
+        for status, count in live.items():
+            self._label(self.metrics.live, status).set(count)
+        self.metrics.oldest.set(oldest_seconds)
+        self.metrics.unaccounted.set(unaccounted)
+
+    # Messages before the acknowledgement
+
+    def accepted(self, message_id: str, sender: str, recipients: int, size_bytes: int) -> None:
+        metrics = self.metrics
+        metrics.messages.inc()
+        metrics.recipients.inc(recipients)
+        metrics.message_bytes.inc(size_bytes)
+        fields = {"message_id": message_id, "sender": sender, "recipients": recipients, "bytes": size_bytes}
+        self._log.write("info", "accepted", fields)
+
+    def repeated(self, message_id: str, sender: str) -> None:
+        self._log.write("info", "repeated", {"message_id": message_id, "sender": sender})
+
+    def refused(self, code: str, text: str, sender: str = "", request_id: str = "") -> None:
+        self._label(self.metrics.refusals, _bounded(code, _CODES)).inc()
+        fields = {"code": code, "reason": text, "sender": sender, "request_id": request_id}
+        self._log.write("info", "refused", {name: value for name, value in fields.items() if value})
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """`route` is the template of the routing table, never the path a stranger sent."""
+        self._label(self.metrics.requests, route, str(status)).inc()
+        self._label(self.metrics.request_seconds, route).observe(seconds)
+
+    # Deliveries after it
+
+    def settled(self, settlements: Iterable[Settled], messages: Mapping[UUID, Identified]) -> None:
+        """Each settlement that took effect, as the event it is."""
+        for one in settlements:
+            known = messages.get(one.message)
+            message_id = known.message_id if known else str(one.message)
+            code, error = one.code or "", one.error or ""
+            if one.due is not None:
+                self.deferred(message_id, one.recipient, code, error, one.attempts, one.due)
+            elif one.status is None or one.status == "delivered":
+                self.delivered(message_id, one.recipient, one.via or "inbox")
+            else:
+                self.ended(one.status, message_id, one.recipient, code, error, one.attempts)
+
+    def delivered(self, message_id: str, recipient: str, via: str) -> None:
+        self._label(self.metrics.settled, "delivered", _bounded(via.partition(":")[0], _WAYS)).inc()
+        self._log.write("info", "delivered", {"message_id": message_id, "recipient": recipient, "via": via})
+
+    def deferred(
+        self, message_id: str, recipient: str, code: str, text: str, attempts: int, next_retry: datetime
+    ) -> None:
+        self._label(self.metrics.deferrals, _bounded(code, _CODES)).inc()
+        fields = {"message_id": message_id, "recipient": recipient, "code": code, "reason": text}
+        self._log.write("info", "deferred", {**fields, "attempts": attempts, "next_retry": next_retry})
+
+    def ended(
+        self, status: str, message_id: str, recipient: str, code: str, text: str, attempts: int
+    ) -> None:
+        """Final and not delivered: failed, expired or cancelled."""
+        self._label(self.metrics.settled, status, "none").inc()
+        fields = {"message_id": message_id, "recipient": recipient, "code": code, "reason": text}
+        level = "warning" if status == "failed" else "info"
+        self._log.write(level, status, {**fields, "attempts": attempts})
+
+    def failed(self, message_id: str, recipient: str, code: str, text: str, attempts: int) -> None:
+        self.ended("failed", message_id, recipient, code, text, attempts)
+
+    def expired(self, message_id: str, recipient: str, attempts: int) -> None:
+        self.ended("expired", message_id, recipient, "", "its time is over", attempts)
+
+    def cancelled(self, message_id: str, recipient: str, by: str) -> None:
+        self.ended("cancelled", message_id, recipient, "", f"by {by}", 0)
+
+    def lease_lost(self, deliveries: int) -> None:
+        self.metrics.leases_lost.inc(deliveries)
+        self._log.write("warning", "lease_lost", {"deliveries": deliveries})
+
+    def courier_broke(self, destination: str, failure: BaseException) -> None:
+        self.broke(f"delivery to {destination}", failure)
+
+    def destination_closed(self, destination: str, reason_: str) -> None:
+        self._log.write("warning", "destination_closed", {"destination": destination, "reason": reason_})
+
+    def destination_open(self, destination: str) -> None:
+        self._log.write("info", "destination_open", {"destination": destination})
+
+    # Inboxes
+
+    def fetched(self, agent: str, entries: int) -> None:
+        self.metrics.fetched.inc(entries)
+        self._log.write("debug", "fetched", {"agent": agent, "entries": entries})
+
+    def acknowledged(self, agent: str, message_ids: Sequence[str]) -> None:
+        self.metrics.acknowledged.inc(len(message_ids))
+        for message_id in message_ids:
+            self._log.write("info", "acknowledged", {"message_id": message_id, "agent": agent})
+
+    def poisoned(self, agent: str, message_id: str, lapses: int) -> None:
+        self.metrics.poisoned.inc()
+        self._log.write("error", "poisoned", {"message_id": message_id, "agent": agent, "lapses": lapses})
+
+    def agent_changed(self, agent: str, change: str, by: str) -> None:
+        self._log.write("info", "agent_changed", {"agent": agent, "change": change, "by": by})
+
+    # The record itself
+
+    def adopt(self, form: str, level: str) -> None:
+        """Another form and level, after a reload."""
+        self._log.adopt(form, level)
+
+    def flush(self) -> None:
+        self._log.flush()
+
+    def _label(self, metric: Any, *labels: str) -> Any:
+        # prometheus-client looks a label up under a lock, which costs more than the count itself.
+        key = (metric, *labels)
+        child = self._labelled.get(key)
+        if child is None:
+            child = self._labelled[key] = metric.labels(*labels)
+        return child
+
+
+def _bounded(label: str, known: frozenset[str]) -> str:
+    return label if label in known else "other"
+
+
+def reason(failure: BaseException) -> str:
+    """What failed, without values: a database's words about data would quote it."""
+    state = getattr(failure, "sqlstate", None)
+    speaks = isinstance(failure, OSError) or (state is not None and not str(state).startswith("22"))
+    text = f": {failure}" if speaks and str(failure) else ""
+    return f"{type(failure).__name__}{f' {state}' if state else ''}{text}"
+
+
+def frames(failure: BaseException) -> str:
+    """The innermost places the failure passed through."""
+    places = traceback.extract_tb(failure.__traceback__)[-FRAMES_SHOWN:]
+    return " > ".join(f"{_place(frame.filename)}:{frame.lineno} {frame.name}" for frame in places)
+
+
+def _place(filename: str) -> str:
+    path = Path(filename)
+    return str(path.relative_to(_HOUSE.parent)) if path.is_relative_to(_HOUSE) else path.name

@@ -1,0 +1,107 @@
+"""Log lines: one per event, text for a terminal or JSON for machines, safe to print, cheap to write.
+
+Lines gather while the event loop works and are written together as soon as it comes round, so that a thousand
+messages cost one write. What came from outside can't end a line, start another, or steer a terminal.
+"""
+
+import asyncio
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import msgspec
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+FIELD_CHARACTERS_MAX = 500  # enough to understand a reason, too little to hide a body in
+LINES_WAITING_MAX = 1000  # then they are written at once, so that a burst can't grow without bound
+
+_NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
+
+
+class LogWriter:
+    """Writes events to a stream. `form` is auto (text on a terminal, else JSON), text or json."""
+
+    def __init__(self, stream: TextIO, form: str, level: str) -> None:
+        self._stream = stream
+        self._lines: list[str] = []
+        self.adopt(form, level)
+
+    def adopt(self, form: str, level: str) -> None:
+        """Another form and level from the next event on, after a reload."""
+        self._render = _json if form == "json" or (form == "auto" and not self._stream.isatty()) else _text
+        self._least = LEVELS[level]
+
+    def write(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        if LEVELS[level] < self._least:
+            return
+        self._lines.append(self._render(time.time(), level, event, fields))
+        if len(self._lines) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:  # no loop runs: a command, or the last words of a process
+                self.flush()
+        elif len(self._lines) >= LINES_WAITING_MAX:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._lines:
+            return
+        text = "".join(self._lines)
+        self._lines.clear()
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            return  # nobody listens any more; mail is not lost because of a log
+
+
+def _json(now: float, level: str, event: str, fields: dict[str, Any]) -> str:
+    record = {"time": datetime.fromtimestamp(now, UTC), "level": level, "event": event} | fields
+    try:
+        line = _encode(record)
+    except UnicodeEncodeError:  # lone surrogates, as in a header or file name that is no UTF-8
+        line = ""
+    if not line or len(line) > FIELD_CHARACTERS_MAX:
+        line = _encode({name: _plain(value) for name, value in record.items()})
+    return escaped(line) + "\n"
+
+
+def _encode(record: dict[str, Any]) -> str:
+    return msgspec.json.encode(record, enc_hook=str).decode()
+
+
+def _text(now: float, level: str, event: str, fields: dict[str, Any]) -> str:
+    clock = time.strftime("%H:%M:%S", time.localtime(now))
+    parts = [f"{name}={_quoted(str(_plain(value)))}" for name, value in fields.items()]
+    line = f"{clock} {level if level != 'info' else '':7} {event:18} {' '.join(parts)}"
+    return escaped(line.rstrip()) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Text cut to a bearable length, without what has no UTF-8."""
+    if not isinstance(value, str):
+        return value
+    text = value if len(value) <= FIELD_CHARACTERS_MAX else value[:FIELD_CHARACTERS_MAX] + "…"
+    return text.encode("utf-8", "replace").decode()
+
+
+def _quoted(text: str) -> str:
+    """One word, or in quotes that end where they should: a value can't pass for another field."""
+    if text and not any(character in text for character in ' "='):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def escaped(text: str) -> str:
+    """The text with everything that is not plainly printable as \\u escapes."""
+    return text if text.isprintable() else _NOT_PRINTABLE.sub(_json_escape, text)
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if match[0].isprintable():
+        return match[0]
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    return f"\\u{0xD7C0 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"

@@ -1,0 +1,73 @@
+"""The counters, gauges and histograms of a gateway process, and how they are shown to Prometheus.
+
+Labels come from small fixed sets: routes, statuses, codes. What grows with what strangers send is no label.
+With several processes (see gateway.metrics_folder) every process shows the sum of all.
+"""
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from gateway.metrics_folder import VARIABLE
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """One of each, made once; every Journal has its own, so that two gateways in a test don't mix."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        if VARIABLE not in os.environ:
+            ProcessCollector(registry=registry)
+
+        def counter(name: str, doc: str, *labels: str) -> Counter:
+            return Counter(f"amtp_{name}", doc, labels, registry=registry)
+
+        def gauge(name: str, doc: str, mode: str, *labels: str) -> Gauge:
+            return Gauge(f"amtp_{name}", doc, labels, registry=registry, multiprocess_mode=mode)  # type: ignore[arg-type] # a Literal there
+
+        def histogram(name: str, doc: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"amtp_{name}", doc, labels, registry=registry, buckets=buckets)
+
+        self.messages = counter("messages_accepted", "Messages committed and acknowledged.")
+        self.recipients = counter("recipients_accepted", "Their recipients.")
+        self.message_bytes = counter("message_bytes_accepted", "Their bytes.")
+        self.refusals = counter("refusals", "Submissions refused, by code.", "code")
+        self.settled = counter("recipients_settled", "Final outcomes of recipients.", "status", "via")
+        self.deferrals = counter("deliveries_deferred", "Attempts that will be repeated, by code.", "code")
+        self.leases_lost = counter("leases_lost", "Deliveries taken back from a worker that never finished.")
+        self.fetched = counter("inbox_fetched", "Inbox entries handed to agents.")
+        self.acknowledged = counter("inbox_acknowledged", "Inbox entries acknowledged.")
+        self.poisoned = counter("inbox_poisoned", "Inbox entries put aside after too many leases ran out.")
+        self.batch_messages = histogram("batch_messages", "Messages in one commit.", BATCH)
+        self.batch_seconds = histogram("batch_seconds", "Duration of one commit.", SECONDS)
+        self.requests = counter("requests", "Requests answered.", "route", "status")
+        self.request_seconds = histogram("request_seconds", "Duration of requests.", SECONDS, "route")
+        self.database_up = gauge("database_up", "1 while the database answers.", "livemin")
+        self.database_losses = counter("database_losses", "Times the database stopped answering.")
+        self.faults = counter("faults", "Unexpected faults of the gateway itself.")
+        self.live = gauge("recipients_live", "Recipients without a final status.", "livemostrecent", "status")
+        self.oldest = gauge("queue_oldest_seconds", "Age of the oldest due delivery.", "livemostrecent")
+        self.unaccounted = gauge(
+            "recipients_unaccounted",
+            "Accepted less final less live; anything but 0 is a lost message.",
+            "livemostrecent",
+        )
+
+    def render(self) -> bytes:
+        """The exposition text, of all processes where there are several."""
+        if VARIABLE not in os.environ:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call] # registers itself
+        return generate_latest(together)
+
+
+def forget_process(pid: int) -> None:
+    """A worker process ended: what it counted stays, what it merely showed (gauges) goes."""
+    if VARIABLE in os.environ:
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]
