@@ -86,40 +86,35 @@ def fixed_head(*, secure: bool, now: datetime) -> str:
     )
 
 
+def check_answer(answer: Answer | Stream) -> None:
+    """A header that could break out of its line is a bug of ours, and must not become somebody's attack."""
+    for name, value in (*answer.headers, ("Content-Type", answer.content_type)):
+        if SAFE_HEADER.fullmatch(name) is None or SAFE_HEADER.fullmatch(value) is None:
+            raise ValueError("a header of an answer holds characters that do not belong in one")
+
+
 def render_answer(answer: Answer, fixed: str, request_id: str, *, bodiless: bool, close: bool) -> bytes:
     """The whole answer as it goes out; without its body where the request was a HEAD."""
-    status = answer.status
-    if status in EMPTY_STATUSES:
-        about, body = "", b""
+    body = answer.body
+    if answer.status in EMPTY_STATUSES:
+        about, bodiless = "", True
     else:
-        body = answer.body
         about = f"Content-Type: {answer.content_type}\r\nContent-Length: {len(body)}\r\n"
-        if answer.content_type is not JSON:
-            check_safe(answer.content_type)
-    if answer.headers:
-        about += header_lines(answer.headers)
-    head = f"{STATUS_LINES[status]}{fixed}{about}X-Request-ID: {request_id}\r\n{CLOSE if close else END}"
+    head = (
+        f"{STATUS_LINES[answer.status]}{fixed}{about}{header_lines(answer.headers)}"
+        f"X-Request-ID: {request_id}\r\n{CLOSE if close else END}"
+    )
     return head.encode("ascii") + (b"" if bodiless else body)
 
 
 def render_stream_head(stream: Stream, fixed: str, request_id: str) -> bytes:
     """The head of a stream. It ends with its connection, so that its bytes need no framing."""
-    check_safe(stream.content_type)
     about = f"Content-Type: {stream.content_type}\r\n{header_lines(stream.headers)}"
     return f"{STATUS_LINES[stream.status]}{fixed}{about}X-Request-ID: {request_id}\r\n{CLOSE}".encode("ascii")
 
 
 def header_lines(headers: tuple[tuple[str, str], ...]) -> str:
-    """These headers as lines of a head; a value that could break out of its line is our bug."""
-    for name, value in headers:
-        check_safe(name)
-        check_safe(value)
-    return "".join(f"{name}: {value}\r\n" for name, value in headers)
-
-
-def check_safe(text: str) -> None:
-    if SAFE_HEADER.fullmatch(text) is None:
-        raise ValueError("a header of an answer holds characters that do not belong in one")
+    return "".join(f"{name}: {value}\r\n" for name, value in headers) if headers else ""
 
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}

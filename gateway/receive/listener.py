@@ -11,7 +11,7 @@ from aiohttp.http import RawRequestMessage
 from gateway.clock import Clock
 from gateway.config import Limits
 from gateway.protocol.errors import AMTPError, Code
-from gateway.receive.answers import Answer, Stream, answer_error, fixed_head
+from gateway.receive.answers import Answer, Stream, answer_error, check_answer, fixed_head
 from gateway.receive.framing import (
     check_framing,
     check_version,
@@ -104,6 +104,7 @@ class Listener:
                 template = route.path
                 request = Request(method, path, query, message.headers, params, request_id, connection)
                 answer = await route.handler(request)
+                check_answer(answer)
         except AMTPError as error:
             answer = answer_error(error, request_id, self.clock.now())
         except HungUp:
