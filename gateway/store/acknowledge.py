@@ -1,0 +1,109 @@
+"""Acknowledging: the agent is done with an entry, and never sees it again.
+
+1. Again is as good as once.
+2. Where several entries share a public id, those that were handed out and are still open are meant, the one
+   handed out first before the others; then those that are done; one that was never handed out comes last.
+   An id named twice in one request means two of those handed out, if there are two. A lease, or the sender,
+   says more exactly which.
+3. Whoever shows a lease that has ended is too late where another consumer holds the entry by now.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from gateway.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An entry as its agent names it."""
+
+    message_id: str
+    sender: str | None = None
+
+
+class Result(StrEnum):
+    ACKNOWLEDGED = "acknowledged"
+    TAKEN = "taken"  # by another lease
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """What became of one name; the row and sender it meant, where it meant one."""
+
+    result: Result
+    row: UUID | None = None
+    sender: str | None = None
+    at: datetime | None = None
+
+
+async def acknowledge(
+    database: Database, agent: int, names: Sequence[Named], lease: UUID | None = None
+) -> list[Acknowledgement]:
+    """What became of each name, in their order."""
+    rows = await database.fetch(
+        _ACKNOWLEDGE,
+        agent,
+        [name.message_id for name in names],
+        [_row_of(name.message_id) for name in names],
+        [name.sender for name in names],
+        lease,
+    )
+    return [Acknowledgement(Result(row[0]), *row[1:]) for row in rows]
+
+
+def _row_of(message_id: str) -> UUID | None:
+    """The row whose public id this is, if we minted it."""
+    try:
+        row = UUID(message_id)
+    except ValueError:
+        return None
+    return row if str(row) == message_id else None
+
+
+_ACKNOWLEDGE = """
+with asked as materialized (
+    select id, row_id, sender, n, row_number() over (partition by id, sender order by n) as nth
+    from unnest($2::text[], $3::uuid[], $4::text[]) with ordinality as u (id, row_id, sender, n)
+), known as (
+    select a.n, a.nth, e.message, m.sender,
+           row_number() over (
+               partition by a.n
+               order by (e.lease_token = $5) is true desc, e.rank, e.read_at nulls last, e.message
+           ) as place,
+           count(*) filter (where e.rank = 0) over (partition by a.n) as out
+    from asked a, lateral (
+        select id, sender from messages where id = a.row_id and public_id is null
+        union all
+        select id, sender from messages where public_id = a.id
+    ) m, lateral (
+        select message, read_at, lease_token,
+               case when acknowledged_at is not null or dead_at is not null then 1
+                    when read_at is not null then 0 else 2 end as rank
+        from entries where message = m.id and agent = $1
+    ) e
+    where a.sender is null or a.sender = m.sender
+), meant as materialized (
+    select n, message, sender from known where place = least(nth, greatest(out, 1))
+), locked as materialized (
+    select message, acknowledged_at, dead_at,
+           acknowledged_at is null and lease_until > amtp_now() and lease_token <> $5 as taken
+    from entries where agent = $1 and message in (select message from meant)
+    order by message for update
+), done as (
+    update entries e set acknowledged_at = amtp_now(), lease_until = null, lease_token = null
+    from locked l
+    where e.agent = $1 and e.message = l.message and l.acknowledged_at is null and l.taken is not true
+), closed as (
+    delete from dead_letters d using locked l
+    where d.agent = $1 and d.message = l.message and l.dead_at is not null
+)
+select case when l.message is null then 'unknown' when l.taken then 'taken' else 'acknowledged' end,
+       l.message, meant.sender, coalesce(l.acknowledged_at, amtp_now())
+from asked a left join meant on meant.n = a.n left join locked l on l.message = meant.message
+order by a.n
+"""
