@@ -1,0 +1,52 @@
+"""Query parameters."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.protocol.errors import AMTPError, Code
+from gateway.receive.request import parse_query
+
+
+@pytest.mark.parametrize(
+    ("raw", "query"),
+    [
+        ("", {}),
+        ("&&", {}),
+        ("a", {"a": ""}),
+        ("a=", {"a": ""}),
+        ("a=1&b=2", {"a": "1", "b": "2"}),
+        ("a=b=c", {"a": "b=c"}),
+        ("a=1+2", {"a": "1+2"}),
+        ("a=1%2B2%20", {"a": "1+2 "}),
+        ("a=%C3%A9", {"a": "é"}),
+        ("a=%", {"a": "%"}),
+    ],
+)
+def test_parameters_are_decoded_and_a_plus_means_itself(raw: str, query: dict[str, str]) -> None:
+    assert parse_query(raw) == query
+
+
+@pytest.mark.parametrize(
+    ("raw", "named"),
+    [
+        ("since=1&since=2", "query parameter since must be given once"),
+        ("since=%FF", "query parameter since must be UTF-8"),
+        ("since=%00", "query parameter since must not hold control characters"),
+        ("%0a=1", "query parameter must not hold control characters"),
+        ("<b>=1&<b>=2", "query parameter must be given once"),
+    ],
+)
+def test_a_bad_parameter_is_named_where_its_name_is_harmless(raw: str, named: str) -> None:
+    with pytest.raises(AMTPError, match=named) as caught:
+        parse_query(raw)
+    assert caught.value.code is Code.INVALID_MESSAGE_FORMAT
+
+
+@given(st.text(alphabet=st.characters(min_codepoint=0x21, max_codepoint=0x7E)))
+def test_any_query_is_parsed_or_refused(raw: str) -> None:
+    try:
+        query = parse_query(raw)
+    except AMTPError:
+        return
+    assert all(text.isprintable() or ord(max(text)) > 0x7F for text in [*query, *query.values()])
