@@ -6,13 +6,14 @@ depth and size. Scalars stay text: the setting they are for says what they mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import abc
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
 
 FILE_BYTES_MAX = 1_000_000  # a thousand peers fit ten times over; more is a mistake or an attack
+DEFAULT_FILE = Path("amtp.yaml")
 DEPTH_MAX = 16  # ours needs four
 _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # libyaml's reader is ten times faster
 
@@ -46,6 +47,13 @@ Node = Scalar | Sequence | Mapping
 
 class Refused(Exception):  # noqa: N818 - one fault with its place, on its way into the list of all faults
     """This text is no configuration; the message says where and why."""
+
+
+def find_file(given: Path | None, environ: abc.Mapping[str, str]) -> Path | None:
+    """The file to read: the given one, else $AMTP_CONFIG, else amtp.yaml here if there is one."""
+    if given or environ.get("AMTP_CONFIG"):
+        return given or Path(environ["AMTP_CONFIG"])
+    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
 
 
 def read_text(path: Path) -> str:
@@ -83,7 +91,7 @@ def parse_yaml(text: str, name: str, faults: list[str]) -> Node:
 @dataclass(frozen=True, slots=True)
 class _Reading:
     name: str
-    events: Iterator[yaml.Event]
+    events: abc.Iterator[yaml.Event]
     faults: list[str]
 
     def where(self, event: yaml.Event) -> str:
@@ -120,7 +128,7 @@ def _node(event: yaml.Event, reading: _Reading, depth: int) -> Node:
             return _mapping(where, reading, depth)
 
 
-def _items(reading: _Reading, depth: int) -> Iterator[Node]:
+def _items(reading: _Reading, depth: int) -> abc.Iterator[Node]:
     while not isinstance(event := next(reading.events), yaml.SequenceEndEvent):
         yield _node(event, reading, depth + 1)
 

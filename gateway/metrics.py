@@ -5,6 +5,7 @@ With several processes (see gateway.metrics_folder) every process shows the sum 
 """
 
 import os
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -67,7 +68,6 @@ class Metrics:
         return generate_latest(together)
 
 
-def forget_process(pid: int) -> None:
+def forget_process(folder: Path, pid: int) -> None:
     """A worker process ended: what it counted stays, what it merely showed (gauges) goes."""
-    if VARIABLE in os.environ:
-        mark_process_dead(pid)  # type: ignore[no-untyped-call]
+    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

@@ -30,7 +30,7 @@ def server_context(certificate: Path, key: Path, client_ca: Path | None = None) 
 def client_context(
     ca_file: Path | None = None, certificate: Path | None = None, key: Path | None = None
 ) -> ssl.SSLContext:
-    """For requests: the server's name is checked, by the system's authorities or by `ca_file` instead of them."""
+    """For requests: servers prove their names, by the system's authorities or by those in `ca_file`."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
     if ca_file:
         _load_authorities(context, ca_file)
@@ -153,7 +153,7 @@ def _read(path: Path) -> bytes:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes with a file, without reading it; a renewal may keep size and time, but then not the inode."""
+    """What changes with a file; a renewal may keep size and time, but then not the inode."""
     try:
         facts = path.stat()
     except OSError:

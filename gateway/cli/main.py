@@ -1,0 +1,49 @@
+"""The command's entry: its subcommands, and our own errors told without a traceback."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from gateway import __version__
+from gateway.cli.check_config import check_config
+from gateway.config import ConfigError
+from gateway.postgres_home import EmbeddedError
+from gateway.protocol.errors import AMTPError
+from gateway.store.migrate import SchemaError
+from gateway.tls import TlsError
+
+# Failures that are expected and say what to do; anything else is a fault of ours.
+EXPECTED = (ConfigError, EmbeddedError, SchemaError, TlsError, AMTPError)
+
+app = typer.Typer(
+    name="amtp",
+    help="A mail server for AI agents.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("check-config")(check_config)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"amtp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _amtp(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    try:
+        app()
+    except EXPECTED as error:
+        for line in str(error).splitlines():
+            typer.echo(f"amtp: {line}", err=True)
+        sys.exit(1)
