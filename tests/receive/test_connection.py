@@ -1,7 +1,7 @@
 """What we lean on inside aiohttp.
 
-When one of these fails after an upgrade: read what changed there, see that gateway/receive/connection.py still
-holds, let the desync corpus judge, then write the new fingerprints down.
+When one of these fails after an upgrade: read what changed there, see that gateway/receive/connection.py
+still holds, let the desync corpus judge, then write the new fingerprints down.
 """
 
 import hashlib

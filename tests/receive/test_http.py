@@ -102,6 +102,7 @@ async def test_requests_on_one_connection_are_answered_in_order_also_when_they_c
 async def test_the_absolute_form_of_a_target_is_read_like_the_other() -> None:
     async with doorway(ROUTES) as opened:
         assert (await opened.ask(get("http://elsewhere.test/describe?a=b"))).json["query"] == {"a": "b"}
+        assert (await opened.ask(get("HTTP://elsewhere.test?a=b"))).code == "NOT_FOUND"
 
 
 @pytest.mark.parametrize(
