@@ -55,12 +55,17 @@ def render(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
 
 
 def with_recipients(body: bytes, recipients: Sequence[str], *, idempotency_key: str | None = None) -> bytes:
-    """The copy for one destination; `idempotency_key` is set where the sender gave none."""
+    """The copy for one destination; `idempotency_key` is set where the sender gave none.
+
+    Where that changes nothing it is the body itself, byte for byte.
+    """
     members: dict[str, bytes | msgspec.Raw] = {**members_of(body)}
-    members["recipients"] = msgspec.json.encode(recipients)
+    changed = {}
+    if msgspec.json.decode(members["recipients"]) != list(recipients):
+        changed["recipients"] = msgspec.json.encode(recipients)
     if idempotency_key is not None and bytes(members.get("idempotency_key", b"null")) in _ABSENT:
-        members["idempotency_key"] = msgspec.json.encode(idempotency_key)
-    return render(members)
+        changed["idempotency_key"] = msgspec.json.encode(idempotency_key)
+    return render(members | changed) if changed else body
 
 
 def annotate(body: bytes, **members: Any) -> bytes:

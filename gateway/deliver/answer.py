@@ -1,0 +1,249 @@
+"""What a peer's answer means for each recipient it was asked about. Pure.
+
+| answer | recipient without a word of its own |
+|---|---|
+| 2xx | delivered; where the body can't be read or contradicts it, again later |
+| 400, 409, 413, 422 with an envelope | refused; where its own code is a temporary one, again later |
+| 429, 503 with an envelope | again later: the peer is well, it only has no room |
+| 3xx, other 4xx and 5xx, no envelope | again later, and the destination is to blame |
+
+A recipient's own entry in the answer's `recipients` comes before all of that: a code of statuses 400–413
+there is final, any other is not. A conflict about a repeat says that an earlier attempt may have arrived, so
+nobody is told that it failed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+from gateway.deliver.outcome import Deferred, Delivered, Outcome, Refused, tidy
+from gateway.protocol.address import parse_address
+from gateway.protocol.errors import STATUS_OF, AMTPError, Code
+
+# What refuses a whole message for good, and our name for it where the peer's own code says nothing to us.
+FINAL_STATUSES: Mapping[int, Code] = {
+    400: Code.INVALID_MESSAGE_FORMAT,
+    409: Code.CONFLICT,
+    413: Code.MESSAGE_TOO_LARGE,
+    422: Code.INVALID_MESSAGE_FORMAT,
+}
+FINAL_CODES = frozenset(code for code, status in STATUS_OF.items() if 400 <= status <= 413)
+CONFLICTS = frozenset(code for code, status in STATUS_OF.items() if status == 409)
+ROOMLESS_STATUSES = frozenset({429, 503})
+
+# The statuses of a recipient, ours and those other implementations use.
+TAKEN = frozenset({"queued", "held", "delivered", "accepted", "pending", "delivering", "retrying"})
+NOT_TAKEN = frozenset({"failed", "expired", "cancelled", "rejected"})
+RETRY_AFTER_DIGITS_MAX = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A recipient we asked the peer to take: its name, and which attempt this was."""
+
+    recipient: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as it came; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What one message was answered with, read."""
+
+    host: str
+    status: int
+    document: Any  # None: the body is empty; _UNREADABLE: it is no JSON
+    code: Code | None  # of its envelope, where we know it
+    said: str  # code and text of its envelope; "" without one
+    retry_after_seconds: float | None
+
+    @property
+    def entries(self) -> Mapping[str, Mapping[str, Any]]:
+        """What it says of single recipients, by name."""
+        listed = self.document.get("recipients") if isinstance(self.document, dict) else None
+        entries: dict[str, Mapping[str, Any]] = {}
+        for entry in listed if isinstance(listed, list) else ():
+            if isinstance(entry, dict) and isinstance(entry.get("address"), str):
+                entries.setdefault(_name(entry["address"]), entry)
+        return entries
+
+
+_UNREADABLE = object()
+
+
+def outcomes_of(reply: Reply, asked: Sequence[Asked], host: str) -> list[Outcome]:
+    """What the answer to one message means, recipient by recipient."""
+    answer = _read(reply.status, _document(reply.body), host, _retry_after(reply.headers))
+    return _outcomes(answer, asked)
+
+
+def outcomes_of_lines(
+    reply: Reply, asked: Sequence[tuple[str, Sequence[Asked]]], host: str
+) -> list[list[Outcome]] | None:
+    """What the answer to a batch means, message by message (each asked about by its id, in this order).
+
+    None where the batch was refused as a batch, which says nothing about any message of it.
+    """
+    lines = [line for line in reply.body.split(b"\n") if line.strip()]
+    if not 200 <= reply.status < 300:
+        if reply.status in FINAL_STATUSES or reply.status == 415:
+            return None
+        whole = _read(reply.status, _document(reply.body), host, _retry_after(reply.headers))
+        return [_outcomes(whole, each) for _, each in asked]
+    if len(lines) != len(asked):
+        text = f"{host} answered {len(lines)} of {len(asked)} messages; the outcome is unknown."
+        return [[_later(text, blames=True)] * len(each) for _, each in asked]
+    return [_line(line, id_, each, host) for line, (id_, each) in zip(lines, asked, strict=True)]
+
+
+def _line(line: bytes, message_id: str, asked: Sequence[Asked], host: str) -> list[Outcome]:
+    """A receipt or an error; a receipt of another message is no answer to this one."""
+    document = _document(line)
+    if not isinstance(document, dict):
+        return [_later(f"{host} answered a line that is no receipt.", blames=True)] * len(asked)
+    code, said = _envelope(document)
+    if not said and document.get("message_id") != message_id:
+        return [_later(f"{host} answered for another message.", blames=True)] * len(asked)
+    status = (STATUS_OF.get(code, 503) if code else 503) if said else 200
+    return _outcomes(_Answer(host, status, document, code, said, None), asked)
+
+
+def _read(status: int, document: Any, host: str, retry_after_seconds: float | None) -> _Answer:
+    code, said = _envelope(document)
+    return _Answer(host, status, document, code, said, retry_after_seconds)
+
+
+def _outcomes(answer: _Answer, asked: Sequence[Asked]) -> list[Outcome]:
+    entries = answer.entries
+    overall = _overall(answer)
+    return [_final_once(_outcome(answer, entries.get(one.recipient), overall), one) for one in asked]
+
+
+def _outcome(answer: _Answer, entry: Mapping[str, Any] | None, overall: Outcome) -> Outcome:
+    """One recipient's: by the code in its entry, by the status there, else as all of them."""
+    if entry is None:
+        return overall
+    status, (code, said) = _word(entry), _envelope(entry)
+    if status in TAKEN:
+        return Delivered(f"amtp:{answer.host}")
+    if said:
+        reason = tidy(f"{answer.host} answered {said}")
+        if code in FINAL_CODES:
+            return Refused(code, reason)
+        return Deferred(code or Code.RECIPIENT_UNAVAILABLE, reason, answer.retry_after_seconds)
+    if not status or (status in NOT_TAKEN and not isinstance(overall, Delivered)):
+        return overall
+    return _later(f"{answer.host} answered {status} without a reason.", answer.retry_after_seconds)
+
+
+def _overall(answer: _Answer) -> Outcome:
+    """Of a recipient about whom nothing else is said."""
+    host, status, code = answer.host, answer.status, answer.code
+    if 200 <= status < 300:
+        return _success(answer)
+    if not answer.said:
+        text = f"{host} answered {status} without an AMTP error."
+        if 300 <= status < 400:
+            text = f"{host} answered {status}, a redirect; its record must name the gateway itself."
+        return _later(text, answer.retry_after_seconds, blames=True)
+    reason = f"{host} answered {status} {answer.said}"
+    final = status in FINAL_STATUSES and (code is None or code in FINAL_CODES)
+    if final:
+        return Refused(_final_code(status, code), tidy(reason))
+    well = status in ROOMLESS_STATUSES or status in FINAL_STATUSES
+    return _later(reason, answer.retry_after_seconds, code=code, blames=not well)
+
+
+def _final_code(status: int, code: Code | None) -> Code:
+    """Whatever a 409 calls itself, it is a conflict."""
+    if code is None or (status == 409 and code not in CONFLICTS):
+        return FINAL_STATUSES[status]
+    return code
+
+
+def _success(answer: _Answer) -> Outcome:
+    document = answer.document
+    if document is _UNREADABLE:
+        text = f"{answer.host} answered {answer.status} with a body that is not JSON; the outcome is unknown."
+        return _later(text, blames=True)
+    if answer.said or _word(document) in NOT_TAKEN:
+        text = f"{answer.host} answered {answer.status} but did not take the message. {answer.said}"
+        return _later(text, answer.retry_after_seconds, code=answer.code)
+    return Delivered(f"amtp:{answer.host}")
+
+
+def _final_once(outcome: Outcome, asked: Asked) -> Outcome:
+    """A conflict about a repeat: what the first attempt came to, we were never told."""
+    if isinstance(outcome, Refused) and outcome.code in CONFLICTS and asked.attempts > 1:
+        return Refused(outcome.code, outcome.reason, unknown=True)
+    return outcome
+
+
+def _later(
+    reason: str,
+    retry_after_seconds: float | None = None,
+    *,
+    code: Code | None = None,
+    blames: bool = False,
+) -> Deferred:
+    return Deferred(code or Code.RECIPIENT_UNAVAILABLE, tidy(reason), retry_after_seconds, blames)
+
+
+def _document(body: bytes) -> Any:
+    if not body.strip():
+        return None
+    try:
+        return msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return _UNREADABLE
+
+
+def _word(document: Any) -> str:
+    """The status an answer or an entry gives."""
+    status = document.get("status") if isinstance(document, dict) else None
+    return status.lower() if isinstance(status, str) else ""
+
+
+def _envelope(document: Any) -> tuple[Code | None, str]:
+    """Code and text of an error: `{"error": {"code", "message"}}`, or `error_code` and `error_message`."""
+    if not isinstance(document, dict):
+        return None, ""
+    error = document.get("error")
+    if not isinstance(error, dict):
+        error = {"code": document.get("error_code"), "message": document.get("error_message")}
+    written = error.get("code")
+    if not isinstance(written, str) or not written:
+        return None, ""
+    message = error.get("message")
+    said = f"{written}: {message}" if isinstance(message, str) and message else written
+    return (Code(written) if written in Code.__members__ else None), tidy(said)
+
+
+def _name(address: str) -> str:
+    try:
+        return parse_address(address, "address").name
+    except AMTPError:
+        return address.casefold()
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds from now. A date is told from the answer's own Date, so that no clock of ours takes part."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit() and len(text) <= RETRY_AFTER_DIGITS_MAX:
+        return float(text)
+    try:
+        then, now = parsedate_to_datetime(text), parsedate_to_datetime(headers.get("date", ""))
+        return max((then - now).total_seconds(), 0.0)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

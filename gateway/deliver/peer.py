@@ -1,0 +1,229 @@
+"""The courier to other gateways: one POST for each message and gateway, or one for a batch of messages.
+
+1. A copy carries the same ids on every attempt: a peer that took it and could not say so takes it once.
+2. What is larger than the peer takes is not sent.
+3. A batch goes where the peer advertises it. A message whose bytes contain a line break travels alone, and so
+   do messages with another path behind them: the Via header speaks for the whole request.
+4. A batch that is refused as a batch is handed over again at once, message by message.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+from uuid import UUID
+
+from gateway import __version__
+from gateway.config import Config, Peer
+from gateway.deliver.answer import Asked, Reply, outcomes_of, outcomes_of_lines
+from gateway.deliver.courier import Consignment, Parcel
+from gateway.deliver.outcome import Deferred, Outcome, Refused, tidy
+from gateway.outbound import Kind, Outbound, OutboundError
+from gateway.protocol.discovery import SIZE_BYTES_DEFAULT
+from gateway.protocol.errors import Code
+from gateway.protocol.members import with_recipients
+from gateway.route.destination import Destination
+from gateway.store.deliveries import Letter
+from gateway.tls import client_context
+
+COURIER_SECONDS = 20.0  # one attempt, whatever the parcel holds; a lease outlives it
+PROBE_SECONDS = 10.0
+PROBE_BYTES_MAX = 65_536
+BATCH_LINES_MAX = 100
+BATCH_BYTES_MAX = SIZE_BYTES_DEFAULT  # or the peer's max-size, if that is less
+BATCH_ANSWER_BYTES_MAX = 16 * 1024 * 1024  # a hundred receipts with a thousand recipients each
+REQUESTS_MAX = 8  # of one parcel at once
+USER_AGENT = f"AMTP/1.0 (amtp-gateway/{__version__})"
+HEADERS = {"X-AMTP-Version": "1.0", "User-Agent": USER_AGENT}
+JSON, LINES = "application/json", "application/x-ndjson"
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A message as one destination gets it."""
+
+    consignment: Consignment
+    body: bytes
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        return tuple(Asked(each.recipient, each.attempts) for each in self.consignment.deliveries)
+
+    @property
+    def letter(self) -> Letter:
+        return self.consignment.letter
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """How configuration says a peer is spoken to."""
+
+    tls: ssl.SSLContext | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
+    plain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Trip:
+    """One attempt at one destination."""
+
+    destination: Destination
+    access: _Access
+    end: float  # on the loop's clock
+    requests: asyncio.Semaphore
+
+
+_USUAL = _Access()
+
+
+class PeerCourier:
+    """Hands parcels over to other gateways."""
+
+    def __init__(self, outbound: Outbound, config: Config) -> None:
+        self._outbound = outbound
+        self._hostname = config.hostname
+        self._answer_bytes_max = config.outbound.answer_bytes
+        ca_file = config.outbound.ca_file
+        self._accesses = {domain: _access(peer, ca_file) for domain, peer in config.peers.items()}
+
+    async def deliver(self, parcel: Parcel, destination: Destination) -> Sequence[Outcome]:
+        """An outcome for each of `parcel.deliveries`, in that order."""
+        copies = [_copy(consignment) for consignment in parcel.consignments]
+        pieces = batches([copy for copy in copies if len(copy.body) <= destination.max_size], destination)
+        end = asyncio.get_running_loop().time() + COURIER_SECONDS
+        trip = _Trip(destination, self._access(destination), end, asyncio.Semaphore(REQUESTS_MAX))
+        handed: dict[UUID, Sequence[Outcome]] = {}
+        for piece, outcomes in zip(pieces, await _each(self._hand_over, pieces, trip), strict=True):
+            handed |= {copy.letter.row: found for copy, found in zip(piece, outcomes, strict=True)}
+        too_large = Refused(
+            Code.MESSAGE_TOO_LARGE, f"{destination.host} takes {destination.max_size} bytes at most."
+        )
+        return [
+            outcome
+            for copy in copies
+            for outcome in handed.get(copy.letter.row) or [too_large] * len(copy.asked)
+        ]
+
+    async def probe(self, destination: Destination) -> str | None:
+        """None where something answers there; else what is wrong."""
+        access = self._access(destination)
+        try:
+            async with self._outbound.stream(
+                destination.url("/health"),
+                HEADERS,
+                deadline_seconds=PROBE_SECONDS,
+                answer_bytes_max=PROBE_BYTES_MAX,
+                tls=access.tls,
+                plain=access.plain,
+            ) as answer:
+                # A gateway that answers at all is well; a 5xx is what a proxy says for one that does not.
+                return None if answer.status < 500 else f"{destination.host} answered {answer.status}."
+        except OutboundError as error:
+            return trouble(error)
+
+    async def _hand_over(self, piece: Sequence[_Copy], trip: _Trip) -> Sequence[Sequence[Outcome]]:
+        if len(piece) == 1:
+            return [await self._hand_over_alone(piece[0], trip)]
+        body = b"".join(copy.body + b"\n" for copy in piece)
+        answer_bytes_max = min(self._answer_bytes_max * len(piece), BATCH_ANSWER_BYTES_MAX)
+        answer = await self._post(body, LINES, piece[0].letter.hops, answer_bytes_max, trip)
+        if isinstance(answer, Deferred):
+            return [[answer] * len(copy.asked) for copy in piece]
+        asked = [(copy.letter.message_id, copy.asked) for copy in piece]
+        outcomes = outcomes_of_lines(answer, asked, trip.destination.host)
+        return await _each(self._hand_over_alone, piece, trip) if outcomes is None else outcomes
+
+    async def _hand_over_alone(self, copy: _Copy, trip: _Trip) -> Sequence[Outcome]:
+        answer = await self._post(copy.body, JSON, copy.letter.hops, self._answer_bytes_max, trip)
+        if isinstance(answer, Deferred):
+            return [answer] * len(copy.asked)
+        return outcomes_of(answer, copy.asked, trip.destination.host)
+
+    async def _post(
+        self, body: bytes, kind: str, hops: Sequence[str], answer_bytes_max: int, trip: _Trip
+    ) -> Reply | Deferred:
+        """The answer, or why there is none."""
+        via = ", ".join(f"1.1 {hop}" for hop in (*hops, self._hostname))
+        async with trip.requests:
+            seconds = trip.end - asyncio.get_running_loop().time()
+            if seconds <= 0:
+                return Deferred(Code.RECIPIENT_UNAVAILABLE, "There was no time left for it in this attempt.")
+            try:
+                response = await self._outbound.post(
+                    trip.destination.url("/v1/messages"),
+                    body,
+                    {**HEADERS, "Content-Type": kind, "Via": via, **trip.access.headers},
+                    deadline_seconds=seconds,
+                    answer_bytes_max=answer_bytes_max,
+                    tls=trip.access.tls,
+                    plain=trip.access.plain,
+                )
+            except OutboundError as error:
+                return Deferred(Code.RECIPIENT_UNAVAILABLE, tidy(trouble(error)), blames=True)
+        return Reply(response.status, response.headers, response.body)
+
+    def _access(self, destination: Destination) -> _Access:
+        return self._accesses.get(destination.domain, _USUAL)
+
+
+def batches(copies: Sequence[_Copy], destination: Destination) -> list[list[_Copy]]:
+    """What travels together."""
+    if "batch" not in destination.features:
+        return [[copy] for copy in copies]
+    bytes_max = min(BATCH_BYTES_MAX, destination.max_size)
+    pieces: list[list[_Copy]] = []
+    growing: dict[tuple[str, ...], tuple[list[_Copy], int]] = {}  # with its bytes, by the path behind it
+    for copy in copies:
+        if b"\n" in copy.body or b"\r" in copy.body:
+            pieces.append([copy])
+            continue
+        piece, size = growing.get(copy.letter.hops, ([], 0))
+        size += len(copy.body) + 1
+        if not piece or len(piece) == BATCH_LINES_MAX or size > bytes_max:
+            piece, size = [], len(copy.body) + 1
+            pieces.append(piece)
+        piece.append(copy)
+        growing[copy.letter.hops] = piece, size
+    return pieces
+
+
+def trouble(error: OutboundError) -> str:
+    """Why a request brought no answer, in a sentence for whoever looks after the queue."""
+    if error.kind is Kind.REFUSED_ADDRESS:
+        return (
+            f"{error.message}: gateways are reached at public addresses, or in outbound.allow_networks only."
+        )
+    return f"{error.message}."
+
+
+async def _each(
+    work: Callable[[Item, _Trip], Coroutine[Any, Any, Result]], items: Sequence[Item], trip: _Trip
+) -> list[Result]:
+    """The results of `work` on each, side by side."""
+    if len(items) == 1:
+        return [await work(items[0], trip)]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work(item, trip)) for item in items]
+    return [task.result() for task in tasks]
+
+
+def _copy(consignment: Consignment) -> _Copy:
+    letter = consignment.letter
+    addresses = [delivery.address for delivery in consignment.deliveries]
+    # The row's id stands for a key the sender did not give: it is the same on every attempt.
+    return _Copy(consignment, with_recipients(letter.body, addresses, idempotency_key=str(letter.row)))
+
+
+def _access(peer: Peer, ca_file: Path | None) -> _Access:
+    own = peer.ca_file or peer.certificate_file
+    return _Access(
+        tls=client_context(peer.ca_file or ca_file, peer.certificate_file, peer.key_file) if own else None,
+        headers={"Authorization": f"Bearer {peer.bearer}"} if peer.bearer else {},
+        plain=peer.plain_http,
+    )
