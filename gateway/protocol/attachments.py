@@ -48,14 +48,14 @@ MEMBERS: Mapping[str, Callable[[object, str], None]] = {
 }
 
 
-def check_attachments(attachments: object) -> None:
+def check_attachments(value: object, field: str) -> None:
     """Every attachment is complete and well-formed; further members are its sender's own."""
-    if not isinstance(attachments, list):
-        raise fault("attachments", "is not a list", "write a list of objects")
-    if len(attachments) > ATTACHMENTS_MAX:
-        raise fault("attachments", "is too long", f"send at most {ATTACHMENTS_MAX}")
-    for place, attachment in enumerate(attachments):
+    if not isinstance(value, list):
+        raise fault(field, "is not a list", "write a list of objects")
+    if len(value) > ATTACHMENTS_MAX:
+        raise fault(field, "is too long", f"send at most {ATTACHMENTS_MAX}")
+    for place, attachment in enumerate(value):
         if not isinstance(attachment, dict):
-            raise fault(f"attachments[{place}]", "is not an object", f"write {', '.join(MEMBERS)}")
+            raise fault(f"{field}[{place}]", "is not an object", f"write {', '.join(MEMBERS)}")
         for name, check in MEMBERS.items():
-            check(attachment.get(name), f"attachments[{place}].{name}")
+            check(attachment.get(name), f"{field}[{place}].{name}")

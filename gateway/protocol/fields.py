@@ -1,8 +1,6 @@
 """Reads single fields of a message: one line of text, one word of a set, a span of seconds."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from gateway.protocol.errors import AMTPError, Code
 
@@ -15,12 +13,6 @@ def fault(field: str, problem: str, remedy: str) -> AMTPError:
     return AMTPError(Code.INVALID_MESSAGE_FORMAT, f"{field} {problem}: {remedy}", {"field": field})
 
 
-def given(members: Mapping[str, Any], name: str) -> Any:
-    """The value of an optional member, None where it is absent: `null` and "" mean the same."""
-    value = members.get(name)
-    return None if value == "" else value
-
-
 def line(value: object, field: str, characters_max: int = LINE_CHARACTERS_MAX) -> str:
     """One line of printable text: it may come to stand in a header or a log."""
     if (
@@ -30,11 +22,6 @@ def line(value: object, field: str, characters_max: int = LINE_CHARACTERS_MAX) -
     ):
         return value
     raise fault(field, "is not one line of text", f"write 1 to {characters_max} printable characters")
-
-
-def optional_line(members: Mapping[str, Any], name: str) -> str | None:
-    value = members.get(name)
-    return None if value is None or value == "" else line(value, name)
 
 
 def matching(pattern: re.Pattern[str], value: object, field: str, remedy: str) -> str:

@@ -59,7 +59,7 @@ def _check_numbers(raw: bytes) -> None:
                 raise _fault(_PROBLEMS["number out of range"])
     try:
         msgspec.json.decode(raw)
-    except (ValueError, RecursionError):
+    except msgspec.DecodeError:
         raise _fault(_PROBLEMS["number out of range"]) from None
 
 

@@ -7,7 +7,7 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,7 @@ import msgspec
 from gateway.protocol.address import Address, parse_address
 from gateway.protocol.attachments import check_attachments
 from gateway.protocol.errors import AMTPError, Code
-from gateway.protocol.fields import fault, given, line, matching, optional_line
+from gateway.protocol.fields import fault, line, matching
 from gateway.protocol.headers import Headers, parse_headers
 from gateway.protocol.json_strict import read_strict
 from gateway.protocol.members import (
@@ -87,45 +87,38 @@ def parse_message(raw: bytes, *, row: UUID, now: datetime, local: bool) -> Messa
     document = read_strict(raw)
     if not isinstance(document, dict):
         raise fault("the body", "is not an object", "send one message as a JSON object")
-    _check_version(given(document, "version"), local)
     if "payload" not in document and not local:
         raise fault("payload", "is missing", "send any JSON value, null included")
-    message_id = given(document, "message_id")
-    timestamp = given(document, "timestamp")
-    key = given(document, "idempotency_key")
-    coordination = given(document, "coordination")
-    if coordination is not None and not isinstance(coordination, dict):
-        raise fault("coordination", "is not an object", "write the workflow's members, or leave it out")
-    attachments = given(document, "attachments")
-    if attachments is not None:
-        check_attachments(attachments)
-    signature = given(document, "signature")
-    if signature is not None:
-        _check_signature(signature)
-    if message_id is not None:
-        matching(_MESSAGE_ID, message_id, "message_id", "write 1 to 128 of A-Z a-z 0-9 . _ : -")
-    if timestamp is not None:
-        parse_timestamp(timestamp, "timestamp")
-    minted = _minted(document, row, now)
+    given = {name: value for name, value in document.items() if value is not None and value != ""}
+    _check_version(given.get("version"), local)
+    sender = parse_address(given.get("sender"), "sender")
+    recipients = _recipients(given.get("recipients"))
+    for name, value in given.items():
+        if name in _CHECKS:
+            _CHECKS[name](value, name)
+    headers = parse_headers(given.get("headers"), now)
+    minted = _minted(given, row, now)
+    if "payload" not in document:
+        minted["payload"] = None
     body, content = _stored(raw, minted)
     return Message(
         row=row,
-        message_id=minted.get("message_id") or message_id,
-        minted=message_id is None,
-        sender=parse_address(document.get("sender"), "sender"),
-        recipients=_recipients(document.get("recipients")),
-        key=None if key is None else line(key, "idempotency_key", KEY_CHARACTERS_MAX),
-        timestamp=minted.get("timestamp") or timestamp,
-        subject=optional_line(document, "subject"),
-        schema=optional_line(document, "schema"),
-        in_reply_to=optional_line(document, "in_reply_to"),
-        response_type=optional_line(document, "response_type"),
-        workflow_id=optional_line(document, "workflow_id"),
-        headers=parse_headers(given(document, "headers"), now),
+        message_id=minted.get("message_id") or given["message_id"],
+        minted="message_id" in minted,
+        sender=sender,
+        recipients=recipients,
+        key=given.get("idempotency_key"),
+        timestamp=minted.get("timestamp") or given["timestamp"],
+        subject=given.get("subject"),
+        schema=given.get("schema"),
+        in_reply_to=given.get("in_reply_to"),
+        response_type=given.get("response_type"),
+        workflow_id=given.get("workflow_id"),
+        headers=headers,
         content=content,
         body=body,
-        coordination=coordination is not None,
-        signed=signature is not None,
+        coordination="coordination" in given,
+        signed="signature" in given,
     )
 
 
@@ -152,25 +145,52 @@ def _recipients(written: object) -> tuple[Address, ...]:
     return tuple(distinct.values())
 
 
-def _check_signature(signature: object) -> None:
-    if not isinstance(signature, dict):
-        raise fault("signature", "is not an object", f"write {', '.join(_SIGNATURE)}")
+def _check_id(value: object, field: str) -> None:
+    matching(_MESSAGE_ID, value, field, "write 1 to 128 of A-Z a-z 0-9 . _ : -")
+
+
+def _check_key(value: object, field: str) -> None:
+    line(value, field, KEY_CHARACTERS_MAX)
+
+
+def _check_object(value: object, field: str) -> None:
+    if not isinstance(value, dict):
+        raise fault(field, "is not an object", "write its members, or leave it out")
+
+
+def _check_signature(value: object, field: str) -> None:
+    if not isinstance(value, dict):
+        raise fault(field, "is not an object", f"write {', '.join(_SIGNATURE)}")
     for name in _SIGNATURE:
-        if not isinstance(signature.get(name), str) or not signature[name]:
-            raise fault(f"signature.{name}", "is not text", "write a string")
+        if not isinstance(value.get(name), str) or not value[name]:
+            raise fault(f"{field}.{name}", "is not text", "write a string")
 
 
-def _minted(document: Mapping[str, Any], row: UUID, now: datetime) -> dict[str, Any]:
+# The optional members with a form, `headers` apart.
+_CHECKS: Mapping[str, Callable[[object, str], object]] = {
+    "message_id": _check_id,
+    "idempotency_key": _check_key,
+    "timestamp": parse_timestamp,
+    "subject": line,
+    "schema": line,
+    "in_reply_to": line,
+    "response_type": line,
+    "workflow_id": line,
+    "coordination": _check_object,
+    "attachments": check_attachments,
+    "signature": _check_signature,
+}
+
+
+def _minted(given: Mapping[str, Any], row: UUID, now: datetime) -> dict[str, Any]:
     """What the message lacks and we give."""
     minted: dict[str, Any] = {}
-    if given(document, "version") is None:
+    if "version" not in given:
         minted["version"] = VERSION
-    if given(document, "message_id") is None:
+    if "message_id" not in given:
         minted["message_id"] = str(row)
-    if given(document, "timestamp") is None:
+    if "timestamp" not in given:
         minted["timestamp"] = render_timestamp(now)
-    if "payload" not in document:
-        minted["payload"] = None
     return minted
 
 

@@ -8,7 +8,7 @@ from gateway.protocol.errors import AMTPError, Code
 TIMESTAMP_CHARACTERS_MAX = 64  # a date, nine digits of fraction and an offset take 35
 
 _RFC3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
 REMEDY = "write it as RFC 3339, such as 2026-01-31T12:00:00Z"
 
