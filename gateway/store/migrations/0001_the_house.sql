@@ -120,7 +120,7 @@ create table entries (
 );
 create index entries_open on entries (agent, message) where acknowledged_at is null and dead_at is null;
 create index entries_acknowledged on entries (acknowledged_at) where acknowledged_at is not null;
-create index entries_worn on entries (lease_until) where lapses > 0 and acknowledged_at is null and dead_at is null;
+create index entries_worn on entries (agent, message) where lapses > 0 and acknowledged_at is null and dead_at is null;
 
 -- The queue: live deliveries only. A row that is done is deleted. A leased row is one whose due lies ahead.
 create table deliveries (
