@@ -19,6 +19,7 @@ from gateway import config_file
 from gateway.config_fields import Reader, keys_of, section, setting, table
 from gateway.config_file import Refused, parse_yaml, read_text
 from gateway.config_values import HostPort, Network, Secret
+from gateway.log_writer import escaped
 from gateway.protocol.address import DOMAIN_REMEDY, parse_domain
 from gateway.protocol.errors import AMTPError
 
@@ -26,6 +27,7 @@ from gateway.protocol.errors import AMTPError
 OTHER_VARIABLES = frozenset({"AMTP_CONFIG", "AMTP_PG_BINDIR", "AMTP_GATEWAY", "AMTP_KEY", "AMTP_ADMIN_KEY"})
 OTHER_PREFIX = "AMTP_TEST_"
 
+FAULT_CHARACTERS_MAX = 500  # a fault quotes a key or value, of any length
 MEBIBYTE = 1_048_576
 Role = Literal["public", "agents", "admin", "all"]
 
@@ -34,7 +36,7 @@ class ConfigError(Exception):
     """The configuration can't be used; `faults` says where and what to do, one line each."""
 
     def __init__(self, faults: list[str]) -> None:
-        self.faults = sorted(faults, key=_line)
+        self.faults = [escaped(fault[:FAULT_CHARACTERS_MAX]) for fault in sorted(faults, key=_line)]
         super().__init__("\n".join(self.faults))
 
 
@@ -170,7 +172,7 @@ class Inbox:
 
 @dataclass(frozen=True, slots=True)
 class Dns:
-    nameservers: tuple[str, ...] = setting((), "address[:port]; none: the system's.", check=_nameserver)
+    nameservers: tuple[str, ...] = setting((), "Each address[:port]; none: the system's.", check=_nameserver)
     timeout_seconds: float = setting(5.0, "For one answer.", low=0.1, high=60)
     stale_days: int = setting(7, "How old an answer may serve while DNS is down.", low=0, high=30)
 
@@ -201,7 +203,7 @@ class Outbound:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    format: Literal["auto", "text", "json"] = setting("auto", "auto: text on a terminal, else JSON.")
+    format: Literal["auto", "text", "json"] = setting("auto", "auto is text on a terminal, JSON elsewhere.")
     level: Literal["debug", "info", "warning", "error"] = setting("info", "Least level that is written.")
 
 
@@ -241,6 +243,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
         raise ConfigError([*reader.faults, str(refused)]) from None
     reader.override(root, Config, lambda name: name in OTHER_VARIABLES or name.startswith(OTHER_PREFIX))
     config = complete(reader.section(Config, root, ""))
+    if "data" not in reader.where:
+        config = replace(config, data=reader.folder / config.data)
     for keys, rule in _RULES:
         if not any(reader.spoiled(key) for key in keys) and (text := rule(config)):
             reader.fault(keys[0], text)

@@ -172,18 +172,16 @@ class Reader:
             return _BAD
         known = names_of(kind)
         for name in (name for name in node.entries if name not in known):
+            if len(self.faults) >= FAULTS_MAX:
+                break  # looking for near names is slow
             hint = nearest(name, known, self.all_keys)
             self.fault(
                 _join(path, name), f"is not a known key{hint}; rename or remove it", node.entries[name].where
             )
-        hints, values = hints_of(kind), dict[str, Any]()
-        for spec in dataclasses.fields(kind):
-            value = self._member(spec, hints[spec.name], node, path)
-            if value is not _BAD:
-                values[spec.name] = value
-            elif _is_required(spec):
-                return _BAD
-        return kind(**values)
+        hints, specs = hints_of(kind), dataclasses.fields(kind)
+        members = {spec.name: self._member(spec, hints[spec.name], node, path) for spec in specs}
+        good = {name: value for name, value in members.items() if value is not _BAD}
+        return _BAD if any(_is_required(spec) and spec.name not in good for spec in specs) else kind(**good)
 
     def _member(self, spec: Field[Any], hint: Any, parent: config_file.Mapping, prefix: str) -> Any:
         path = _join(prefix, spec.name)
@@ -248,7 +246,7 @@ class Reader:
         if not isinstance(node, Scalar):
             self.fault(path, "must be a single value, not a list or mapping", node.where)
             return _BAD
-        shown = "" if hint is Secret else f" (given: {node.text[:60]!r})"
+        shown = "" if hint is Secret or "@" in node.text else f" (given: {node.text[:60]!r})"
         try:
             value = _parse(hint, self._expanded(node))
             return self._checked(value, rule, node)
@@ -302,6 +300,8 @@ class Reader:
 
 
 def _parse(hint: Any, text: str) -> Any:
+    if not text.isprintable():  # a line break in a key would end a header
+        raise ValueError("contains a line break or another character that can't be printed")
     if typing.get_origin(hint) is not Literal:
         return PARSERS[hint](text)
     choices = typing.get_args(hint)

@@ -1,4 +1,4 @@
-"""A configuration for an operator to read: the one in force with masked secrets, and the commented example."""
+"""A configuration for an operator to read: the one in force with masked secrets, and an example."""
 
 import dataclasses
 import typing

@@ -17,6 +17,7 @@ from gateway.metrics import Metrics
 from gateway.protocol.errors import STATUS_OF, Code
 
 FRAMES_SHOWN = 6
+LABELS_MAX = 1000  # routes times statuses and some codes; more would be a stranger's doing
 _HOUSE = Path(__file__).parent
 _CODES = frozenset(map(str, STATUS_OF)) | frozenset(map(str, Code))
 _WAYS = frozenset({"inbox", "webhook", "amtp", "smtp"})
@@ -248,6 +249,8 @@ class Journal:
         # prometheus-client looks a label up under a lock, which costs more than the count itself.
         key = (metric, *labels)
         child = self._labelled.get(key)
+        if child is None and len(self._labelled) >= LABELS_MAX:
+            return metric.labels(*["other"] * len(labels))
         if child is None:
             child = self._labelled[key] = metric.labels(*labels)
         return child
