@@ -65,6 +65,8 @@ def _row_of(message_id: str) -> UUID | None:
     return row if str(row) == message_id else None
 
 
+# Subqueries end in `offset 0` and keys come as arrays, so that a planner that can't know how many were asked for
+# finds every row by its key.
 _ACKNOWLEDGE = """
 with asked as materialized (
     select id, row_id, sender, n, row_number() over (partition by id, sender order by n) as nth
@@ -80,11 +82,12 @@ with asked as materialized (
         select id, sender from messages where id = a.row_id and public_id is null
         union all
         select id, sender from messages where public_id = a.id
+        offset 0
     ) m, lateral (
         select message, read_at, lease_token,
                case when acknowledged_at is not null or dead_at is not null then 1
                     when read_at is not null then 0 else 2 end as rank
-        from entries where message = m.id and agent = $1
+        from entries where message = m.id and agent = $1 offset 0
     ) e
     where a.sender is null or a.sender = m.sender
 ), meant as materialized (
@@ -92,12 +95,14 @@ with asked as materialized (
 ), locked as materialized (
     select message, acknowledged_at, dead_at,
            acknowledged_at is null and lease_until > amtp_now() and lease_token <> $5 as taken
-    from entries where agent = $1 and message in (select message from meant)
+    from entries where agent = $1 and message = any (array(select message from meant))
     order by message for update
 ), done as (
     update entries e set acknowledged_at = amtp_now(), lease_until = null, lease_token = null
-    from locked l
-    where e.agent = $1 and e.message = l.message and l.acknowledged_at is null and l.taken is not true
+    where e.agent = $1
+      and e.message = any (
+          array(select message from locked where acknowledged_at is null and taken is not true)
+      )
 ), closed as (
     delete from dead_letters d using locked l
     where d.agent = $1 and d.message = l.message and l.dead_at is not null

@@ -104,7 +104,7 @@ async def fetch(
 
 
 def _wanted(listing: Listing, arguments: list[Any]) -> str:
-    """The conditions of a listing, whose values join the arguments."""
+    """The conditions of a listing; their values join the arguments."""
     wanted = ""
     if listing.mark is not None:
         wanted += f" and {_MARKED[listing.mark]}"
@@ -113,48 +113,52 @@ def _wanted(listing: Listing, arguments: list[Any]) -> str:
         wanted += f" and e.message > ${len(arguments)}"
     if listing.since is not None:
         arguments.append(listing.since)
-        wanted += f" and m.accepted_at >= ${len(arguments)}"
+        wanted += f" and (select accepted_at from messages where id = e.message) >= ${len(arguments)}"
     return wanted
 
 
+# Entries are found without their messages, each message by its key, and what is marked by an array of keys: a
+# planner that doesn't know how long a page is would join whole tables.
 _FETCH = f"""
 with seen as (
-    select e.message, octet_length(m.body) as bytes
-    from entries e join messages m on m.id = e.message
+    select e.message, e.address, e.expires_at, {_UNREAD} as unread,
+           e.lapses + (e.lease_until is not null)::int as lapses
+    from entries e
     where {_VISIBLE}{{wanted}}
     order by e.message limit $3 offset $4 {{lock}}
-), picked as (
-    select message from (select message, sum(bytes) over (order by message) - bytes as before from seen) sized
-    where before < $5
+), whole as materialized (
+    select seen.*, m.*, sum(m.bytes) over (order by seen.message) - m.bytes as bytes_before
+    from seen cross join lateral (
+        select body, accepted_at, proven, automatic, coalesce(hops, '{{{{}}}}') as hops,
+               octet_length(body) as bytes
+        from messages where id = seen.message offset 0
+    ) m
+), picked as materialized (
+    select * from whole where bytes_before < $5
 ), {{marking}}
-select m.id, m.body, e.address, m.accepted_at, e.expires_at, m.proven, m.automatic, {_UNREAD},
-       e.lapses + (e.lease_until is not null)::int, {{until}},
-       exists (select from entries e join messages m on m.id = e.message
-               where {_VISIBLE}{{wanted}}
-               and e.message > (select message from picked order by message desc limit 1)) as has_more,
-       coalesce(m.hops, '{{{{}}}}') as hops
-from picked p join entries e on e.message = p.message and e.agent = $1 join messages m on m.id = p.message
-order by p.message
+select message, body, address, accepted_at, expires_at, proven, automatic, unread, lapses, {{until}}, hops,
+       (select true from entries e
+        where {_VISIBLE}{{wanted}} and e.message > (select message from picked order by message desc limit 1)
+        order by e.message limit 1) as has_more
+from picked order by message
 """
 
-_READING = f"""marked as (
+_READING = f"""fresh as materialized (
+    select e.message from entries e
+    where {_VISIBLE} and {_UNREAD} and e.message = any (array(select message from picked))
+    order by e.message for no key update skip locked
+), marked as (
     update entries e
     set read_at = coalesce(e.read_at, amtp_now()), lapses = e.lapses + (e.lease_until is not null)::int,
         lease_until = null, lease_token = null
-    from (
-        select e.message from entries e join picked p on p.message = e.message
-        where {_VISIBLE} and {_UNREAD}
-        order by e.message for no key update of e skip locked
-    ) fresh
-    where e.agent = $1 and e.message = fresh.message
+    where e.agent = $1 and e.message = any (array(select message from fresh))
 )"""
 
 _LEASING = """marked as (
     update entries e
     set read_at = coalesce(e.read_at, amtp_now()), lapses = e.lapses + (e.lease_until is not null)::int,
         lease_until = amtp_now() + make_interval(secs => $6), lease_token = $7
-    from picked p
-    where e.agent = $1 and e.message = p.message
+    where e.agent = $1 and e.message = any (array(select message from picked))
 )"""
 
 
@@ -201,7 +205,7 @@ async def give_back(database: Database, agent: int, token: UUID) -> int:
     return len(await database.fetch(_GIVE_BACK, agent, token, str(agent)))
 
 
-_HELD = f"""held as (
+_HELD = f"""held as materialized (
     select e.message from entries e
     where e.agent = $1 and e.lease_token = $2 and e.lease_until > amtp_now() and {_OPEN}
     order by e.message for no key update
@@ -210,14 +214,14 @@ _HELD = f"""held as (
 _RENEW = f"""
 with {_HELD}
 update entries e set lease_until = amtp_now() + make_interval(secs => $3)
-from held where e.agent = $1 and e.message = held.message
+where e.agent = $1 and e.message = any (array(select message from held))
 returning e.message
 """
 
 _GIVE_BACK = f"""
 with {_HELD}, free as (
     update entries e set read_at = null, lease_until = null, lease_token = null
-    from held where e.agent = $1 and e.message = held.message
+    where e.agent = $1 and e.message = any (array(select message from held))
     returning e.message
 ), told as materialized (
     select pg_notify('amtp_inbox', $3) from (select from free limit 1) any_at_all
