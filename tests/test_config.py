@@ -172,7 +172,8 @@ def test_a_bad_value_is_named_with_its_line(tmp_path: Path, line: str, fault: st
 
 
 def test_development_refuses_to_listen_beyond_loopback(tmp_path: Path) -> None:
-    text = "development: true\nlisten: [{address: '127.0.0.1:1'}, {address: 0.0.0.0:80}, {address: mx.example:1}]"
+    listen = "[{address: '127.0.0.1:1'}, {address: 0.0.0.0:80}, {address: mx.example:1}]"
+    text = f"development: true\nlisten: {listen}"
     (fault,) = faults_of(tmp_path, text)
     assert fault.startswith("amtp.yaml:2: listen has 0.0.0.0:80, but development answers on loopback only")
 
