@@ -9,10 +9,9 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -65,7 +64,7 @@ class _Access:
     """How configuration says a peer is spoken to."""
 
     tls: ssl.SSLContext | None = None
-    headers: Mapping[str, str] = MappingProxyType({})
+    headers: tuple[tuple[str, str], ...] = ()
     plain: bool = False
 
 
@@ -85,8 +84,9 @@ _USUAL = _Access()
 class PeerCourier:
     """Hands parcels over to other gateways."""
 
-    def __init__(self, outbound: Outbound, config: Config) -> None:
+    def __init__(self, outbound: Outbound, config: Config, *, seconds: float = COURIER_SECONDS) -> None:
         self._outbound = outbound
+        self._seconds = seconds
         self._hostname = config.hostname
         self._answer_bytes_max = config.outbound.answer_bytes
         ca_file = config.outbound.ca_file
@@ -96,7 +96,7 @@ class PeerCourier:
         """An outcome for each of `parcel.deliveries`, in that order."""
         copies = [_copy(consignment) for consignment in parcel.consignments]
         pieces = batches([copy for copy in copies if len(copy.body) <= destination.max_size], destination)
-        end = asyncio.get_running_loop().time() + COURIER_SECONDS
+        end = asyncio.get_running_loop().time() + self._seconds
         trip = _Trip(destination, self._access(destination), end, asyncio.Semaphore(REQUESTS_MAX))
         handed: dict[UUID, Sequence[Outcome]] = {}
         for piece, outcomes in zip(pieces, await _each(self._hand_over, pieces, trip), strict=True):
@@ -158,7 +158,7 @@ class PeerCourier:
                 response = await self._outbound.post(
                     trip.destination.url("/v1/messages"),
                     body,
-                    {**HEADERS, "Content-Type": kind, "Via": via, **trip.access.headers},
+                    {**HEADERS, "Content-Type": kind, "Via": via, **dict(trip.access.headers)},
                     deadline_seconds=seconds,
                     answer_bytes_max=answer_bytes_max,
                     tls=trip.access.tls,
@@ -224,6 +224,6 @@ def _access(peer: Peer, ca_file: Path | None) -> _Access:
     own = peer.ca_file or peer.certificate_file
     return _Access(
         tls=client_context(peer.ca_file or ca_file, peer.certificate_file, peer.key_file) if own else None,
-        headers={"Authorization": f"Bearer {peer.bearer}"} if peer.bearer else {},
+        headers=(("Authorization", f"Bearer {peer.bearer}"),) if peer.bearer else (),
         plain=peer.plain_http,
     )

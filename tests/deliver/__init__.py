@@ -1,0 +1,1 @@
+"""Tests of the couriers and of what they make of an answer."""
