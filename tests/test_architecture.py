@@ -13,7 +13,8 @@ GATEWAY = Path(__file__).parent.parent / "gateway"
 
 # From the ground up. Rooms on one floor are strangers to each other.
 FLOORS = [
-    {"protocol", "postgres_home", "config_file", "config_values", "log_writer", "metrics_folder"},
+    {"__init__", "protocol", "postgres_home"}
+    | {"config_file", "config_values", "log_writer", "metrics_folder"},
     {"config_fields", "metrics"},
     {"config", "embedded", "journal", "tls", "clock"},
     {"mint", "config_show"},
