@@ -87,7 +87,9 @@ class Directory:
 
     async def _ask_domain(self, domain: str) -> Kept[Decision]:
         last = self._domains.peek(domain)
-        memory = last.value.memory if last else await self._memories.recall(domain)
+        memory = last.value.memory if last else None
+        if memory is None:
+            memory = await self._memories.recall(domain)
         answer = await self._dns.texts(f"_amtp.{domain}")
         now = self._clock.now()
         decision = decide(domain, answer, memory, now, plain=domain in self._plain_domains)
