@@ -39,6 +39,7 @@ class Acknowledgement:
     row: UUID | None = None
     sender: str | None = None
     at: datetime | None = None
+    again: bool = False
 
 
 async def acknowledge(
@@ -65,8 +66,8 @@ def _row_of(message_id: str) -> UUID | None:
     return row if str(row) == message_id else None
 
 
-# Subqueries end in `offset 0` and keys come as arrays, so that a planner that can't know how many were asked for
-# finds every row by its key.
+# Subqueries end in `offset 0` and keys come as arrays, so that a planner that can't know how many were asked
+# for finds every row by its key.
 _ACKNOWLEDGE = """
 with asked as materialized (
     select id, row_id, sender, n, row_number() over (partition by id, sender order by n) as nth
@@ -108,7 +109,7 @@ with asked as materialized (
     where d.agent = $1 and d.message = l.message and l.dead_at is not null
 )
 select case when l.message is null then 'unknown' when l.taken then 'taken' else 'acknowledged' end,
-       l.message, meant.sender, coalesce(l.acknowledged_at, amtp_now())
+       l.message, meant.sender, coalesce(l.acknowledged_at, amtp_now()), l.acknowledged_at is not null
 from asked a left join meant on meant.n = a.n left join locked l on l.message = meant.message
 order by a.n
 """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from gateway.journal import Journal
 from gateway.protocol.errors import Code
 from gateway.store.database import Database
 
@@ -35,10 +36,13 @@ class Undigested:
     at: datetime
 
 
-async def bury(database: Database, *, lapses_max: int) -> list[Buried]:
-    """Puts aside the entries whose last allowed lease ran out; the caller tells the operator."""
+async def bury(database: Database, journal: Journal, *, lapses_max: int) -> list[Buried]:
+    """Puts aside the entries whose last allowed lease ran out, and tells the operator."""
     rows = await database.fetch(_BURY, lapses_max, Code.RECIPIENT_UNAVAILABLE.value, BURIED_MAX, REASON)
-    return [Buried(*row) for row in rows]
+    buried = [Buried(*row) for row in rows]
+    for each in buried:
+        journal.poisoned(each.agent, each.message_id, each.lapses)
+    return buried
 
 
 # Only an entry with a lapse behind it is in the index, so a house of healthy agents pays nothing.

@@ -1,6 +1,7 @@
 """Inboxes in a real database: what is handed out, to whom, and what is never handed out again."""
 
 import asyncio
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import Clock
+from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.store import inbox
 from gateway.store.acknowledge import Acknowledgement, Named, Result, acknowledge
@@ -30,6 +32,7 @@ class Box:
         self.clock = clock
         self.agent = agent
         self.name = name
+        self.log = io.StringIO()
 
     async def put(
         self,
@@ -73,6 +76,12 @@ class Box:
 
     async def unread(self) -> int:
         return await inbox.unread(self.database, self.agent, lapses_max=LAPSES_MAX)
+
+    async def bury(self, lapses_max: int = LAPSES_MAX) -> list[Buried]:
+        journal = Journal(self.log)
+        buried = await bury(self.database, journal, lapses_max=lapses_max)
+        journal.flush()
+        return buried
 
     def turn(self, seconds: float) -> None:
         self.clock.offset += timedelta(seconds=seconds)
@@ -284,7 +293,7 @@ async def test_an_acknowledged_entry_is_gone_and_acknowledging_again_is_as_good(
     (again,) = await box.acknowledge(str(row))
     assert first.result is again.result is Result.ACKNOWLEDGED
     assert first.row == row
-    assert again.at == first.at
+    assert (again.at, again.again, first.again) == (first.at, True, False)
     assert first.sender == "bob@acme.test"
     assert (await box.fetch()).items == ()
 
@@ -364,7 +373,7 @@ async def test_a_lease_that_ended_still_counts_while_nobody_else_took_the_entry(
 async def wear_out(box: Box) -> None:
     """Lets the lease of whatever lies there run out as often as it may."""
     for _ in range(LAPSES_MAX):
-        assert await bury(box.database, lapses_max=LAPSES_MAX) == []
+        assert await box.bury() == []
         assert len((await box.take(seconds=30))[1]) == 1
         box.turn(31)
 
@@ -374,8 +383,9 @@ async def test_the_last_lapse_makes_the_entry_its_agents_own_dead_letter(box: Bo
     await wear_out(box)
     assert (await box.take())[1] == []
     assert (await box.fetch()).items == ()
-    assert await bury(box.database, lapses_max=LAPSES_MAX) == [Buried(box.name, "poison", LAPSES_MAX)]
-    assert await bury(box.database, lapses_max=LAPSES_MAX) == []
+    assert await box.bury() == [Buried(box.name, "poison", LAPSES_MAX)]
+    assert "poisoned" in box.log.getvalue()
+    assert await box.bury() == []
     (letter,) = await undigested(box.database, box.agent, after=0, limit=10)
     assert (letter.row, letter.attempts) == (row, LAPSES_MAX)
     assert "10 times" in letter.reason
@@ -387,7 +397,7 @@ async def test_the_last_lapse_makes_the_entry_its_agents_own_dead_letter(box: Bo
 async def test_a_dead_letter_that_is_revived_starts_anew(box: Box) -> None:
     row = await box.put()
     await wear_out(box)
-    await bury(box.database, lapses_max=LAPSES_MAX)
+    await box.bury()
     (letter,) = await undigested(box.database, box.agent, after=0, limit=10)
     assert await revive(box.database, box.agent, letter.number)
     assert not await revive(box.database, box.agent, letter.number)
@@ -399,7 +409,7 @@ async def test_a_dead_letter_that_is_revived_starts_anew(box: Box) -> None:
 async def test_a_dead_letter_that_is_dropped_counts_as_acknowledged(box: Box) -> None:
     row = await box.put()
     await wear_out(box)
-    await bury(box.database, lapses_max=LAPSES_MAX)
+    await box.bury()
     (letter,) = await undigested(box.database, box.agent, after=0, limit=10)
     assert not await drop(box.database, box.agent + 1, letter.number)
     assert await drop(box.database, box.agent, letter.number)
@@ -412,7 +422,7 @@ async def test_a_dead_letter_that_is_dropped_counts_as_acknowledged(box: Box) ->
 async def test_acknowledging_a_dead_letter_closes_it(box: Box) -> None:
     row = await box.put()
     await wear_out(box)
-    await bury(box.database, lapses_max=LAPSES_MAX)
+    await box.bury()
     assert results_of(await box.acknowledge(str(row))) == [Result.ACKNOWLEDGED]
     assert await undigested(box.database, box.agent, after=0, limit=10) == []
 
@@ -489,7 +499,7 @@ async def take_step(box: Box, model: Model, step: str, number: int) -> None:
                     del model.held[row]
         case ["bury"]:
             worn = [row for row, lapses in model.lapses.items() if lapses == 3 and row not in model.held]
-            buried = await bury(box.database, lapses_max=3)
+            buried = await box.bury(3)
             assert sorted(each.message_id for each in buried) == sorted(map(str, worn))
             for row in worn:
                 del model.lapses[row]
