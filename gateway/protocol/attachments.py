@@ -4,16 +4,15 @@ import re
 from collections.abc import Callable, Mapping
 
 from gateway.protocol.fields import fault, line, matching
+from gateway.protocol.url import BadUrl, parse_url
 
 ATTACHMENTS_MAX = 100
 FILENAME_CHARACTERS_MAX = 255
-URL_CHARACTERS_MAX = 2048
 SIZE_BYTES_MAX = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 
 _WORD = r"[0-9A-Za-z!#$%&'*+.^_`|~-]{1,127}"
 _CONTENT_TYPE = re.compile(rf"{_WORD}/{_WORD}(?: ?;[ -~]{{1,255}})?")
 _HASH = re.compile(r"sha256:[0-9A-Fa-f]{64}")
-_URL = re.compile(r"https://[^\x00-\x20\x7f-\uffff/?#@\\]+(?:[/?#][!-~]*)?")
 
 
 def _filename(value: object, field: str) -> None:
@@ -34,9 +33,9 @@ def _hash(value: object, field: str) -> None:
 
 
 def _url(value: object, field: str) -> None:
-    if not isinstance(value, str) or len(value) > URL_CHARACTERS_MAX:
-        raise fault(field, "is not a URL", f"write an https URL of at most {URL_CHARACTERS_MAX} characters")
-    matching(_URL, value, field, "write an https URL, such as https://files.example.com/report.pdf")
+    url = parse_url(value) if isinstance(value, str) else BadUrl("is not text")
+    if isinstance(url, BadUrl):
+        raise fault(field, url.reason, "write an https URL, such as https://files.example.com/report.pdf")
 
 
 MEMBERS: Mapping[str, Callable[[object, str], None]] = {
