@@ -18,6 +18,7 @@ from gateway.store.database import Database
 from gateway.store.keys import NewKey, add_agent_key, directory_changed, retire_agent_keys
 
 POSTMASTER = "postmaster"
+REMOVED = "removed:"  # with a name behind it, a destination where nobody lives, whoever took the name since
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,12 @@ class Agents:
             )
             if row is None:
                 raise _unknown(name)
+            await connection.execute(
+                "update deliveries set destination = $1 || destination"
+                " where destination = $2 and state = 'queued'",
+                REMOVED,
+                name,
+            )
             await retire_agent_keys(connection, row["id"], 0)
             await self._changed(connection, actor, "agent.removed", name, {"mail": mail})
             return _agent(row)
