@@ -57,8 +57,8 @@ async def _refuse_conflict(connection: Any, admitted: Admitted, original: UUID, 
 
 async def _add_recipients(connection: Any, mint: Mint, admitted: Admitted, original: UUID) -> list[int]:
     entries = await connection.fetch(
-        "insert into entries (message, agent, address, expires_at)"
-        " select $1, agent, address, $4 from unnest($2::bigint[], $3::text[]) as u (agent, address)"
+        "insert into entries (message, agent, address, expires_at, delivered_at)"
+        " select $1, agent, address, $4, amtp_now() from unnest($2::bigint[], $3::text[]) as u (agent, address)"
         " on conflict do nothing returning agent",
         original,
         [entry.agent for entry in admitted.entries],

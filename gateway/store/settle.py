@@ -72,8 +72,8 @@ with u as (
     from gone join u using (message, recipient) where u.status is not null
     on conflict do nothing
 ), e as (
-    insert into entries (message, agent, address, expires_at)
-    select u.message, u.agent, u.entry_address, u.expires_at
+    insert into entries (message, agent, address, expires_at, delivered_at)
+    select u.message, u.agent, u.entry_address, u.expires_at, amtp_now()
     from gone join u using (message, recipient) where u.agent is not null
     on conflict do nothing
 ), l as (

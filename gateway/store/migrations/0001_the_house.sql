@@ -110,6 +110,7 @@ create table entries (
     agent           bigint not null,
     address         text collate "C",          -- as written, when that is not the agent's name
     expires_at      timestamptz,
+    delivered_at    timestamptz,               -- when that was later than the message was accepted
     read_at         timestamptz,
     lease_until     timestamptz,
     lease_token     uuid,
