@@ -1,0 +1,20 @@
+"""Who may open an inbox: its agent; a postmaster's, the operators. They don't read agents' mail."""
+
+from gateway.admit.admission import require_known
+from gateway.admit.caller import ADMIN, Caller
+from gateway.protocol.address import Address
+from gateway.protocol.errors import AMTPError, Code
+
+POSTMASTER = "postmaster"
+
+
+def inbox_rule(caller: Caller, address: Address) -> None:
+    """Raises where the inbox is not the caller's, whether or not there is such an inbox."""
+    require_known(caller)
+    if address.local == POSTMASTER and ADMIN in caller.scopes:
+        return
+    if not caller.development and caller.agent != address.name:
+        raise AMTPError(
+            Code.SENDER_NOT_ALLOWED,
+            f"The key you sent does not open the inbox of {address.name}: use that agent's own key.",
+        )

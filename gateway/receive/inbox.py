@@ -1,0 +1,260 @@
+"""The door to an inbox: `/v1/inbox/{address}`, listed, waited for, streamed, leased and acknowledged.
+
+1. An inbox opens to its own agent alone; operators read the postmaster's.
+2. Whoever waits holds neither a connection to the database nor a place in admission, and the key must still
+   be good when something is handed out.
+3. What was handed out and not acknowledged is handed out again: at the next look, or when its lease ends.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from gateway.admit.authenticate import Authenticator
+from gateway.admit.inbox_rule import inbox_rule
+from gateway.admit.residents import Resident, Residents
+from gateway.clock import Clock
+from gateway.config import Inbox
+from gateway.journal import Journal
+from gateway.protocol.address import parse_address
+from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.timestamp import render_timestamp
+from gateway.receive.answers import JSON, Answer, Stream, answer_json, encode_json
+from gateway.receive.inbox_items import (
+    FAULTS,
+    render_dead_letter,
+    render_event,
+    render_page,
+    render_result,
+    render_results,
+)
+from gateway.receive.inbox_query import (
+    BODY_BYTES_MAX,
+    Question,
+    dead_letter_number,
+    dead_letter_page,
+    parse_name,
+    parse_names,
+    parse_question,
+    parse_renewal,
+)
+from gateway.receive.request import Request
+from gateway.receive.routing import Role, Route
+from gateway.store import inbox
+from gateway.store.acknowledge import Acknowledgement, Named, Result, acknowledge
+from gateway.store.activity import Activity
+from gateway.store.bell import Bell, Ear
+from gateway.store.database import Database
+from gateway.store.inbox import Lease, Listing, Mark, Page
+from gateway.store.poison import drop, revive, undigested
+
+EVENTS = "text/event-stream"
+RECONNECT_MILLISECONDS = 1000  # what a stream's client waits before it comes back
+STREAM_LOOK_SECONDS = 60.0  # a stream looks this often even where nothing rings
+LEASE_SLACK_SECONDS = 0.05  # so that whoever waits for a lease's end looks after it
+ROLES = frozenset({Role.AGENTS, Role.ADMIN})
+
+
+class InboxDoor:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        authenticator: Authenticator,
+        residents: Residents,
+        bell: Bell,
+        activity: Activity,
+        journal: Journal,
+        clock: Clock,
+        rules: Inbox,
+    ) -> None:
+        self._database = database
+        self._authenticator = authenticator
+        self._residents = residents
+        self._bell = bell
+        self._activity = activity
+        self._journal = journal
+        self._clock = clock
+        self._rules = rules
+
+    def routes(self) -> list[Route]:
+        box = "/v1/inbox/{address}"
+        return [
+            Route("GET", box, self.read, ROLES),
+            Route("DELETE", f"{box}/{{id}}", self.acknowledge, ROLES),
+            Route("POST", f"{box}/ack", self.acknowledge_many, ROLES),
+            Route("POST", f"{box}/lease", self.renew, ROLES),
+            Route("GET", f"{box}/dead-letters", self.list_dead_letters, ROLES),
+            Route("POST", f"{box}/dead-letters/{{number}}/replay", self.replay_dead_letter, ROLES),
+            Route("DELETE", f"{box}/dead-letters/{{number}}", self.drop_dead_letter, ROLES),
+        ]
+
+    async def read(self, request: Request) -> Answer | Stream:
+        owner = await self._owner(request)
+        question = parse_question(request.query, self._rules)
+        if request.method == "HEAD":
+            return Answer()  # looking marks read, and a HEAD must change nothing
+        if EVENTS in (request.header("Accept") or ""):
+            last = request.header("Last-Event-ID")
+            return Stream(self._events(request, owner, question, last))
+        lease = question.lease()
+        if question.wait_seconds:
+            page = await self._awaited(request, owner, question, lease)
+        else:
+            page = await self._fetch(owner, question.listing, lease)
+        unread = None
+        if lease is None:
+            unread = await inbox.unread(self._database, owner.id, lapses_max=self._rules.poison_lapses)
+        return Answer(200, render_page(page, owner.name, lease, unread), JSON)
+
+    async def acknowledge(self, request: Request) -> Answer:
+        owner = await self._owner(request)
+        name, lease = parse_name(request.params["id"], request.query)
+        (result,) = await acknowledge(self._database, owner.id, [name], lease)
+        self._note(owner, [name], [result])
+        if result.result is not Result.ACKNOWLEDGED:
+            raise AMTPError(*FAULTS[result.result])
+        return answer_json(render_result(name, result))
+
+    async def acknowledge_many(self, request: Request) -> Answer:
+        owner = await self._owner(request)
+        names, lease = parse_names(await request.json_body(BODY_BYTES_MAX))
+        results = await acknowledge(self._database, owner.id, names, lease)
+        self._note(owner, names, results)
+        return answer_json(render_results(names, results))
+
+    async def renew(self, request: Request) -> Answer:
+        """Lets a lease end later, or now."""
+        owner = await self._owner(request)
+        renewal = parse_renewal(await request.json_body(BODY_BYTES_MAX), self._rules)
+        if renewal.seconds:
+            held = await inbox.renew(self._database, owner.id, renewal.lease, renewal.seconds)
+        else:
+            held = await inbox.give_back(self._database, owner.id, renewal.lease)
+            self._bell.ring([owner.id])
+        if not held:
+            raise AMTPError(
+                Code.CONFLICT, "That lease holds nothing: it has ended, or all of it is acknowledged."
+            )
+        return answer_json({"lease": str(renewal.lease), "seconds": renewal.seconds, "message_count": held})
+
+    async def list_dead_letters(self, request: Request) -> Answer:
+        """What the agent itself could not digest."""
+        owner = await self._owner(request)
+        after, limit = dead_letter_page(request.query)
+        letters = await undigested(self._database, owner.id, after=after, limit=limit + 1)
+        shown = letters[:limit]
+        about = {
+            "count": len(shown),
+            "has_more": len(letters) > limit,
+            "cursor": str(shown[-1].number) if shown else None,
+        }
+        items = b",".join(render_dead_letter(letter, owner.name) for letter in shown)
+        return Answer(200, b'{"dead_letters":[%b],%b' % (items, encode_json(about)[1:]), JSON)
+
+    async def replay_dead_letter(self, request: Request) -> Answer:
+        owner = await self._owner(request)
+        number = dead_letter_number(request.params["number"])
+        if not await revive(self._database, owner.id, number):
+            raise _no_such_letter()
+        self._bell.ring([owner.id])
+        return answer_json(self._done(number, "replayed"))
+
+    async def drop_dead_letter(self, request: Request) -> Answer:
+        owner = await self._owner(request)
+        number = dead_letter_number(request.params["number"])
+        if not await drop(self._database, owner.id, number):
+            raise _no_such_letter()
+        return answer_json(self._done(number, "deleted"))
+
+    async def _owner(self, request: Request) -> Resident:
+        """Whose inbox it is; raises where it is not the caller's to open."""
+        address = parse_address(request.params["address"], "address")
+        caller = await self._authenticator.caller(request.header_values, request.client)
+        inbox_rule(caller, address)
+        resident = (await self._residents.resolve([address.name])).get(address.name)
+        if resident is None:
+            raise AMTPError(Code.AGENT_UNKNOWN, f"No agent {address.name} is registered here.")
+        if caller.agent is not None:
+            self._activity.saw(resident.id)
+        return resident
+
+    async def _awaited(
+        self, request: Request, owner: Resident, question: Question, lease: Lease | None
+    ) -> Page:
+        """The first page that is not empty; an empty one when the time is over or nobody waits any more."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + question.wait_seconds
+        with self._bell.ear(owner.id) as ear, _hushed_at(request.ending, ear):
+            while True:
+                page = await self._fetch(owner, question.listing, lease)
+                left = deadline - loop.time()
+                if page.items or left <= 0:
+                    return page
+                await ear.rung(await self._pause(owner, left))
+                if request.ending.is_set():
+                    return page
+                owner = await self._owner(request)
+
+    async def _events(
+        self, request: Request, owner: Resident, question: Question, last: str | None
+    ) -> AsyncGenerator[bytes, None]:
+        """All that is open, then what becomes unread. A client cut off early comes back and hears why."""
+        yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
+        listing = question.listing
+        unread = Listing(listing.limit, since=listing.since, mark=Mark.UNREAD)
+        with self._bell.ear(owner.id) as ear, suppress(AMTPError):
+            while True:
+                lease = question.lease()
+                page = await self._fetch(owner, listing, lease)
+                for item in page.items:
+                    if lease is not None or str(item.row) != last:
+                        yield render_event(item, owner.name, lease)
+                if page.has_more:
+                    listing = replace(listing, offset=0, after=page.items[-1].row)
+                else:
+                    listing, last = unread, None
+                    await ear.rung(await self._pause(owner, STREAM_LOOK_SECONDS))
+                owner = await self._owner(request)
+
+    async def _fetch(self, owner: Resident, listing: Listing, lease: Lease | None) -> Page:
+        page = await inbox.fetch(
+            self._database, owner.id, listing, lapses_max=self._rules.poison_lapses, lease=lease
+        )
+        if page.items:
+            self._journal.fetched(owner.name, len(page.items))
+        return page
+
+    async def _pause(self, owner: Resident, seconds: float) -> float:
+        """How long to wait for a ring: no longer than the next lease lasts, for its end rings nowhere."""
+        ends = await inbox.seconds_to_lease_end(self._database, owner.id)
+        return seconds if ends is None else min(seconds, ends + LEASE_SLACK_SECONDS)
+
+    def _note(self, owner: Resident, names: Sequence[Named], results: Sequence[Acknowledgement]) -> None:
+        done = [
+            name.message_id
+            for name, result in zip(names, results, strict=True)
+            if result.result is Result.ACKNOWLEDGED and not result.again
+        ]
+        if done:
+            self._journal.acknowledged(owner.name, done)
+
+    def _done(self, number: int, status: str) -> dict[str, Any]:
+        return {"dead_letter": number, "status": status, "timestamp": render_timestamp(self._clock.now())}
+
+
+@contextmanager
+def _hushed_at(ending: asyncio.Event, ear: Ear) -> Iterator[None]:
+    """Ends the wait when the client hangs up or the door closes."""
+    over = asyncio.ensure_future(ending.wait())
+    over.add_done_callback(lambda _: ear.hush())
+    try:
+        yield
+    finally:
+        over.cancel()
+
+
+def _no_such_letter() -> AMTPError:
+    return AMTPError(Code.NOT_FOUND, "This inbox has no open dead letter of that number.")

@@ -1,0 +1,104 @@
+"""What an agent is shown of its inbox: messages keep their bytes, what we say stands in `gateway` alone."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from gateway.protocol.errors import Code
+from gateway.protocol.members import annotate
+from gateway.protocol.timestamp import render_timestamp
+from gateway.receive.answers import encode_json
+from gateway.store.acknowledge import Acknowledgement, Named, Result
+from gateway.store.inbox import Item, Lease, Page
+from gateway.store.poison import Undigested
+
+FAULTS = {
+    Result.UNKNOWN: (Code.NOT_FOUND, "No message of this id lies in this inbox."),
+    Result.TAKEN: (Code.CONFLICT, "That lease has ended, and another consumer holds the message now."),
+}
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+
+def render_page(page: Page, owner: str, lease: Lease | None = None, unread: int | None = None) -> bytes:
+    """The answer to a listing."""
+    items = b",".join(render_item(item, owner, lease) for item in page.items)
+    about: dict[str, Any] = {
+        "message_count": len(page.items),
+        "count": len(page.items),
+        "recipient": owner,
+        "has_more": page.has_more,
+        "cursor": str(page.items[-1].row) if page.items else None,
+    }
+    if unread is not None:
+        about["unread"] = unread
+    if lease is not None and page.items:
+        about["lease"] = _lease(page.items[0], lease)
+    return b'{"messages":[%b],%b' % (items, encode_json(about)[1:])
+
+
+def render_item(item: Item, owner: str, lease: Lease | None = None) -> bytes:
+    """The message as received, and what we know of it."""
+    about: dict[str, Any] = {
+        "entry": str(item.row),
+        "address": item.address or owner,
+        "status": "unread" if item.unread else "read",
+        "accepted_at": render_timestamp(item.accepted_at),
+    }
+    if item.expires_at is not None:
+        about["expires_at"] = render_timestamp(item.expires_at)
+    if lease is not None:
+        about["lease"] = _lease(item, lease)
+    if item.lapses:
+        about["lapses"] = item.lapses
+    if item.hops:
+        about["via"] = item.hops
+    if item.automatic:
+        about["automatic"] = True
+    if not item.proven:
+        about["untrusted"] = True
+    return annotate(item.body, gateway=about, sender_verification="pass" if item.proven else "none")
+
+
+def _lease(item: Item, lease: Lease) -> dict[str, str]:
+    assert item.lease_until is not None
+    return {"token": str(lease.token), "until": render_timestamp(item.lease_until)}
+
+
+def render_event(item: Item, owner: str, lease: Lease | None = None) -> bytes:
+    """A message as an event of a stream. A line end inside it is white space, so a new line may follow."""
+    data = _LINE_END.sub(b"\ndata: ", render_item(item, owner, lease))
+    return b"id: %b\nevent: message\ndata: %b\n\n" % (str(item.row).encode(), data)
+
+
+def render_results(names: Sequence[Named], results: Sequence[Acknowledgement]) -> dict[str, Any]:
+    """The answer to many acknowledgements, each in its place."""
+    rendered = [render_result(name, result) for name, result in zip(names, results, strict=True)]
+    acknowledged = sum(result.result is Result.ACKNOWLEDGED for result in results)
+    return {"results": rendered, "acknowledged": acknowledged}
+
+
+def render_result(name: Named, result: Acknowledgement) -> dict[str, Any]:
+    rendered: dict[str, Any] = {"message_id": name.message_id}
+    if result.result is not Result.ACKNOWLEDGED:
+        code, message = FAULTS[result.result]
+        return rendered | {"status": "failed", "error": {"code": code, "message": message}}
+    assert result.at is not None
+    return rendered | {
+        "status": "acknowledged",
+        "timestamp": render_timestamp(result.at),
+        "sender": result.sender,
+    }
+
+
+def render_dead_letter(letter: Undigested, owner: str) -> bytes:
+    about = {
+        "dead_letter": letter.number,
+        "entry": str(letter.row),
+        "address": owner,
+        "failure_reason": letter.reason,
+        "attempts": letter.attempts,
+        "first_attempt": letter.first_attempt and render_timestamp(letter.first_attempt),
+        "last_attempt": letter.last_attempt and render_timestamp(letter.last_attempt),
+        "dlq_timestamp": render_timestamp(letter.at),
+    }
+    return annotate(letter.body, gateway=about)

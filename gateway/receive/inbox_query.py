@@ -1,0 +1,180 @@
+"""What is asked of an inbox: parameters and bodies, parsed once."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+import msgspec
+
+from gateway.config import Inbox
+from gateway.protocol.address import parse_address
+from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.timestamp import parse_timestamp
+from gateway.receive.request import bad_parameter
+from gateway.receive.routing import ID
+from gateway.store.acknowledge import Named
+from gateway.store.inbox import Lease, Listing, Mark
+
+LIMIT_DEFAULT = 100
+LIMIT_MAX = 1000
+OFFSET_MAX = 1_000_000  # further in, a cursor is the way
+NUMBER_MAX = 10**18 - 1
+NAMES_MAX = 1000  # in one acknowledgement
+BODY_BYTES_MAX = 512 * 1024  # a thousand ids with their senders
+
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?")
+_COUNT = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which entries, for how long they are the caller's, and how long to wait for one."""
+
+    listing: Listing
+    lease_seconds: float | None = None
+    wait_seconds: float = 0.0
+
+    def lease(self) -> Lease | None:
+        """A new lease, where one is asked for."""
+        return None if self.lease_seconds is None else Lease(self.lease_seconds)
+
+
+def parse_question(query: Mapping[str, str], rules: Inbox) -> Question:
+    listing = Listing(
+        limit=_count(query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),
+        offset=_count(query, "offset", 0, 0, OFFSET_MAX),
+        after=_row(query, "cursor", "must be one that an answer gave"),
+        since=parse_timestamp(query["since"], "since") if "since" in query else None,
+        mark=_mark(query),
+    )
+    lease_seconds = None
+    if "lease" in query:
+        if listing.offset:
+            raise bad_parameter("offset", "does not go with a lease: what is leased is no longer listed")
+        lease_seconds = float(rules.lease_seconds_default)
+        if query["lease"]:
+            lease_seconds = _seconds(query["lease"], "lease", 1, rules.lease_seconds_max)
+    wait_seconds = _seconds(query.get("wait", "0"), "wait", 0, rules.wait_seconds_max)
+    return Question(listing, lease_seconds, wait_seconds)
+
+
+def parse_name(message_id: str, query: Mapping[str, str]) -> tuple[Named, UUID | None]:
+    """The entry that a path and its parameters name, and the lease it is held under."""
+    sender = parse_address(query["sender"], "sender").name if "sender" in query else None
+    return Named(message_id, sender), _row(query, "lease", "must be the token of a lease")
+
+
+def dead_letter_page(query: Mapping[str, str]) -> tuple[int, int]:
+    """After which number, and how many."""
+    return _count(query, "cursor", 0, 0, NUMBER_MAX), _count(query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
+
+
+def dead_letter_number(text: str) -> int:
+    """A dead letter's number; what is none is the number of no letter."""
+    return int(text) if _COUNT.fullmatch(text) else 0
+
+
+class _Name(msgspec.Struct, forbid_unknown_fields=True):
+    message_id: str
+    sender: str | None = None
+
+
+class _Names(msgspec.Struct, forbid_unknown_fields=True):
+    message_ids: list[str | _Name]
+    lease: UUID | None = None
+
+
+class Renewal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A lease that is to end that many seconds from now; 0 gives it back."""
+
+    lease: UUID
+    seconds: float
+
+
+_read_names = msgspec.json.Decoder(_Names).decode
+_read_renewal = msgspec.json.Decoder(Renewal).decode
+
+
+def parse_names(body: bytes) -> tuple[list[Named], UUID | None]:
+    """The entries to acknowledge, and the lease they are held under."""
+    try:
+        asked = _read_names(body)
+    except msgspec.DecodeError as failure:
+        raise _bad_body(failure, '{"message_ids": ["…"], "lease": "…"}; lease may be left out') from None
+    if not 0 < len(asked.message_ids) <= NAMES_MAX:
+        raise AMTPError(
+            Code.INVALID_MESSAGE_FORMAT,
+            f"message_ids must name 1 to {NAMES_MAX} messages.",
+            {"field": "message_ids", "limit": NAMES_MAX},
+        )
+    return [
+        _named(name, f"message_ids[{place}]") for place, name in enumerate(asked.message_ids)
+    ], asked.lease
+
+
+def parse_renewal(body: bytes, rules: Inbox) -> Renewal:
+    try:
+        renewal = _read_renewal(body)
+    except msgspec.DecodeError as failure:
+        raise _bad_body(failure, '{"lease": "…", "seconds": 60}') from None
+    if renewal.seconds != 0 and not 1 <= renewal.seconds <= rules.lease_seconds_max:
+        raise AMTPError(
+            Code.INVALID_MESSAGE_FORMAT,
+            f"seconds must be 1 to {rules.lease_seconds_max}, or 0 to give the lease back.",
+            {"field": "seconds"},
+        )
+    return renewal
+
+
+def _named(name: str | _Name, field: str) -> Named:
+    named = Named(name) if isinstance(name, str) else Named(name.message_id, name.sender)
+    if ID.fullmatch(named.message_id) is None:
+        raise AMTPError(
+            Code.INVALID_MESSAGE_FORMAT,
+            f"{field} is no message id: send it as the inbox gave it.",
+            {"field": field},
+        )
+    if named.sender is None:
+        return named
+    return Named(named.message_id, parse_address(named.sender, f"{field}.sender").name)
+
+
+def _bad_body(failure: msgspec.DecodeError, remedy: str) -> AMTPError:
+    fault = str(failure) if isinstance(failure, msgspec.ValidationError) else "it is no JSON"
+    return AMTPError(Code.INVALID_MESSAGE_FORMAT, f"The body can't be read: {fault}. Send {remedy}.")
+
+
+def _count(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if _COUNT.fullmatch(text) is None or not least <= int(text) <= most:
+        raise bad_parameter(name, f"must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def _seconds(text: str, name: str, least: int, most: int) -> float:
+    if _SECONDS.fullmatch(text) is None or not least <= float(text) <= most:
+        raise bad_parameter(name, f"must be seconds, from {least} to {most}")
+    return float(text)
+
+
+def _row(query: Mapping[str, str], name: str, remedy: str) -> UUID | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        raise bad_parameter(name, remedy) from None
+
+
+def _mark(query: Mapping[str, str]) -> Mark | None:
+    text = query.get("status")
+    if text is None:
+        return None
+    try:
+        return Mark(text)
+    except ValueError:
+        raise bad_parameter("status", "must be unread or read") from None
