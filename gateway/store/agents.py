@@ -39,6 +39,7 @@ class Agent:
     state: str
     delivery_mode: str
     push_url: str | None
+    push_secured: bool  # whether a secret to sign with is kept
     details: Mapping[str, Any]
     created_at: datetime
     retired_at: datetime | None
@@ -51,7 +52,7 @@ class Profile:
 
     delivery_mode: str | None = None
     push_url: str | None = None
-    push_secrets: bytes | None = None  # sealed
+    push_secrets: bytes | None = None  # sealed, one a line
     details: Mapping[str, Any] = field(default_factory=dict)  # a None in it takes that detail away
 
 
@@ -282,6 +283,7 @@ def _agent(row: Any) -> Agent:
         state=row["state"],
         delivery_mode=row["delivery_mode"],
         push_url=row["push_url"],
+        push_secured=row["push_secrets"] is not None,
         details=json.loads(row["details"]),
         created_at=row["created_at"],
         retired_at=row["retired_at"],

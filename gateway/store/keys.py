@@ -129,7 +129,7 @@ class NamedKeys:
             await self._revoke(connection, name, actor)
             await self._insert(connection, key, name, scopes, actor)
 
-    async def list(self) -> list[NamedKey]:
+    async def all(self) -> list[NamedKey]:
         """All of them, the oldest first, revoked ones too."""
         rows = await self._database.fetch(
             "select id, name, scopes, created_at, revoked_at from keys where agent is null"

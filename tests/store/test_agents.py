@@ -273,7 +273,7 @@ async def test_a_named_key_is_listed_and_dies_when_revoked_by_name_or_id(
     assert by_id
     assert (by_name.id, by_id.name, again) == ("k1", "robot", None)
     assert await live(database, "k1", "k2") == set()
-    assert [(k.name, k.scopes, k.revoked_at is None) for k in await keys.list()] == [
+    assert [(k.name, k.scopes, k.revoked_at is None) for k in await keys.all()] == [
         ("laptop", ("admin",), False),
         ("robot", ("submit",), False),
     ]
@@ -312,6 +312,6 @@ async def test_an_agents_key_is_none_of_the_named_ones(
     await agents.register("alice", "acme.test", Profile(), key("k1"), "ops")
     keys = NamedKeys(database, audit)
 
-    assert await keys.list() == []
+    assert await keys.all() == []
     assert await keys.revoke("k1", "cli") is None
     assert await live(database, "k1") == {"k1"}

@@ -1,0 +1,176 @@
+"""What operators say of an agent, and what is shown of it: read once, rendered once.
+
+Operators see everything but secrets; the world sees what helps to write to an agent, never where its mail
+goes.
+"""
+
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from secrets import token_bytes
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.fields import fault, line
+from gateway.protocol.json_strict import read_strict
+from gateway.protocol.timestamp import render_timestamp
+from gateway.protocol.url import BadUrl, parse_url
+from gateway.store.agents import Agent
+
+BODY_BYTES_MAX = 64 * 1024
+DESCRIPTION_CHARACTERS_MAX = 1000
+LIST_ITEMS_MAX = 100
+ITEM_CHARACTERS_MAX = 256
+SECRET_BYTES = 32  # of a minted webhook secret, behind whsec_ as Standard Webhooks has it
+OWN_SECRET = re.compile(r"[!-~]{16,128}")
+GRACE_SECONDS_DEFAULT = 24 * 3600
+GRACE_SECONDS_MAX = 30 * 24 * 3600
+
+_WHERE = re.compile(r"at `\$\.([a-z_]+)")
+_UNKNOWN = re.compile(r"unknown field `([A-Za-z_-]{1,32})`")
+
+Wanted = TypeVar("Wanted", bound=msgspec.Struct)
+
+
+class Described(msgspec.Struct, forbid_unknown_fields=True):
+    """What may be said at registration and changed later; null takes a detail away."""
+
+    delivery_mode: Literal["pull", "push"] | None = None
+    push_target: str | None = None
+    push_secret: str | None = None  # the caller's own; one is minted where none is given
+    description: str | UnsetType | None = UNSET
+    capabilities: list[str] | UnsetType | None = UNSET
+    supported_schemas: list[str] | UnsetType | None = UNSET
+    hidden: bool | UnsetType | None = UNSET
+
+
+class Registration(Described, forbid_unknown_fields=True, kw_only=True):
+    address: str
+
+
+class Rotation(msgspec.Struct, forbid_unknown_fields=True):
+    grace_seconds: int = GRACE_SECONDS_DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a body says of an agent, checked; None where it says nothing."""
+
+    delivery_mode: str | None
+    push_url: str | None
+    push_secret: str | None
+    details: Mapping[str, Any]
+
+
+def read_body(raw: bytes, wanted: type[Wanted]) -> Wanted:
+    """The body as one of the shapes above."""
+    try:
+        return msgspec.convert(read_strict(raw), wanted)
+    except msgspec.ValidationError as failure:
+        raise _misread(str(failure), wanted) from None
+
+
+def _misread(failure: str, wanted: type[msgspec.Struct]) -> AMTPError:
+    known = ", ".join(wanted.__struct_fields__)
+    if unknown := _UNKNOWN.search(failure):
+        return fault(unknown[1], "is not known here", f"known are {known}")
+    if where := _WHERE.search(failure):
+        return fault(where[1], "can't be read", failure.partition(" - at ")[0])
+    if "missing required field" in failure:
+        return fault("address", "is missing", "name the agent, such as alice or alice@example.com")
+    return fault("body", "can't be read", f"send a JSON object with {known}")
+
+
+def read_statement(said: Described) -> Statement:
+    """What is said, checked value by value."""
+    secret = said.push_secret or None
+    if secret is not None and OWN_SECRET.fullmatch(secret) is None:
+        raise fault(
+            "push_secret", "is no secret", "send 16 to 128 visible ASCII characters, or leave it to us"
+        )
+    return Statement(
+        delivery_mode=said.delivery_mode,
+        push_url=_push_url(said.push_target) if said.push_target else None,
+        push_secret=secret,
+        details=_details(said),
+    )
+
+
+def read_rotation(raw: bytes) -> int:
+    """The grace that the old key gets; a day where the body is empty."""
+    seconds = read_body(raw, Rotation).grace_seconds if raw else GRACE_SECONDS_DEFAULT
+    if not 0 <= seconds <= GRACE_SECONDS_MAX:
+        raise fault(
+            "grace_seconds", "is out of range", f"write 0 to end the old key now, up to {GRACE_SECONDS_MAX}"
+        )
+    return seconds
+
+
+def mint_secret() -> str:
+    return f"whsec_{b64encode(token_bytes(SECRET_BYTES)).decode()}"
+
+
+def _push_url(text: str) -> str:
+    url = parse_url(text)
+    if isinstance(url, BadUrl):
+        raise fault("push_target", "is no URL to post to", url.reason)
+    return str(url)
+
+
+def _details(said: Described) -> dict[str, Any]:
+    details: dict[str, Any] = {}
+    if said.description is not UNSET:
+        details["description"] = (
+            line(said.description, "description", DESCRIPTION_CHARACTERS_MAX) if said.description else None
+        )
+    for name in ("capabilities", "supported_schemas"):
+        items = getattr(said, name)
+        if items is not UNSET:
+            details[name] = _lines(items, name) if items else None
+    if said.hidden is not UNSET:
+        details["hidden"] = said.hidden or None
+    return details
+
+
+def _lines(items: Sequence[str], name: str) -> list[str]:
+    if len(items) > LIST_ITEMS_MAX:
+        raise AMTPError(
+            Code.INVALID_MESSAGE_FORMAT,
+            f"{name} has {len(items)} items: send at most {LIST_ITEMS_MAX}.",
+            {"field": name, "limit": LIST_ITEMS_MAX},
+        )
+    return [line(item, f"{name}[{place}]", ITEM_CHARACTERS_MAX) for place, item in enumerate(items)]
+
+
+def render_agent(agent: Agent, **once: str | None) -> dict[str, Any]:
+    """An agent as operators see it; `once` holds secrets that are shown this one time."""
+    shown = {
+        **_public(agent),
+        "state": agent.state,
+        "hidden": agent.details.get("hidden", False),
+        "push_target": agent.push_url,
+        "retired_at": render_timestamp(agent.retired_at) if agent.retired_at else None,
+        **once,
+    }
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def render_discovered(agent: Agent) -> dict[str, Any]:
+    """An agent as the world sees it."""
+    return {name: value for name, value in _public(agent).items() if value is not None}
+
+
+def _public(agent: Agent) -> dict[str, Any]:
+    return {
+        "address": agent.name,
+        "delivery_mode": agent.delivery_mode,
+        "description": agent.details.get("description"),
+        "capabilities": agent.details.get("capabilities"),
+        "supported_schemas": agent.details.get("supported_schemas"),
+        "created_at": render_timestamp(agent.created_at),
+        "last_active": render_timestamp(agent.last_active_at) if agent.last_active_at else None,
+    }

@@ -1,0 +1,263 @@
+"""The operators' door to the register of agents, and what everyone with a key may discover of it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from gateway.admit.admission import require_admin, require_known
+from gateway.admit.api_key import ApiKey, mint_key
+from gateway.admit.authenticate import Authenticator
+from gateway.admit.directory import DirectoryWatch
+from gateway.clock import Clock
+from gateway.protocol.address import RESERVED, Address, parse_address, parse_domain
+from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.fields import fault
+from gateway.protocol.timestamp import render_timestamp
+from gateway.receive.agent_profile import (
+    BODY_BYTES_MAX,
+    Described,
+    Registration,
+    Statement,
+    mint_secret,
+    read_body,
+    read_rotation,
+    read_statement,
+    render_agent,
+    render_discovered,
+)
+from gateway.receive.answers import Answer, answer_json
+from gateway.receive.request import JSON, Request, bad_parameter
+from gateway.receive.routing import Role, Route
+from gateway.store.agents import Agent, Agents, Profile, Search
+from gateway.store.keys import NewKey
+from gateway.store.sealed import Sealer
+
+LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
+TEXT_CHARACTERS_MAX = 256  # of a search term
+ACTIVE = timedelta(days=30)  # who was seen since counts as recently active
+
+OPERATORS = frozenset({Role.ADMIN})
+AGENTS = frozenset({Role.PUBLIC, Role.AGENTS})
+
+KEEP_KEY = "Keep the api_key: it is not shown again."
+KEEP_BOTH = "Keep the api_key and the push_secret: they are not shown again."
+
+
+class AgentDoor:
+    """Registers, shows, changes and retires agents."""
+
+    def __init__(
+        self,
+        *,
+        agents: Agents,
+        authenticator: Authenticator,
+        watch: DirectoryWatch,
+        sealer: Sealer,
+        clock: Clock,
+        domains: Sequence[str],
+    ) -> None:
+        self._agents = agents
+        self._authenticator = authenticator
+        self._watch = watch
+        self._sealer = sealer
+        self._clock = clock
+        self._domains = tuple(domains)
+
+    def routes(self) -> list[Route]:
+        one = "/v1/admin/agents/{local}"
+        return [
+            Route("POST", "/v1/admin/agents", self.register, OPERATORS),
+            Route("GET", "/v1/admin/agents", self.find, OPERATORS),
+            Route("GET", one, self.show, OPERATORS),
+            Route("PATCH", one, self.update, OPERATORS),
+            Route("DELETE", one, self.delete, OPERATORS),
+            Route("POST", f"{one}/rotate-key", self.rotate_key, OPERATORS),
+            Route("GET", "/v1/discovery/agents", self.discover, AGENTS),
+            Route("GET", "/v1/discovery/agents/{domain}", self.discover, AGENTS),
+        ]
+
+    async def register(self, request: Request) -> Answer:
+        actor = await self._operator(request)
+        said = read_body(await request.json_body(BODY_BYTES_MAX), Registration)
+        address = self._new_address(said.address)
+        statement = read_statement(said)
+        if statement.delivery_mode == "push" and statement.push_url is None:
+            raise fault("push_target", "is missing", "delivery_mode push needs an https URL to post to")
+        minted = mint_secret() if statement.push_url and statement.push_secret is None else None
+        key = mint_key()
+        agent = await self._agents.register(
+            address.local, address.domain, self._profile(statement, minted), _new(key), actor
+        )
+        self._watch.forget()
+        shown = render_agent(agent, api_key=key.text, push_secret=minted)
+        return answer_json(
+            {"agent": shown, "message": f"Agent registered. {KEEP_BOTH if minted else KEEP_KEY}"}, 201
+        )
+
+    async def find(self, request: Request) -> Answer:
+        await self._operator(request)
+        return answer_json(await self._page(request, self._search(request.query), render_agent))
+
+    async def show(self, request: Request) -> Answer:
+        await self._operator(request)
+        return answer_json({"agent": render_agent(await self._agents.get(self._named(request)))})
+
+    async def update(self, request: Request) -> Answer:
+        actor = await self._operator(request)
+        name = self._changeable(request)
+        statement = read_statement(read_body(await request.json_body(BODY_BYTES_MAX), Described))
+        minted = await self._missing_secret(name, statement)
+        agent = await self._agents.update(name, self._profile(statement, minted), actor)
+        self._watch.forget()
+        return answer_json({"agent": render_agent(agent, push_secret=minted), "message": "Agent changed."})
+
+    async def rotate_key(self, request: Request) -> Answer:
+        actor = await self._operator(request)
+        name = self._changeable(request)
+        raw = await request.body(BODY_BYTES_MAX)
+        if raw:
+            request.require_content_type(JSON)
+        grace_seconds = read_rotation(raw)
+        key = mint_key()
+        agent = await self._agents.rotate_key(name, _new(key), grace_seconds, actor)
+        self._watch.forget()
+        ends = self._clock.now() + timedelta(seconds=grace_seconds)
+        return answer_json(
+            {
+                "agent": render_agent(agent, api_key=key.text),
+                "previous_key_ends_at": render_timestamp(ends),
+                "message": f"Key rotated. {KEEP_KEY}",
+            }
+        )
+
+    async def delete(self, request: Request) -> Answer:
+        actor = await self._operator(request)
+        name = self._changeable(request)
+        mail = request.query.get("mail")
+        if mail is None:
+            agent = await self._agents.retire(name, actor)
+            told = "Agent retired: its keys are dead, its inbox goes on accepting."
+        elif mail in {"return", "drop"}:
+            agent = await self._agents.remove(name, mail, actor)
+            told = f"Agent removed: its open mail is {'returned' if mail == 'return' else 'dropped'}."
+        else:
+            raise bad_parameter("mail", "must be return or drop; without it the agent is only retired")
+        self._watch.forget()
+        return answer_json({"agent": render_agent(agent), "message": told})
+
+    async def discover(self, request: Request) -> Answer:
+        caller = await self._authenticator.caller(request.header_values, request.client)
+        require_known(caller)
+        query = request.query
+        search = replace(
+            self._search({name: query[name] for name in query if name != "state"}),
+            state="active",
+            hidden=False,
+            active_within=ACTIVE if _one_of(query, "active_only", ("true", "false")) == "true" else None,
+        )
+        if "domain" in request.params:
+            search = replace(search, domain=self._served(request.params["domain"]))
+        page = await self._page(request, search, render_discovered)
+        page["agent_count"] = page.pop("count")
+        page["domains"] = [search.domain] if search.domain else list(self._domains)
+        page["timestamp"] = render_timestamp(self._clock.now())
+        return answer_json(page)
+
+    async def _operator(self, request: Request) -> str:
+        return require_admin(await self._authenticator.caller(request.header_values, request.client))
+
+    def _new_address(self, text: str) -> Address:
+        address = parse_address(self._full(text, "address"), "address")
+        if address.tag:
+            raise fault("address", "has a tag", f"register {address.name}; it gets the mail of every tag")
+        if address.local in RESERVED:
+            raise fault("address", "is reserved", "choose another name before the @")
+        if address.domain not in self._domains:
+            raise fault("address", "is of another domain", f"this gateway serves {', '.join(self._domains)}")
+        return address
+
+    def _named(self, request: Request) -> str:
+        """The name of the agent in the path; what can't be one is unknown like any other."""
+        text = request.params["local"]
+        return parse_address(self._full(text, "the path"), "the path", Code.AGENT_UNKNOWN).name
+
+    def _changeable(self, request: Request) -> str:
+        name = self._named(request)
+        if name.partition("@")[0] in RESERVED:
+            raise AMTPError(Code.POLICY_DENIED, f"{name} belongs to the gateway itself and stays as it is.")
+        return name
+
+    def _full(self, text: str, field: str) -> str:
+        if "@" in text:
+            return text
+        if len(self._domains) > 1:
+            raise fault(field, "names no domain", f"write {text[:64]}@ and one of {', '.join(self._domains)}")
+        return f"{text}@{self._domains[0]}"
+
+    def _served(self, text: str) -> str:
+        domain = parse_domain(text, "domain")
+        if domain not in self._domains:
+            raise AMTPError(Code.NOT_FOUND, f"This gateway serves {', '.join(self._domains)} only.")
+        return domain
+
+    def _profile(self, statement: Statement, minted: str | None) -> Profile:
+        secret = statement.push_secret or minted
+        return Profile(
+            delivery_mode=statement.delivery_mode,
+            push_url=statement.push_url,
+            push_secrets=self._sealer.seal(secret) if secret else None,
+            details=statement.details,
+        )
+
+    async def _missing_secret(self, name: str, statement: Statement) -> str | None:
+        """A new secret where the agent gets its first URL and brings none of its own."""
+        if statement.push_url is None or statement.push_secret is not None:
+            return None
+        return None if (await self._agents.get(name)).push_secured else mint_secret()
+
+    def _search(self, query: Mapping[str, str]) -> Search:
+        return Search(
+            domain=self._served(query["domain"]) if "domain" in query else None,
+            state=_one_of(query, "state", ("active", "retired")),
+            delivery_mode=_one_of(query, "delivery_mode", ("pull", "push")),
+            schema=_term(query, "schema"),
+            text=_term(query, "q"),
+        )
+
+    async def _page(self, request: Request, search: Search, render: Any) -> dict[str, Any]:
+        limit = _limit(request.query)
+        found: Sequence[Agent] = await self._agents.find(
+            search, _term(request.query, "cursor") or "", limit + 1
+        )
+        page: dict[str, Any] = {"agents": [render(agent) for agent in found[:limit]]}
+        page["count"] = len(page["agents"])
+        page["has_more"] = len(found) > limit
+        if page["has_more"]:
+            page["cursor"] = found[limit - 1].name
+        return page
+
+
+def _new(key: ApiKey) -> NewKey:
+    return NewKey(key.id, key.digest)
+
+
+def _limit(query: Mapping[str, str]) -> int:
+    text = query.get("limit", str(LIMIT_DEFAULT))
+    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= LIMIT_MAX):
+        raise bad_parameter("limit", f"must be a whole number from 1 to {LIMIT_MAX}")
+    return int(text)
+
+
+def _one_of(query: Mapping[str, str], name: str, allowed: Collection[str]) -> str | None:
+    value = query.get(name)
+    if value is not None and value not in allowed:
+        raise bad_parameter(name, f"must be {' or '.join(allowed)}")
+    return value
+
+
+def _term(query: Mapping[str, str], name: str) -> str | None:
+    value = query.get(name)
+    if value is not None and not 0 < len(value) <= TEXT_CHARACTERS_MAX:
+        raise bad_parameter(name, f"must have 1 to {TEXT_CHARACTERS_MAX} characters")
+    return value
