@@ -14,6 +14,7 @@ import struct
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import TracebackType
+from typing import cast
 
 import dns.exception
 import dns.flags
@@ -239,8 +240,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)  # it is one, and does not say so
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self._server.take(data, addr, self._transport)
