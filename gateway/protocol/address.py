@@ -60,6 +60,11 @@ def parse_domain(text: object, field: str) -> str:
     )
 
 
+def is_international(text: str) -> bool:
+    """Whether reading this address or domain takes IDNA, which is slow."""
+    return not text.isascii() or "xn--" in text.lower()
+
+
 @lru_cache(ADDRESSES_REMEMBERED)
 def _address(text: str) -> Address | None:
     written_local, at, written_domain = text.rpartition("@")
@@ -76,7 +81,7 @@ def _address(text: str) -> Address | None:
 @lru_cache(ADDRESSES_REMEMBERED)
 def _domain(text: str) -> str | None:
     domain = text.lower()
-    if not domain.isascii() or "xn--" in domain:
+    if is_international(domain):
         try:
             domain = idna.encode(domain, uts46=True, std3_rules=True).decode()
         except UnicodeError:

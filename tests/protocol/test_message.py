@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.headers import KNOWN
-from gateway.protocol.message import RECIPIENTS_MAX, Message, members_of
+from gateway.protocol.message import MEMBERS_MAX, RECIPIENTS_MAX, Message, members_of
 from tests.protocol.samples import (
     COMPLETE,
     LINES,
@@ -144,6 +144,22 @@ def test_too_many_recipients_are_refused_before_any_is_read() -> None:
         read(changed(recipients=["no address"] * 100_000))
     assert refused.value.code is Code.INVALID_MESSAGE_FORMAT
     assert refused.value.details == {"field": "recipients"}
+
+
+def test_many_international_domains_are_refused_before_any_is_read() -> None:
+    one = [f"a{number}@bücher.test" for number in range(RECIPIENTS_MAX)]
+    assert len(read(changed(recipients=one)).recipients) == RECIPIENTS_MAX
+    for spelling in ("bü{}.test", "XN--b{}.test"):
+        with pytest.raises(AMTPError, match="at most 50") as refused:
+            read(changed(recipients=["a@" + spelling.format(number) for number in range(51)]))
+        assert refused.value.details == {"field": "recipients"}
+
+
+def test_members_without_end_are_refused() -> None:
+    names = [f"x{number}" for number in range(MEMBERS_MAX - len(MINIMAL))]
+    assert read(written(dict.fromkeys(names) | MINIMAL)).minted
+    with pytest.raises(AMTPError, match="too many members"):
+        read(written(dict.fromkeys([*names, "y"]) | MINIMAL))
 
 
 def test_a_message_and_its_errors_travel_between_processes() -> None:

@@ -17,8 +17,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
+from gateway.protocol.address import ADDRESS_CHARACTERS_MAX
+from gateway.protocol.attachments import ATTACHMENTS_MAX, SIZE_BYTES_MAX
 from gateway.protocol.errors import AMTPError
-from gateway.protocol.headers import KNOWN
+from gateway.protocol.fields import LINE_CHARACTERS_MAX
+from gateway.protocol.headers import KNOWN, TTL_SECONDS_MAX
+from gateway.protocol.message import KEY_CHARACTERS_MAX, MEMBERS_MAX, RECIPIENTS_MAX
+from gateway.protocol.timestamp import TIMESTAMP_CHARACTERS_MAX
 from tests.protocol.samples import (
     ATTACHMENT,
     COMPLETE,
@@ -59,6 +64,18 @@ def accepted(message: dict[str, Any]) -> bool:
 def test_the_schema_is_a_schema_that_checks_dates() -> None:
     Draft202012Validator.check_schema(SCHEMA)
     assert not OPINION.is_valid(COMPLETE | {"timestamp": "2026-02-30T12:00:00Z"})
+
+
+def test_the_schema_has_the_limits_of_the_parser() -> None:
+    assert SCHEMA["maxProperties"] == MEMBERS_MAX
+    assert SCHEMA["properties"]["recipients"]["maxItems"] == RECIPIENTS_MAX
+    assert SCHEMA["properties"]["attachments"]["anyOf"][1]["maxItems"] == ATTACHMENTS_MAX
+    assert SCHEMA["properties"]["idempotency_key"]["anyOf"][1]["maxLength"] == KEY_CHARACTERS_MAX
+    assert SCHEMA["$defs"]["line"]["maxLength"] == LINE_CHARACTERS_MAX
+    assert SCHEMA["$defs"]["moment"]["maxLength"] == TIMESTAMP_CHARACTERS_MAX
+    assert SCHEMA["$defs"]["address"]["maxLength"] == ADDRESS_CHARACTERS_MAX
+    assert SCHEMA["$defs"]["headers"]["properties"]["ttl"]["anyOf"][1]["maximum"] == TTL_SECONDS_MAX
+    assert SCHEMA["$defs"]["attachment"]["properties"]["size"]["maximum"] == SIZE_BYTES_MAX
 
 
 def test_the_schema_knows_every_header_the_parser_knows() -> None:
