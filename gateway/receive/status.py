@@ -1,0 +1,238 @@
+"""What became of messages: told to their sender, to a recipient as far as it goes, and to operators.
+
+1. A sender sees every recipient, a recipient itself alone; to whoever is neither, there is no such message.
+2. Several messages may share a public id: the caller's own comes first, and `sender` chooses.
+3. Their sender, and operators, cancel what nobody has begun to deliver. Again is as good as once.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from gateway.admit.admission import require_known
+from gateway.admit.authenticate import Authenticator
+from gateway.admit.caller import ADMIN, Caller
+from gateway.journal import Journal
+from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.message import members_of
+from gateway.protocol.status import RecipientState, Status, render_status
+from gateway.receive.answers import Answer, answer_json
+from gateway.receive.parameters import count_of, cursor_of, limit_of, moment_of, name_of
+from gateway.receive.request import Request, bad_parameter
+from gateway.receive.routing import Role, Route
+from gateway.store.cancellation import Cancellation, Cancellations
+from gateway.store.database import Database
+from gateway.store.listing import Page, Wanted, listing
+from gateway.store.messages import Found, body_of, find, states
+
+OFFSET_MAX = 10_000  # further in, a cursor is the way
+RECIPIENTS_SHOWN_MAX = 10_000  # on one page, which ends early where its messages have more
+MESSAGES_AT_ONCE = 10  # of a page, so that what they have too many of is noticed in time
+STATUSES = {name: name for name in ("queued", "delivered", "failed", "partial")} | {"pending": "queued"}
+
+# What is shown of a message beside its status: all but what it says.
+ENVELOPE = (
+    "version",
+    "timestamp",
+    "subject",
+    "schema",
+    "in_reply_to",
+    "response_type",
+    "workflow_id",
+    "headers",
+)
+
+UNDER_WAY = (Code.CONFLICT, "Its delivery is under way; try again when this attempt is over.")
+ROLES = frozenset({Role.AGENTS, Role.ADMIN})
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who asks: an operator, who sees everything, or an agent."""
+
+    agent: str | None
+    operator: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A message as far as its viewer may see it."""
+
+    found: Found
+    recipients: tuple[RecipientState, ...]
+    own: bool  # the viewer may decide about it
+
+
+class StatusDoor:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        authenticator: Authenticator,
+        cancellations: Cancellations,
+        journal: Journal,
+    ) -> None:
+        self._database = database
+        self._authenticator = authenticator
+        self._cancellations = cancellations
+        self._journal = journal
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/v1/messages", self.list_messages, ROLES),
+            Route("GET", "/v1/messages/{id}", self.show, ROLES),
+            Route("GET", "/v1/messages/{id}/status", self.status, ROLES),
+            Route("DELETE", "/v1/messages/{id}", self.cancel, ROLES),
+        ]
+
+    async def status(self, request: Request) -> Answer:
+        seen = await self._find(request, viewer_of(await self._caller(request)))
+        return answer_json(render_seen(seen))
+
+    async def show(self, request: Request) -> Answer:
+        seen = await self._find(request, viewer_of(await self._caller(request)))
+        body = await body_of(self._database, seen.found.row)
+        if body is None:
+            raise not_found()
+        return answer_json({**render_seen(seen), "message": envelope_of(body)})
+
+    async def list_messages(self, request: Request) -> Answer:
+        viewer = viewer_of(await self._caller(request))
+        page = await listing(self._database, wanted_by(viewer, request.query))
+        items, cursor = await self._shown(viewer, page)
+        return answer_json(
+            {
+                "messages": items,
+                "message_count": len(items),
+                "count": len(items),
+                "has_more": cursor is not None,
+                "cursor": None if cursor is None else str(cursor),
+            }
+        )
+
+    async def _shown(self, viewer: Viewer, page: Page) -> tuple[list[dict[str, Any]], UUID | None]:
+        """What a page shows, and where the next one begins."""
+        items: list[dict[str, Any]] = []
+        recipients = 0
+        for start in range(0, len(page.messages), MESSAGES_AT_ONCE):
+            some = page.messages[start : start + MESSAGES_AT_ONCE]
+            told = await states(self._database, [found.row for found in some])
+            for found in some:
+                seen = view(viewer, found, told.get(found.row, {}))
+                if seen is not None:
+                    items.append(render_seen(seen))
+                    recipients += len(seen.recipients)
+            if recipients >= RECIPIENTS_SHOWN_MAX and some[-1] is not page.messages[-1]:
+                return items, some[-1].row
+        return items, page.cursor
+
+    async def cancel(self, request: Request) -> Answer:
+        caller = await self._caller(request)
+        viewer = viewer_of(caller)
+        seen = await self._find(request, viewer)
+        if not seen.own:
+            raise AMTPError(Code.POLICY_DENIED, "Only its sender or an operator cancels a message.")
+        by = seen.found.sender == viewer.agent
+        actor = viewer.agent or caller.name or "development"
+        cancellation = await self._cancellations.cancel(
+            seen.found.row,
+            actor=actor,
+            reason=f"Cancelled by {'its sender' if by else 'an operator'}.",
+            operator=not by,
+        )
+        for recipient in cancellation.cancelled:
+            self._journal.cancelled(seen.found.message_id, recipient, actor)
+        after = (await states(self._database, [seen.found.row]))[seen.found.row]
+        check_cancelled(cancellation, after.values())
+        return answer_json(render_seen(replace(seen, recipients=mark_under_way(after, cancellation))))
+
+    async def _caller(self, request: Request) -> Caller:
+        return await self._authenticator.caller(request.header_values, request.client)
+
+    async def _find(self, request: Request, viewer: Viewer) -> Seen:
+        """The first message of that id which the viewer may see."""
+        sender = name_of(request.query, "sender")
+        namesakes = await find(self._database, request.params["id"], sender=sender, own=viewer.agent)
+        told = await states(self._database, [found.row for found in namesakes])
+        for found in namesakes:
+            seen = view(viewer, found, told.get(found.row, {}))
+            if seen is not None:
+                return seen
+        raise not_found()
+
+
+def viewer_of(caller: Caller) -> Viewer:
+    require_known(caller)
+    return Viewer(caller.agent, caller.development or ADMIN in caller.scopes)
+
+
+def view(viewer: Viewer, found: Found, told: Mapping[str, RecipientState]) -> Seen | None:
+    """What the viewer may see of the message; None if nothing."""
+    own = viewer.operator or (found.proven and found.sender == viewer.agent)
+    recipients = [state for name, state in told.items() if own or name == viewer.agent]
+    return Seen(found, tuple(recipients), own) if recipients else None
+
+
+def wanted_by(viewer: Viewer, query: Mapping[str, str]) -> Wanted:
+    """The list that is asked for, as far as it is the viewer's to see."""
+    wanted = Wanted(
+        sender=name_of(query, "sender"),
+        recipient=name_of(query, "recipient"),
+        status=_status(query),
+        since=moment_of(query, "since"),
+        before=cursor_of(query),
+        offset=count_of(query, "offset", 0, 0, OFFSET_MAX),
+        limit=limit_of(query),
+    )
+    if viewer.operator:
+        return wanted
+    if viewer.agent is None:
+        raise AMTPError(Code.POLICY_DENIED, "This takes an agent's own key, or an admin key.")
+    if wanted.sender == viewer.agent or (wanted.sender is None and wanted.recipient != viewer.agent):
+        return replace(wanted, sender=viewer.agent)
+    if wanted.recipient in (None, viewer.agent):
+        return replace(wanted, recipient=viewer.agent, alone=True)
+    raise AMTPError(
+        Code.POLICY_DENIED, f"You see your own messages only: name {viewer.agent} as sender or recipient."
+    )
+
+
+def _status(query: Mapping[str, str]) -> str | None:
+    text = query.get("status")
+    if text is not None and text not in STATUSES:
+        raise bad_parameter("status", f"must be one of {', '.join(STATUSES)}")
+    return None if text is None else STATUSES[text]
+
+
+def check_cancelled(cancellation: Cancellation, after: Iterable[RecipientState]) -> None:
+    """CONFLICT where nothing was cancelled, now or before."""
+    if any(state.status is Status.CANCELLED for state in after):
+        return
+    if cancellation.under_way:
+        raise AMTPError(*UNDER_WAY)
+    raise AMTPError(Code.CONFLICT, "Nothing is left to cancel: every recipient has its final status.")
+
+
+def mark_under_way(
+    told: Mapping[str, RecipientState], cancellation: Cancellation
+) -> tuple[RecipientState, ...]:
+    """The states after a cancellation; whom it came too late for, says so."""
+    late = frozenset(cancellation.under_way)
+    return tuple(replace(state, error=UNDER_WAY) if name in late else state for name, state in told.items())
+
+
+def render_seen(seen: Seen) -> dict[str, Any]:
+    found = seen.found
+    return {**render_status(found.message_id, found.accepted_at, seen.recipients), "sender": found.sender}
+
+
+def envelope_of(body: bytes) -> dict[str, msgspec.Raw]:
+    members = members_of(body)
+    return {name: members[name] for name in ENVELOPE if name in members}
+
+
+def not_found() -> AMTPError:
+    return AMTPError(Code.NOT_FOUND, "There is no message of this id that is yours to see.")
