@@ -6,15 +6,17 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
+from gateway.cli import admin_keys, agents
 from gateway.cli.check_config import check_config
 from gateway.config import ConfigError
 from gateway.postgres_home import EmbeddedError
 from gateway.protocol.errors import AMTPError
 from gateway.store.migrate import SchemaError
+from gateway.store.sealed import SealError
 from gateway.tls import TlsError
 
 # Failures that are expected and say what to do; anything else is a fault of ours.
-EXPECTED = (ConfigError, EmbeddedError, SchemaError, TlsError, AMTPError)
+EXPECTED = (ConfigError, EmbeddedError, SchemaError, SealError, TlsError, AMTPError)
 
 app = typer.Typer(
     name="amtp",
@@ -23,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("check-config")(check_config)
+app.add_typer(agents.app, name="agents")
+app.add_typer(admin_keys.app, name="admin-keys")
 
 
 def _version(wanted: bool) -> None:

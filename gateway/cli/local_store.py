@@ -1,0 +1,50 @@
+"""The database itself, for commands that work on it directly: the configured one, or a data folder's own."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.clock import Clock
+from gateway.config import Config, load
+from gateway.config_file import find_file
+from gateway.embedded import EmbeddedPostgres
+from gateway.protocol.errors import AMTPError
+from gateway.store.database import Database
+from gateway.store.migrate import migrate
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="Default: $AMTP_CONFIG, else ./amtp.yaml if it is there.")
+]
+DataFolder = Annotated[Path | None, typer.Option("--data", help="The data folder of a gateway without one.")]
+
+
+@asynccontextmanager
+async def opened(config_file: Path | None, data: Path | None) -> AsyncIterator[Database]:
+    """The database of that configuration, migrated; an embedded one is started where no gateway runs it."""
+    config = replace(Config(), data=data) if data else load(find_file(config_file, os.environ), os.environ)
+    pooled = config.database.pgbouncer == "on"
+    async with AsyncExitStack() as stack:
+        dsn = config.database.url or await _embedded(config.data, stack)
+        database = Database(dsn, clock=Clock(), pool_size=1, pooled=pooled)
+        await database.open()
+        stack.push_async_callback(database.close)
+        await migrate(database)
+        yield database
+
+
+async def _embedded(data: Path, stack: AsyncExitStack) -> str:
+    """The data folder's own server: the one that a gateway runs, else one for as long as we need it."""
+    server = EmbeddedPostgres(data)
+    running = Database(server.dsn, clock=Clock(), pool_size=1)
+    try:
+        await running.open()
+        await running.close()
+    except AMTPError:
+        stack.push_async_callback(server.stop)
+        await server.start()
+    return server.dsn
