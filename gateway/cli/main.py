@@ -8,6 +8,7 @@ import typer
 from gateway import __version__
 from gateway.cli import admin_keys, agents
 from gateway.cli.check_config import check_config
+from gateway.cli.inbox import inbox
 from gateway.config import ConfigError
 from gateway.postgres_home import EmbeddedError
 from gateway.protocol.errors import AMTPError
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("check-config")(check_config)
+app.command("inbox")(inbox)
 app.add_typer(agents.app, name="agents")
 app.add_typer(admin_keys.app, name="admin-keys")
 
