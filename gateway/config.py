@@ -166,7 +166,7 @@ class Queue:
 class Inbox:
     lease_seconds_default: int = setting(60, "Lease of a fetch that names none.", low=1, high=86_400)
     lease_seconds_max: int = setting(3600, "Longest lease a fetch may ask for.", low=1, high=86_400)
-    poison_lapses: int = setting(10, "Leases that ran out before an entry is put aside.", low=1, high=1000)
+    poison_lapses: int = setting(10, "Leases that ran out before an entry is put aside.", low=2, high=1000)
     wait_seconds_max: int = setting(60, "Longest wait for mail in one request.", low=1, high=600)
 
 
