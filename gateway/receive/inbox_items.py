@@ -44,6 +44,8 @@ def render_item(item: Item, owner: str, lease: Lease | None = None) -> bytes:
         "status": "unread" if item.unread else "read",
         "accepted_at": render_timestamp(item.accepted_at),
     }
+    if item.delivered_at is not None:
+        about["delivered_at"] = render_timestamp(item.delivered_at)
     if item.expires_at is not None:
         about["expires_at"] = render_timestamp(item.expires_at)
     if lease is not None:

@@ -33,6 +33,9 @@ _VISIBLE = (
 _UNREAD = "(e.read_at is null or e.lease_until is not null)"  # of a visible entry: its lease ran out
 
 
+_CAME = "coalesce(e.delivered_at, (select accepted_at from messages where id = e.message))"
+
+
 class Mark(StrEnum):
     UNREAD = "unread"
     READ = "read"
@@ -48,7 +51,7 @@ class Listing:
     limit: int = 100
     offset: int = 0
     after: UUID | None = None  # the row before the page
-    since: datetime | None = None
+    since: datetime | None = None  # when it came into the inbox
     mark: Mark | None = None
 
 
@@ -68,6 +71,7 @@ class Item:
     body: bytes
     address: str | None  # as the sender wrote it, where that is not the agent's name
     accepted_at: datetime
+    delivered_at: datetime | None  # where it came into the inbox later than it was accepted
     expires_at: datetime | None
     proven: bool
     automatic: bool
@@ -99,7 +103,7 @@ async def fetch(
         until=until,
     )
     rows = await database.fetch(statement, *arguments)
-    items = tuple(Item(*(*row[:10], tuple(row["hops"]))) for row in rows)
+    items = tuple(Item(*(*row[:11], tuple(row["hops"]))) for row in rows)
     return Page(items, bool(rows and rows[0]["has_more"]))
 
 
@@ -113,7 +117,7 @@ def _wanted(listing: Listing, arguments: list[Any]) -> str:
         wanted += f" and e.message > ${len(arguments)}"
     if listing.since is not None:
         arguments.append(listing.since)
-        wanted += f" and (select accepted_at from messages where id = e.message) >= ${len(arguments)}"
+        wanted += f" and {_CAME} >= ${len(arguments)}"
     return wanted
 
 
@@ -121,7 +125,7 @@ def _wanted(listing: Listing, arguments: list[Any]) -> str:
 # planner that doesn't know how long a page is would join whole tables.
 _FETCH = f"""
 with seen as (
-    select e.message, e.address, e.expires_at, {_UNREAD} as unread,
+    select e.message, e.address, e.delivered_at, e.expires_at, {_UNREAD} as unread,
            e.lapses + (e.lease_until is not null)::int as lapses
     from entries e
     where {_VISIBLE}{{wanted}}
@@ -136,7 +140,8 @@ with seen as (
 ), picked as materialized (
     select * from whole where bytes_before < $5
 ), {{marking}}
-select message, body, address, accepted_at, expires_at, proven, automatic, unread, lapses, {{until}}, hops,
+select message, body, address, accepted_at, delivered_at, expires_at, proven, automatic, unread, lapses,
+       {{until}}, hops,
        (select true from entries e
         where {_VISIBLE}{{wanted}} and e.message > (select message from picked order by message desc limit 1)
         order by e.message limit 1) as has_more

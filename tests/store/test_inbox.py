@@ -168,6 +168,16 @@ async def test_since_leaves_out_what_was_accepted_before(box: Box) -> None:
     assert rows_of(await box.fetch(Listing(since=late.accepted_at + timedelta(milliseconds=1)))) == []
 
 
+async def test_since_counts_from_when_a_message_came_into_the_inbox(box: Box) -> None:
+    row = await box.put()
+    box.turn(3600)
+    await box.database.execute("update entries set delivered_at = amtp_now()")
+    (item,) = (await box.fetch()).items
+    assert item.delivered_at is not None
+    assert item.delivered_at > item.accepted_at
+    assert rows_of(await box.fetch(Listing(since=item.delivered_at))) == [row]
+
+
 async def test_an_expired_entry_is_hidden(box: Box) -> None:
     await box.put(expires_seconds=10)
     kept = await box.put(expires_seconds=100)
