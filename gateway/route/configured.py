@@ -1,0 +1,48 @@
+"""What configuration says about ways: name servers, peers known without DNS, what our own domains publish."""
+
+from gateway.config import Config, ConfigError, Peer
+from gateway.config_values import HostPort
+from gateway.protocol.discovery import Capabilities, parse_gateway
+from gateway.protocol.url import BadUrl, Url
+from gateway.route.dns import PORT, Nameserver
+
+FEATURES = frozenset({"batch"})  # what this gateway can do beyond the draft
+PORT_PUBLIC = 443
+
+
+def nameservers_of(config: Config) -> tuple[Nameserver, ...]:
+    """Those to ask; none: the system's."""
+    places = [HostPort.parse(text, port=PORT) for text in config.dns.nameservers]
+    return tuple(Nameserver(place.host, place.port) for place in places)
+
+
+def static_peers(config: Config) -> dict[str, Capabilities]:
+    """Gateways by domain that are never asked for in the DNS."""
+    return {domain: _capabilities(domain, peer) for domain, peer in config.peers.items()}
+
+
+def plain_domains(config: Config) -> frozenset[str]:
+    """Domains whose gateways may be reached without TLS."""
+    return frozenset(domain for domain, peer in config.peers.items() if peer.plain_http)
+
+
+def published(config: Config) -> Capabilities:
+    """What the record of each of our domains has to say.
+
+    The gateway is found under its hostname, at the port of its public TLS listener. Without one a proxy in
+    front ends the TLS, at the usual port.
+    """
+    ports = [each.address.port for each in config.listen if each.tls and each.serves("public")]
+    return Capabilities(
+        gateway=Url("https", config.hostname, ports[0] if ports else PORT_PUBLIC),
+        auth=("cert",) if config.tls.client_ca_file else (),
+        max_size=config.limits.body_bytes,
+        features=FEATURES,
+    )
+
+
+def _capabilities(domain: str, peer: Peer) -> Capabilities:
+    gateway = parse_gateway(peer.gateway, plain=peer.plain_http)
+    if isinstance(gateway, BadUrl):
+        raise ConfigError([f"peers.{domain}.gateway {gateway.reason}"])
+    return Capabilities(gateway, features=frozenset(peer.features))
