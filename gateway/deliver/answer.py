@@ -240,6 +240,8 @@ def _name(address: str) -> str:
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds from now. A date is told from the answer's own Date, so that no clock of ours takes part."""
     text = headers.get("retry-after", "").strip()
+    if not text:
+        return None
     if text.isascii() and text.isdigit() and len(text) <= RETRY_AFTER_DIGITS_MAX:
         return float(text)
     try:

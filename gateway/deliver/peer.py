@@ -60,7 +60,7 @@ class _Copy:
 
 
 @dataclass(frozen=True, slots=True)
-class _Access:
+class Access:
     """How configuration says a peer is spoken to."""
 
     tls: ssl.SSLContext | None = None
@@ -73,12 +73,12 @@ class _Trip:
     """One attempt at one destination."""
 
     destination: Destination
-    access: _Access
+    access: Access
     end: float  # on the loop's clock
     requests: asyncio.Semaphore
 
 
-_USUAL = _Access()
+_USUAL = Access()
 
 
 class PeerCourier:
@@ -90,7 +90,7 @@ class PeerCourier:
         self._hostname = config.hostname
         self._answer_bytes_max = config.outbound.answer_bytes
         ca_file = config.outbound.ca_file
-        self._accesses = {domain: _access(peer, ca_file) for domain, peer in config.peers.items()}
+        self._accesses = {domain: access_of(peer, ca_file) for domain, peer in config.peers.items()}
 
     async def deliver(self, parcel: Parcel, destination: Destination) -> Sequence[Outcome]:
         """An outcome for each of `parcel.deliveries`, in that order."""
@@ -168,7 +168,7 @@ class PeerCourier:
                 return Deferred(Code.RECIPIENT_UNAVAILABLE, tidy(trouble(error)), blames=True)
         return Reply(response.status, response.headers, response.body)
 
-    def _access(self, destination: Destination) -> _Access:
+    def _access(self, destination: Destination) -> Access:
         return self._accesses.get(destination.domain, _USUAL)
 
 
@@ -220,9 +220,9 @@ def _copy(consignment: Consignment) -> _Copy:
     return _Copy(consignment, with_recipients(letter.body, addresses, idempotency_key=str(letter.row)))
 
 
-def _access(peer: Peer, ca_file: Path | None) -> _Access:
+def access_of(peer: Peer, ca_file: Path | None) -> Access:
     own = peer.ca_file or peer.certificate_file
-    return _Access(
+    return Access(
         tls=client_context(peer.ca_file or ca_file, peer.certificate_file, peer.key_file) if own else None,
         headers=(("Authorization", f"Bearer {peer.bearer}"),) if peer.bearer else (),
         plain=peer.plain_http,
