@@ -28,6 +28,7 @@ from gateway.receive.limits import BODY_PAUSES_MAX, RETRY_AFTER_SECONDS, site_of
 from gateway.receive.listener import Listener, Reply, mint_request_id
 from gateway.receive.origin import client_address, is_trusted, parse_address
 from gateway.receive.request import HungUp, too_large
+from gateway.receive.routing import Role
 from gateway.receive.stream import lively
 
 NEVER = math.inf
@@ -317,6 +318,10 @@ class Connection(RequestHandler):
     @property
     def secure(self) -> bool:
         return self._listener.secure
+
+    @property
+    def roles(self) -> frozenset[Role]:
+        return self._listener.router.roles
 
     @property
     def ending(self) -> asyncio.Event:

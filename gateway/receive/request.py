@@ -13,6 +13,7 @@ from gateway.protocol.errors import AMTPError, Code
 
 if TYPE_CHECKING:  # the connection makes requests; a request only leans on the one it came by
     from gateway.receive.connection import Connection
+    from gateway.receive.routing import Role
 
 JSON = "application/json"
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -83,6 +84,11 @@ class Request:
     def secure(self) -> bool:
         """Whether it came by TLS to this process itself."""
         return self._connection.secure
+
+    @property
+    def roles(self) -> "frozenset[Role]":
+        """What the listener it came by is for."""
+        return self._connection.roles
 
     @property
     def gone(self) -> bool:

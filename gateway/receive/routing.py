@@ -79,6 +79,7 @@ class Router:
     """The routes of one listener."""
 
     def __init__(self, routes: Collection[Route], roles: Collection[Role]) -> None:
+        self.roles = frozenset(roles)
         self._exact: dict[str, dict[str, Route]] = {}
         self._shapes: dict[int, list[Shape]] = {}
         self._methods = {"OPTIONS"}

@@ -1,0 +1,122 @@
+"""What load balancers, orchestrators and monitors ask: is it alive, may it be sent work, how does it fare.
+
+Why it is not ready, and how it fares, is told on listeners for operators only.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from gateway import __version__
+from gateway.clock import Clock
+from gateway.metrics import CONTENT_TYPE, Metrics
+from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.message import VERSION
+from gateway.protocol.timestamp import render_timestamp
+from gateway.receive.answers import Answer, answer_json
+from gateway.receive.request import Request
+from gateway.receive.routing import Role, Route
+from gateway.store.database import Database
+from gateway.store.health import Ailment, ailment
+
+RETRY_AFTER_SECONDS = 5
+REMEMBERED_SECONDS = 1.0  # what the database said last
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why the gateway should be sent no work, and what helps."""
+
+    name: str
+    text: str
+
+
+DRAINING = Cause("draining", "The gateway finishes what it has and takes nothing more.")
+
+Look = Callable[[], Awaitable[Cause | None]]
+
+REMEDIES = {
+    Ailment.AWAY: "The database does not answer: check that it runs and that database.url leads to it.",
+    Ailment.READ_ONLY: "The database takes no writes: point database.url at the primary, or make room there.",
+    Ailment.BEHIND: "The schema is older than this release: run amtp migrate.",
+}
+
+
+class DatabaseLook:
+    """Asks the database, but not for everyone who asks us."""
+
+    def __init__(self, database: Database, remembered_seconds: float = REMEMBERED_SECONDS) -> None:
+        self._database = database
+        self._remembered_seconds = remembered_seconds
+        self._looking = asyncio.Lock()
+        self._good_until = 0.0
+        self._cause: Cause | None = None
+
+    async def __call__(self) -> Cause | None:
+        async with self._looking:
+            if monotonic() >= self._good_until:
+                ill = await ailment(self._database)
+                self._cause = None if ill is None else Cause(ill.value, REMEDIES[ill])
+                self._good_until = monotonic() + self._remembered_seconds
+            return self._cause
+
+
+def disk_look(free_bytes: Callable[[], int], free_bytes_min: int) -> Look:
+    async def look() -> Cause | None:
+        free = free_bytes()
+        if free >= free_bytes_min:
+            return None
+        text = f"The disk has {free >> 20} MB free, {free_bytes_min >> 20} MB are needed: make room."
+        return Cause("disk_nearly_full", text)
+
+    return look
+
+
+def draining_look(draining: Callable[[], bool]) -> Look:
+    async def look() -> Cause | None:
+        return DRAINING if draining() else None
+
+    return look
+
+
+class HealthDoor:
+    def __init__(self, *, looks: Sequence[Look], metrics: Metrics, clock: Clock) -> None:
+        """`looks` each see whether one thing stands in the way."""
+        self._looks = tuple(looks)
+        self._metrics = metrics
+        self._clock = clock
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("GET", "/health", self.health),
+            Route("GET", "/ready", self.ready),
+            Route("GET", "/metrics", self.metrics, frozenset({Role.ADMIN})),
+        ]
+
+    async def health(self, _request: Request) -> Answer:
+        """Alive, whatever else is wrong: nothing is cured by a restart that the database would not cure."""
+        return answer_json(
+            {
+                "status": "healthy",
+                "healthy": True,
+                "version": __version__,
+                "protocol": VERSION,
+                "timestamp": render_timestamp(self._clock.now()),
+            }
+        )
+
+    async def ready(self, request: Request) -> Answer:
+        causes = [cause for look in self._looks if (cause := await look()) is not None]
+        if not causes:
+            return answer_json({"status": "ready", "ready": True})
+        told = Role.ADMIN in request.roles
+        raise AMTPError(
+            Code.TEMPORARY_FAILURE,
+            " ".join(["The gateway is not ready.", *(cause.text for cause in causes if told)]),
+            {"causes": [cause.name for cause in causes]} if told else None,
+            retry_after=RETRY_AFTER_SECONDS,
+        )
+
+    async def metrics(self, _request: Request) -> Answer:
+        return Answer(200, self._metrics.render(), CONTENT_TYPE)
