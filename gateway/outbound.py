@@ -9,21 +9,19 @@
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from socket import AF_INET, AF_INET6, AF_UNSPEC, AddressFamily
 from typing import Final
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, AbstractStreamWriter, ResolveResult
-from aiohttp.payload import BytesPayload
-from yarl import URL
-
+from gateway.http_connection import Connection, HandshakeError, LostError, NonsenseError, connect
 from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
+from gateway.protocol.http_answer import Head
 from gateway.protocol.reachable import Network, judge, judge_port
 from gateway.protocol.url import BadUrl, Url, parse_url
 
@@ -31,10 +29,17 @@ Resolve = Callable[[str], Awaitable[DnsAnswer]]
 
 CONNECT_SECONDS: Final = 10.0  # a host that does not answer its door by then is down
 IDLE_SECONDS: Final = 30.0  # below the 60–75 s after which peers close, so few requests meet a closing door
+LIFE_SECONDS: Final = 60.0  # of a connection, so that a host that moves is followed
 CONNECTIONS_MAX: Final = 1024  # descriptors; the windows per destination are far below it
 ADDRESSES_MAX: Final = 8  # of one host that are tried
-HEADER_BYTES_MAX: Final = 8190  # one line of an answer's head
-CHUNK_BYTES: Final = 65_536
+
+URLS_REMEMBERED: Final = 4096  # the same few are asked for again and again
+
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e]*")
+
+
+Server = tuple[str, str, int, ssl.SSLContext | None]  # scheme, host, port and what proves the host
 
 
 class Kind(StrEnum):
@@ -72,69 +77,13 @@ class Download:
     chunks: AsyncIterator[bytes]
 
 
-def client_context(
-    ca_file: str | None = None, certificate_file: str | None = None, key_file: str | None = None
-) -> ssl.SSLContext:
-    """TLS 1.3 towards others: the system's authorities or a CA of our choice, and perhaps our certificate."""
-    context = ssl.create_default_context(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    if certificate_file:
-        context.load_cert_chain(certificate_file, key_file)
-    return context
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a TLS server shows before HTTP begins, and what is wrong with it."""
 
-
-class _JudgedAddresses(AbstractResolver):
-    """Gives the connector the addresses of a name after each of them was judged."""
-
-    def __init__(self, resolve: Resolve, allow: Sequence[Network]) -> None:
-        self._resolve = resolve
-        self._allow = allow
-
-    async def resolve(
-        self, host: str, port: int = 0, family: AddressFamily = AF_UNSPEC
-    ) -> list[ResolveResult]:
-        addresses = [ip_address(text) for text in await self._addresses(host)]
-        for address in addresses:
-            refuse(address, self._allow, host)
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address),
-                port=port,
-                family=AF_INET if address.version == 4 else AF_INET6,
-                proto=0,
-                flags=0,
-            )
-            for address in addresses[:ADDRESSES_MAX]
-        ]
-
-    async def close(self) -> None:
-        """The directory belongs to somebody else."""
-
-    async def _addresses(self, host: str) -> tuple[str, ...]:
-        match await self._resolve(host):
-            case Records(values):
-                return values
-            case Absent():
-                raise OutboundError(Kind.RESOLVE, f"{host} has no address in the DNS")
-            case Trouble(reason):
-                raise OutboundError(Kind.RESOLVE, f"{host} could not be looked up: {reason}")
-
-
-def refuse(address: IPv4Address | IPv6Address, allow: Sequence[Network], host: str) -> None:
-    reason = judge(address, allow)
-    if reason is not None:
-        raise OutboundError(Kind.REFUSED_ADDRESS, f"{host} leads to {address} ({reason})")
-
-
-class _Body(BytesPayload):
-    """A body that knows whether its first byte may have left."""
-
-    sent = False
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self.sent = True
-        await super().write_with_length(writer, content_length)
+    version: str | None
+    certificate: bytes | None  # DER
+    fault: str | None
 
 
 class Outbound:
@@ -148,23 +97,13 @@ class Outbound:
         connect_seconds: float = CONNECT_SECONDS,
     ) -> None:
         """`agent` is what we call ourselves; `allow` lists networks to connect to although private."""
+        self._resolve = resolve
         self._tls = tls
         self._allow = tuple(allow)
-        self._headers = {"User-Agent": agent, "Accept-Encoding": "identity"}
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=_JudgedAddresses(resolve, self._allow),
-                use_dns_cache=False,
-                limit=CONNECTIONS_MAX,
-                keepalive_timeout=IDLE_SECONDS,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(sock_connect=connect_seconds),
-            trust_env=False,
-            auto_decompress=False,
-            max_line_size=HEADER_BYTES_MAX,
-            max_field_size=HEADER_BYTES_MAX,
-        )
+        self._headers = {"User-Agent": agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+        self._connect_seconds = connect_seconds
+        self._idle = _Idle()
+        self._exchanges = asyncio.Semaphore(CONNECTIONS_MAX)
 
     async def post(
         self,
@@ -178,7 +117,7 @@ class Outbound:
         plain: bool = False,
     ) -> Response:
         """`plain` allows http://; `tls` replaces the default context."""
-        request = self.stream(
+        async with self.stream(
             url,
             headers,
             method="POST",
@@ -187,8 +126,8 @@ class Outbound:
             answer_bytes_max=answer_bytes_max,
             tls=tls,
             plain=plain,
-        )
-        return await _whole(request)
+        ) as download:
+            return await _whole(download)
 
     async def get(
         self,
@@ -200,15 +139,15 @@ class Outbound:
         tls: ssl.SSLContext | None = None,
         plain: bool = False,
     ) -> Response:
-        request = self.stream(
+        async with self.stream(
             url,
             headers,
             deadline_seconds=deadline_seconds,
             answer_bytes_max=answer_bytes_max,
             tls=tls,
             plain=plain,
-        )
-        return await _whole(request)
+        ) as download:
+            return await _whole(download)
 
     @asynccontextmanager
     async def stream(
@@ -225,33 +164,52 @@ class Outbound:
     ) -> AsyncIterator[Download]:
         """An answer while it comes; the deadline covers its chunks too."""
         target = self._judged(url, plain=plain)
-        payload = _Body(body) if method == "POST" else None
+        context = (tls or self._tls) if target.scheme == "https" else None
+        server = target.scheme, target.host, target.port, context
+        asked = _request(method, target, {**self._headers, **headers}, body)
+        sent = False
         try:
-            async with (
-                asyncio.timeout(deadline_seconds),
-                self._session.request(
-                    method,
-                    _yarl(target),
-                    data=payload,
-                    headers={**self._headers, **headers},
-                    allow_redirects=False,
-                    ssl=tls or self._tls,
-                ) as answer,
-            ):
-                head = _head(answer)
-                yield Download(answer.status, head, _limited(answer, answer_bytes_max))
+            async with asyncio.timeout(deadline_seconds) as deadline, self._exchanges:
+                connection = self._idle.take(server) or await self._dial(target, context)
+                try:
+                    sent = method == "POST"
+                    head = await connection.ask(asked, body)
+                    yield Download(head.status, head.headers, _limited(connection, head, answer_bytes_max))
+                finally:
+                    self._idle.put(server, connection)
         except OutboundError as error:
-            error.sent = payload is not None and payload.sent
+            error.sent |= sent
             raise
-        except (TimeoutError, aiohttp.ClientError) as error:
-            sent = payload is not None and payload.sent
+        except TimeoutError as error:
+            if not deadline.expired():  # the caller's own, from between two chunks
+                raise
+            raise _outbound_error(error, target, deadline_seconds, sent=sent) from None
+        except (LostError, NonsenseError, HandshakeError) as error:
             raise _outbound_error(error, target, deadline_seconds, sent=sent) from None
 
+    async def greet(
+        self, url: Url | str, *, deadline_seconds: float, tls: ssl.SSLContext | None = None
+    ) -> Greeting:
+        """Who answers there, good or not. Nothing is sent."""
+        target = self._judged(url, plain=False)
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                try:
+                    return _greeting(await self._dial(target, tls or self._tls), None)
+                except HandshakeError as error:
+                    fault = str(error)
+                try:
+                    return _greeting(await self._dial(target, _curious_context()), fault)
+                except HandshakeError:
+                    return Greeting(None, None, fault)
+        except (TimeoutError, OSError) as error:
+            raise _outbound_error(error, target, deadline_seconds, sent=False) from None
+
     async def close(self) -> None:
-        await self._session.close()
+        self._idle.close()
 
     def _judged(self, url: Url | str, *, plain: bool) -> Url:
-        target = parse_url(url, plain=plain) if isinstance(url, str) else url
+        target = _parsed(url, plain) if isinstance(url, str) else url
         if isinstance(target, BadUrl):
             raise OutboundError(Kind.REFUSED_ADDRESS, f"the URL {target.reason}")
         if target.scheme != "https" and not plain:
@@ -263,64 +221,151 @@ class Outbound:
             refuse(target.literal, self._allow, target.host)
         return target
 
+    async def _dial(self, target: Url, tls: ssl.SSLContext | None) -> Connection:
+        """A new connection, to the first address that takes it; each has its share of the time."""
+        addresses = await self._addresses(target)
+        end = asyncio.get_running_loop().time() + self._connect_seconds
+        for left in range(len(addresses), 0, -1):
+            share = (end - asyncio.get_running_loop().time()) / left
+            try:
+                async with asyncio.timeout(share):
+                    return await connect(addresses[-left], target.port, tls, target.host)
+            except TimeoutError:
+                fault = "it did not take our connection in time"
+            except OSError as error:
+                fault = f"it does not take connections ({error.strerror})"
+        raise OutboundError(Kind.CONNECT, f"{target.authority}: {fault}")
 
-async def _whole(request: AbstractAsyncContextManager[Download]) -> Response:
-    async with request as download:
-        body = b"".join([chunk async for chunk in download.chunks])
-        return Response(download.status, download.headers, body)
+    async def _addresses(self, target: Url) -> Sequence[IPv4Address | IPv6Address]:
+        if target.literal is not None:
+            return [target.literal]
+        match await self._resolve(target.host):
+            case Records(values):
+                addresses = [ip_address(text) for text in values]
+            case Absent():
+                raise OutboundError(Kind.RESOLVE, f"{target.host} has no address in the DNS")
+            case Trouble(reason):
+                raise OutboundError(Kind.RESOLVE, f"{target.host} could not be looked up: {reason}")
+        for address in addresses:
+            refuse(address, self._allow, target.host)
+        return addresses[:ADDRESSES_MAX]
 
 
-async def _limited(answer: aiohttp.ClientResponse, bytes_max: int) -> AsyncIterator[bytes]:
-    too_large = OutboundError(Kind.TOO_LARGE, f"the answer is larger than {bytes_max} bytes")
-    if (answer.content_length or 0) > bytes_max:
-        raise too_large
-    count = 0
-    async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
-        count += len(chunk)
+class _Idle:
+    """Connections kept for the next request to the same server with the same TLS."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Server, list[Connection]] = {}
+        self._count = 0
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def take(self, server: Server) -> Connection | None:
+        """The one used last, so that the others grow old when fewer are needed."""
+        kept = self._kept.get(server)
+        while kept:
+            connection = kept.pop()
+            self._count -= 1
+            if _is_fresh(connection):
+                return connection
+            connection.close()
+        return None
+
+    def put(self, server: Server, connection: Connection) -> None:
+        """Keeps it for later, or closes it where it can't serve again."""
+        if self._count >= CONNECTIONS_MAX or not _is_fresh(connection):
+            connection.close()
+            return
+        self._kept.setdefault(server, []).append(connection)
+        self._count += 1
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._close_old)
+
+    def close(self) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for kept in self._kept.values():
+            for connection in kept:
+                connection.close()
+        self._kept, self._count = {}, 0
+
+    def _close_old(self) -> None:
+        self._sweep = None
+        everything, self._kept, self._count = self._kept, {}, 0
+        for server, kept in everything.items():
+            for connection in kept:
+                self.put(server, connection)
+
+
+@lru_cache(URLS_REMEMBERED)
+def _parsed(url: str, plain: bool) -> Url | BadUrl:
+    return parse_url(url, plain=plain)
+
+
+def refuse(address: IPv4Address | IPv6Address, allow: Sequence[Network], host: str) -> None:
+    reason = judge(address, allow)
+    if reason is not None:
+        raise OutboundError(Kind.REFUSED_ADDRESS, f"{host} leads to {address} ({reason})")
+
+
+def _is_fresh(connection: Connection) -> bool:
+    now = asyncio.get_running_loop().time()
+    young = now - connection.born < LIFE_SECONDS and now - connection.idle_since < IDLE_SECONDS
+    return young and connection.usable
+
+
+def _request(method: str, target: Url, headers: Mapping[str, str], body: bytes) -> bytes:
+    lines = [f"{method} {target.target} HTTP/1.1", f"Host: {target.authority}"]
+    if method == "POST":
+        lines.append(f"Content-Length: {len(body)}")
+    for name, value in headers.items():
+        # Each alone: in the joined text a line break inside a value would look like the next header.
+        if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
+            raise OutboundError(Kind.PROTOCOL, "a header of ours holds characters that do not belong in one")
+        lines.append(f"{name}: {value}")
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
+
+
+async def _whole(download: Download) -> Response:
+    body = b"".join([chunk async for chunk in download.chunks])
+    return Response(download.status, download.headers, body)
+
+
+async def _limited(connection: Connection, head: Head, bytes_max: int) -> AsyncIterator[bytes]:
+    if head.headers.get("content-encoding", "identity").lower() != "identity":
+        raise OutboundError(Kind.PROTOCOL, "the answer is encoded although we asked for none")
+    count = head.length or 0
+    async for chunk in connection.answer(head):
+        if head.length is None:
+            count += len(chunk)
         if count > bytes_max:
-            answer.close()  # the rest is not read, so the connection can't serve again
-            raise too_large
+            raise OutboundError(Kind.TOO_LARGE, f"the answer is larger than {bytes_max} bytes")
         yield chunk
 
 
-def _head(answer: aiohttp.ClientResponse) -> Mapping[str, str]:
-    head: dict[str, str] = {}
-    for written, value in answer.headers.items():
-        name = written.lower()
-        head[name] = f"{head[name]}, {value}" if name in head else value
-    if head.get("content-encoding", "identity").lower() != "identity":
-        answer.close()
-        raise OutboundError(Kind.PROTOCOL, "the answer is encoded although we asked for none")
-    return head
+def _greeting(connection: Connection, fault: str | None) -> Greeting:
+    tls = connection.tls
+    assert tls is not None
+    greeting = Greeting(tls.version(), tls.getpeercert(binary_form=True), fault)
+    connection.close()
+    return greeting
 
 
-def _yarl(url: Url) -> URL:
-    return URL.build(
-        scheme=url.scheme,
-        host=url.host,
-        port=url.port,
-        path=url.path or "/",
-        query_string=url.query,
-        encoded=True,
-    )
+def _curious_context() -> ssl.SSLContext:
+    """For looking at what a server shows when it is not good enough to be spoken to."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
-def _outbound_error(
-    error: TimeoutError | aiohttp.ClientError, url: Url, deadline_seconds: float, *, sent: bool
-) -> OutboundError:
+def _outbound_error(error: Exception, url: Url, deadline_seconds: float, *, sent: bool) -> OutboundError:
     match error:
-        case aiohttp.ClientConnectorCertificateError():
-            kind, message = Kind.TLS, f"its certificate was refused: {error.certificate_error}"
-        case aiohttp.ClientSSLError():
-            kind, message = Kind.TLS, "it does not speak TLS as we must"
-        case aiohttp.ConnectionTimeoutError():
-            kind, message = Kind.CONNECT, "it did not take our connection in time"
-        case aiohttp.ClientConnectorError():
-            kind, message = Kind.CONNECT, f"it does not take connections ({error.strerror})"
+        case HandshakeError():
+            kind, message = Kind.TLS, str(error)
         case TimeoutError():
             kind, message = Kind.TIMEOUT, f"no answer within {deadline_seconds:g} s"
-        case aiohttp.ClientResponseError() | aiohttp.ClientPayloadError():
-            kind, message = Kind.PROTOCOL, "its answer is not HTTP as we know it"
+        case NonsenseError():
+            kind, message = Kind.PROTOCOL, f"its answer is not HTTP as we know it: {error}"
         case _:
             kind, message = Kind.LOST, "the connection ended before the answer"
     return OutboundError(kind, f"{url.authority}: {message}", sent=sent)
