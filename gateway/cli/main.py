@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import admin_keys, agents
+from gateway.cli import admin_keys, agents, domain
 from gateway.cli.check_config import check_config
 from gateway.cli.inbox import inbox
 from gateway.config import ConfigError
@@ -29,6 +29,7 @@ app.command("check-config")(check_config)
 app.command("inbox")(inbox)
 app.add_typer(agents.app, name="agents")
 app.add_typer(admin_keys.app, name="admin-keys")
+app.add_typer(domain.app, name="domain")
 
 
 def _version(wanted: bool) -> None:
