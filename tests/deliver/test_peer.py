@@ -227,7 +227,7 @@ FAULTS: list[tuple[Behaviour, str, bool]] = [
     (resets_before_body, "the connection ended before the answer", True),
     (resets_after_body, "the connection ended before the answer", True),
     (answers(200, b"<html>Welcome to nginx</html>"), "with a body that is not JSON", True),
-    (writes(b"SSH-2.0-OpenSSH_9.2\r\n"), "not HTTP", True),
+    (writes(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "not HTTP", True),
     (writes(b"HTTP/1.1 202 Accepted\r\nContent-Length: 100\r\n\r\n{"), "", True),
     (writes(b""), "the connection ended before the answer", True),
     (redirects("https://amtp.elsewhere.test/v1/messages"), "a redirect", True),
@@ -285,7 +285,7 @@ BAD_TLS: list[tuple[dict[str, Any], str]] = [
     ({"expired": True}, "expired"),
     ({"certificate_host": "amtp.other.test"}, "not valid for"),
     ({"authority": Authority()}, "certificate"),
-    ({"tls_version_max": ssl.TLSVersion.TLSv1_2}, ""),
+    ({"tls_version_max": ssl.TLSVersion.TLSv1_2}, "TLS"),
 ]
 
 
