@@ -1,0 +1,236 @@
+"""What each route does, takes and answers, for the interface document. A new route gets its line here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.metrics import CONTENT_TYPE
+from gateway.receive.openapi_shapes import text
+
+JSON = "application/json"
+LINES = "application/x-ndjson"
+EVENTS = "text/event-stream"
+
+NO_KEY: tuple[str, ...] = ()
+ANY_KEY = ("bearer", "apiKey")
+ADMIN_KEY = ("bearer", "adminKey")
+MAYBE_KEY = ("", *ANY_KEY)  # a gateway without a key may relay to agents here
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`answers` name the shapes, by status and content type; `refusals` come beside those every route has."""
+
+    tag: str
+    summary: str
+    answers: Mapping[int, Mapping[str, str]]
+    keys: tuple[str, ...] = ANY_KEY
+    refusals: tuple[int, ...] = ()
+    parameters: tuple[str, ...] = ()
+    body: Mapping[str, str] | None = None
+    body_required: bool = True
+
+
+def ok(shape: str, status: int = 200) -> Mapping[int, Mapping[str, str]]:
+    return {status: {JSON: shape}}
+
+
+def json_body(shape: str) -> Mapping[str, str]:
+    return {JSON: shape}
+
+
+MESSAGES, INBOX, AGENTS, DISCOVERY, WATCH = "messages", "inbox", "agents", "discovery", "watch"
+
+PAGE = ("limit", "offset", "since", "cursor")
+BOX = "/v1/inbox/{address}"
+AGENT = "/v1/admin/agents/{local}"
+
+OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    ("POST", "/v1/messages"): Operation(
+        MESSAGES,
+        "Hand in a message: 202 once it is committed; or up to 100 as lines: 200 and a line for each.",
+        {202: {JSON: "Receipt"}, 200: {LINES: ""}},
+        keys=MAYBE_KEY,
+        refusals=(403, 404, 409),
+        body={JSON: "Message", LINES: ""},
+    ),
+    ("GET", "/v1/messages"): Operation(
+        MESSAGES,
+        "Messages, newest first: what you sent, or with `recipient` what you received; to operators, all.",
+        ok("StatusList"),
+        refusals=(403,),
+        parameters=("message_status", "sender", "recipient", *PAGE),
+    ),
+    ("GET", "/v1/messages/{id}"): Operation(
+        MESSAGES, "What became of a message, and its envelope.", ok("MessageStatus"), parameters=("sender",)
+    ),
+    ("GET", "/v1/messages/{id}/status"): Operation(
+        MESSAGES, "What became of a message.", ok("Status"), parameters=("sender",)
+    ),
+    ("DELETE", "/v1/messages/{id}"): Operation(
+        MESSAGES,
+        "Cancel what is queued, scheduled or held.",
+        ok("Status"),
+        refusals=(403, 409),
+        parameters=("sender",),
+    ),
+    ("GET", BOX): Operation(
+        INBOX,
+        "What lies in an inbox, oldest first; fetching marks it read. As an event stream, what comes too.",
+        {200: {JSON: "InboxPage", EVENTS: ""}},
+        refusals=(403,),
+        parameters=(*PAGE, "inbox_status", "wait", "lease_seconds"),
+    ),
+    ("DELETE", f"{BOX}/{{id}}"): Operation(
+        INBOX,
+        "Acknowledge a message: it is not handed out again.",
+        ok("Acknowledged"),
+        refusals=(403, 409),
+        parameters=("sender", "lease_token"),
+    ),
+    ("POST", f"{BOX}/ack"): Operation(
+        INBOX,
+        "Acknowledge many; each has its own result.",
+        ok("AcknowledgementResults"),
+        refusals=(403,),
+        body=json_body("Acknowledgements"),
+    ),
+    ("POST", f"{BOX}/lease"): Operation(
+        INBOX,
+        "Let a lease end later, or now.",
+        ok("LeaseHeld"),
+        refusals=(403, 409),
+        body=json_body("LeaseChange"),
+    ),
+    ("GET", f"{BOX}/dead-letters"): Operation(
+        INBOX,
+        "What the agent took too often and never acknowledged.",
+        ok("OwnDeadLetters"),
+        refusals=(403,),
+        parameters=("limit", "number_cursor"),
+    ),
+    ("POST", f"{BOX}/dead-letters/{{number}}/replay"): Operation(
+        INBOX, "Put one back into the inbox.", ok("OwnDeadLetter"), refusals=(403,)
+    ),
+    ("DELETE", f"{BOX}/dead-letters/{{number}}"): Operation(
+        INBOX, "Let go of one.", ok("OwnDeadLetter"), refusals=(403,)
+    ),
+    ("POST", "/v1/admin/agents"): Operation(
+        AGENTS,
+        "Register an agent, or bring a retired one back.",
+        ok("AgentAnswer", 201),
+        keys=ADMIN_KEY,
+        refusals=(403, 409),
+        body=json_body("NewAgent"),
+    ),
+    ("GET", "/v1/admin/agents"): Operation(
+        AGENTS,
+        "Agents by name.",
+        ok("AgentList"),
+        keys=ADMIN_KEY,
+        refusals=(403, 404),
+        parameters=("limit", "name_cursor", "domain", "state", "delivery_mode", "schema", "q"),
+    ),
+    ("GET", AGENT): Operation(AGENTS, "An agent.", ok("AgentAnswer"), keys=ADMIN_KEY, refusals=(403,)),
+    ("PATCH", AGENT): Operation(
+        AGENTS,
+        "Change what is said of an agent; null takes a detail away.",
+        ok("AgentAnswer"),
+        keys=ADMIN_KEY,
+        refusals=(403, 409),
+        body=json_body("AgentChange"),
+    ),
+    ("DELETE", AGENT): Operation(
+        AGENTS,
+        "Retire an agent: its keys die, its inbox stays. With `mail` it is removed for good.",
+        ok("AgentAnswer"),
+        keys=ADMIN_KEY,
+        refusals=(403,),
+        parameters=("mail",),
+    ),
+    ("POST", f"{AGENT}/rotate-key"): Operation(
+        AGENTS,
+        "A new key for an agent; the old one lives on for a grace period.",
+        ok("AgentAnswer"),
+        keys=ADMIN_KEY,
+        refusals=(403, 409),
+        body=json_body("KeyRotation"),
+        body_required=False,
+    ),
+    ("GET", "/v1/discovery/agents"): Operation(
+        DISCOVERY,
+        "Agents that want to be found.",
+        ok("DiscoveredAgents"),
+        refusals=(404,),
+        parameters=("limit", "name_cursor", "domain", "delivery_mode", "schema", "q", "active_only"),
+    ),
+    ("GET", "/v1/discovery/agents/{domain}"): Operation(
+        DISCOVERY,
+        "Agents of one domain that want to be found.",
+        ok("DiscoveredAgents"),
+        parameters=("limit", "name_cursor", "delivery_mode", "schema", "q", "active_only"),
+    ),
+    ("GET", "/v1/capabilities/{domain}"): Operation(
+        DISCOVERY, "What a domain's gateway can do, as it says in the DNS.", ok("Capabilities")
+    ),
+    ("GET", "/health"): Operation(WATCH, "Whether the process lives.", ok("Health"), keys=NO_KEY),
+    ("GET", "/ready"): Operation(
+        WATCH, "Whether it may be sent work; why not, on listeners for operators.", ok("Ready"), keys=NO_KEY
+    ),
+    ("GET", "/metrics"): Operation(WATCH, "Counters for Prometheus.", {200: {CONTENT_TYPE: ""}}, keys=NO_KEY),
+    ("GET", "/openapi.json"): Operation(WATCH, "This document.", {200: {JSON: ""}}, keys=NO_KEY),
+}
+
+ADDRESS = text("`alice@example.com`.", maxLength=318)
+DOMAIN = text("`example.com`.", maxLength=253)
+
+# The parts of paths, by the name in their template.
+PATH_PARTS: Mapping[str, dict[str, Any]] = {
+    "id": text("The public id of a message.", pattern="^[A-Za-z0-9._:-]{1,128}$"),
+    "address": ADDRESS,
+    "local": text("`alice`, or the whole address where the gateway serves several domains.", maxLength=318),
+    "domain": DOMAIN,
+    "number": text("The number of a dead letter.", pattern="^[0-9]{1,18}$"),
+}
+
+SECONDS = {"type": "number", "minimum": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    name: str
+    schema: dict[str, Any]
+    description: str
+
+
+# The parameters behind the question mark. Some names mean different things at different places.
+PARAMETERS: Mapping[str, Parameter] = {
+    "message_status": Parameter(
+        "status",
+        {"enum": ["queued", "pending", "delivered", "failed", "partial"]},
+        "Only messages of this status; pending means queued.",
+    ),
+    "inbox_status": Parameter("status", {"enum": ["unread", "read"]}, "Only unread or only read ones."),
+    "sender": Parameter(
+        "sender", ADDRESS, "Only from this sender; chooses where several messages share an id."
+    ),
+    "recipient": Parameter("recipient", ADDRESS, "Only to this recipient."),
+    "limit": Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "Items on a page: 100."),
+    "offset": Parameter("offset", {"type": "integer", "minimum": 0}, "Items to skip; `cursor` goes further."),
+    "since": Parameter("since", text(format="date-time"), "Only what was accepted then or later."),
+    "cursor": Parameter("cursor", text(format="uuid"), "As the page before gave it."),
+    "number_cursor": Parameter("cursor", text(pattern="^[0-9]{1,18}$"), "As the page before gave it."),
+    "name_cursor": Parameter("cursor", text(minLength=1, maxLength=256), "As the page before gave it."),
+    "wait": Parameter("wait", SECONDS, "Seconds to wait for something to come."),
+    "lease_seconds": Parameter("lease", SECONDS, "Seconds for which what is handed out is yours alone."),
+    "lease_token": Parameter("lease", text(format="uuid"), "The token under which it is held."),
+    "domain": Parameter("domain", DOMAIN, "Only agents of this domain."),
+    "state": Parameter("state", {"enum": ["active", "retired"]}, "Only agents in this state."),
+    "delivery_mode": Parameter("delivery_mode", {"enum": ["pull", "push"]}, "Only agents of this mode."),
+    "schema": Parameter("schema", text(minLength=1, maxLength=256), "Only agents that support it."),
+    "q": Parameter("q", text(minLength=1, maxLength=256), "Words in the name or the description."),
+    "active_only": Parameter("active_only", {"enum": ["true", "false"]}, "Only agents seen of late."),
+    "mail": Parameter(
+        "mail", {"enum": ["return", "drop"]}, "Remove the agent; what becomes of its open mail."
+    ),
+}

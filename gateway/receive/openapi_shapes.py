@@ -1,0 +1,261 @@
+"""The shapes of bodies, by the names under which the interface document shows them."""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from gateway.protocol.errors import Code
+from gateway.protocol.status import Status
+
+Shape = dict[str, Any]
+
+
+def shape(required: Shape, optional: Shape | None = None, description: str = "") -> Shape:
+    """An object; it may grow further members."""
+    found: Shape = {"type": "object", "properties": required | (optional or {})}
+    if required:
+        found["required"] = list(required)
+    return found | ({"description": description} if description else {})
+
+
+def listed(items: Shape) -> Shape:
+    return {"type": "array", "items": items}
+
+
+def ref(name: str) -> Shape:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def nullable(kind: Shape) -> Shape:
+    return {"anyOf": [kind, {"type": "null"}]}
+
+
+def text(description: str = "", **more: Any) -> Shape:
+    return {"type": "string", **more} | ({"description": description} if description else {})
+
+
+TEXT = text()
+COUNT = {"type": "integer", "minimum": 0}
+YES_NO = {"type": "boolean"}
+MOMENT = text(format="date-time")
+ANY_OBJECT = {"type": "object"}
+MESSAGE_STATUS = {"enum": ["queued", "delivered", "failed", "partial"]}
+RECIPIENT_STATUS = {"enum": [status.value for status in Status]}
+PROBLEM = shape({"code": ref("Code"), "message": TEXT})
+
+RECEIVED = shape({"address": TEXT, "status": RECIPIENT_STATUS}, {"error": PROBLEM})
+
+STATUS = {
+    "message_id": TEXT,
+    "sender": TEXT,
+    "status": MESSAGE_STATUS,
+    "created_at": MOMENT,
+    "delivered_at": nullable(MOMENT),
+    "attempts": COUNT,
+    "next_retry": nullable(MOMENT),
+    "recipients": listed(ref("RecipientStatus")),
+}
+PAGE = {"count": COUNT, "has_more": YES_NO}
+CURSOR = nullable(text("Where the next page begins: give it as `cursor`."))
+LEASE = shape({"token": TEXT, "until": MOMENT})
+
+DESCRIBED = {
+    "delivery_mode": nullable({"enum": ["pull", "push"]}),
+    "push_target": nullable(text("An https URL.", maxLength=2048)),
+    "push_secret": nullable(text("Your own; one is minted where none is given.")),
+    "description": nullable(text(maxLength=1000)),
+    "capabilities": nullable({**listed(text(minLength=1, maxLength=256)), "maxItems": 100}),
+    "supported_schemas": nullable({**listed(text(minLength=1, maxLength=256)), "maxItems": 100}),
+    "hidden": nullable(YES_NO),
+}
+PUBLIC_AGENT = {
+    "description": TEXT,
+    "capabilities": listed(TEXT),
+    "supported_schemas": listed(TEXT),
+    "created_at": MOMENT,
+    "last_active": MOMENT,
+}
+AGENT_KEYS = {"address": TEXT, "delivery_mode": {"enum": ["pull", "push"]}}
+
+SHAPES: dict[str, Shape] = {
+    "Code": {"enum": [code.value for code in Code]},
+    "Error": shape(
+        {
+            "error": shape(
+                {"code": ref("Code"), "message": TEXT, "timestamp": MOMENT, "request_id": TEXT},
+                {"details": ANY_OBJECT},
+            )
+        },
+        {"recipients": listed(RECEIVED)},
+        "Every answer that is not a success.",
+    ),
+    "Receipt": shape(
+        {"message_id": TEXT, "status": MESSAGE_STATUS, "recipients": listed(RECEIVED)},
+        description="Committed; what became of each recipient so far.",
+    ),
+    "RecipientStatus": shape(
+        {
+            "address": TEXT,
+            "status": RECIPIENT_STATUS,
+            "timestamp": nullable(MOMENT),
+            "attempts": COUNT,
+            "delivered_at": nullable(MOMENT),
+            "next_retry": nullable(MOMENT),
+            "last_error": nullable(TEXT),
+            "via": nullable(text("Who has it: inbox, webhook, amtp:<host>, smtp:<host>.")),
+        },
+        {"error": PROBLEM},
+    ),
+    "Status": shape(STATUS),
+    "MessageStatus": shape(
+        {**STATUS, "message": {**ANY_OBJECT, "description": "Its envelope, without the payload."}}
+    ),
+    "StatusList": shape(
+        {"messages": listed(ref("Status")), "message_count": COUNT, **PAGE, "cursor": CURSOR}
+    ),
+    "InboxItem": shape(
+        {
+            "message_id": TEXT,
+            "sender": TEXT,
+            "recipients": listed(TEXT),
+            "payload": {},
+            "gateway": ANY_OBJECT,
+        },
+        {"sender_verification": {"enum": ["pass", "fail", "none", "temperror", "permerror"]}},
+        "The message as it was received, and in `gateway` what we know of it.",
+    ),
+    "InboxPage": shape(
+        {
+            "messages": listed(ref("InboxItem")),
+            "message_count": COUNT,
+            "recipient": TEXT,
+            **PAGE,
+            "cursor": CURSOR,
+        },
+        {"unread": COUNT, "lease": LEASE},
+    ),
+    "Acknowledged": shape(
+        {"message_id": TEXT, "status": {"enum": ["acknowledged"]}, "timestamp": MOMENT, "sender": TEXT}
+    ),
+    "Acknowledgements": {
+        **shape(
+            {
+                "message_ids": {
+                    **listed({"anyOf": [TEXT, ref("NamedMessage")]}),
+                    "minItems": 1,
+                    "maxItems": 1000,
+                }
+            },
+            {"lease": nullable(text("The token under which they are held.", format="uuid"))},
+        ),
+        "additionalProperties": False,
+    },
+    "NamedMessage": {
+        **shape({"message_id": TEXT}, {"sender": nullable(TEXT)}),
+        "additionalProperties": False,
+    },
+    "AcknowledgementResults": shape(
+        {
+            "acknowledged": COUNT,
+            "results": listed(
+                shape(
+                    {"message_id": TEXT, "status": {"enum": ["acknowledged", "failed"]}},
+                    {"timestamp": MOMENT, "sender": TEXT, "error": PROBLEM},
+                )
+            ),
+        }
+    ),
+    "LeaseChange": {
+        **shape(
+            {
+                "lease": text("The token of the lease.", format="uuid"),
+                "seconds": {"type": "number", "minimum": 0, "description": "0 gives it back."},
+            }
+        ),
+        "additionalProperties": False,
+    },
+    "LeaseHeld": shape({"lease": TEXT, "seconds": {"type": "number"}, "message_count": COUNT}),
+    "OwnDeadLetters": shape({"dead_letters": listed(ANY_OBJECT), **PAGE, "cursor": CURSOR}),
+    "OwnDeadLetter": shape(
+        {"dead_letter": COUNT, "status": {"enum": ["replayed", "deleted"]}, "timestamp": MOMENT}
+    ),
+    "NewAgent": {
+        **shape({"address": text("`alice` or `alice@example.com`.", maxLength=318)}, DESCRIBED),
+        "additionalProperties": False,
+    },
+    "AgentChange": {**shape({}, DESCRIBED), "additionalProperties": False},
+    "KeyRotation": {
+        **shape({}, {"grace_seconds": {"type": "integer", "minimum": 0, "maximum": 2_592_000}}),
+        "additionalProperties": False,
+    },
+    "Agent": shape(
+        {**AGENT_KEYS, "state": {"enum": ["active", "retired", "removed"]}},
+        {
+            **PUBLIC_AGENT,
+            "hidden": YES_NO,
+            "push_target": TEXT,
+            "retired_at": MOMENT,
+            "api_key": text("Shown this once."),
+            "push_secret": text("Shown this once."),
+        },
+    ),
+    "AgentAnswer": shape({"agent": ref("Agent")}, {"message": TEXT, "previous_key_ends_at": MOMENT}),
+    "AgentList": shape({"agents": listed(ref("Agent")), **PAGE}, {"cursor": TEXT}),
+    "DiscoveredAgents": shape(
+        {
+            "agents": listed(shape(AGENT_KEYS, PUBLIC_AGENT)),
+            "agent_count": COUNT,
+            "has_more": YES_NO,
+            "domains": listed(TEXT),
+            "timestamp": MOMENT,
+        },
+        {"cursor": TEXT},
+    ),
+    "Capabilities": shape(
+        {
+            "domain": TEXT,
+            "version": TEXT,
+            "gateway": TEXT,
+            "auth": listed(TEXT),
+            "max_size": COUNT,
+            "features": listed(TEXT),
+            "record": TEXT,
+            "warnings": listed(TEXT),
+            "stale": YES_NO,
+            "discovered_at": nullable(MOMENT),
+            "expires_at": nullable(MOMENT),
+        }
+    ),
+    "Health": shape(
+        {
+            "status": {"const": "healthy"},
+            "healthy": {"const": True},
+            "version": TEXT,
+            "protocol": TEXT,
+            "timestamp": MOMENT,
+        }
+    ),
+    "Ready": shape({"status": {"const": "ready"}, "ready": {"const": True}}),
+}
+
+
+def message_shapes() -> dict[str, Shape]:
+    """The message as its own schema says it, its parts under names of their own."""
+    text_ = files("gateway.protocol").joinpath("message.schema.json").read_text()
+    schema = json.loads(text_, object_hook=_moved)
+    parts = {_part(name): part for name, part in schema.pop("$defs").items()}
+    for name in ("$schema", "$id"):
+        del schema[name]
+    # An agent of ours may leave out what the gateway gives: version and payload.
+    return parts | {"Message": schema | {"required": ["sender", "recipients"]}}
+
+
+def _moved(found: Shape) -> Shape:
+    place = found.get("$ref", "")
+    if place.startswith("#/$defs/"):
+        return found | ref(_part(place.removeprefix("#/$defs/")))
+    return found
+
+
+def _part(name: str) -> str:
+    return f"Message{name.capitalize()}"
