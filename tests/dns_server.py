@@ -34,11 +34,15 @@ class Behaviour(Enum):
     TIMEOUT = auto()  # never answers, over UDP and TCP
     TRUNCATE = auto()  # cut over UDP, whole over TCP
     TRUNCATE_ONLY = auto()  # cut over UDP, silent over TCP
+    TRUNCATE_ALWAYS = auto()  # cut over both
     GARBAGE = auto()  # bytes that are no DNS message
     WRONG_ID = auto()  # an answer to a question that was not asked
     SPOOF_FIRST = auto()  # a forged answer with a wrong id, then the true one
     REFERRAL = auto()  # points to other name servers
     NO_SOA = auto()  # negative answers without an SOA
+
+
+CUTTING = {Behaviour.TRUNCATE, Behaviour.TRUNCATE_ONLY, Behaviour.TRUNCATE_ALWAYS}
 
 
 @dataclass
@@ -174,9 +178,9 @@ class DnsServer:
             forged.set_rcode(dns.rcode.NXDOMAIN)
             forged.id = query.id ^ 1
             return [forged.to_wire()] + ([true] if behaviour is Behaviour.SPOOF_FIRST else [])
-        if transport == "tcp":
+        if transport == "tcp" and behaviour is not Behaviour.TRUNCATE_ALWAYS:
             return [reply.to_wire(max_size=65535)]
-        cut = behaviour in (Behaviour.TRUNCATE, Behaviour.TRUNCATE_ONLY)
+        cut = behaviour in CUTTING
         if not cut:
             try:
                 return [reply.to_wire(max_size=max(512, query.payload))]

@@ -74,6 +74,7 @@ async def test_a_name_that_can_not_be_written_is_absent(server: DnsServer) -> No
         (Behaviour.REFUSE, "REFUSED"),
         (Behaviour.TIMEOUT, "in time"),
         (Behaviour.TRUNCATE_ONLY, "in time"),
+        (Behaviour.TRUNCATE_ALWAYS, "cut its answer"),
         (Behaviour.GARBAGE, "in time"),
         (Behaviour.WRONG_ID, "in time"),
         (Behaviour.REFERRAL, "name servers"),
