@@ -35,12 +35,10 @@ _PART = re.compile(r"\{([a-z_]+)\}")
 class OpenApiDoor:
     def __init__(self, routes: Sequence[Route]) -> None:
         """`routes` are all others of the gateway."""
-        own = Route("GET", PATH, self.show)
-        self._own = [own]
-        self._body = encode_json(document([*routes, own], OPERATIONS))
+        self._body = encode_json(document([*routes, *self.routes()], OPERATIONS))
 
     def routes(self) -> list[Route]:
-        return self._own
+        return [Route("GET", PATH, self.show)]
 
     async def show(self, _request: Request) -> Answer:
         return Answer(200, self._body, JSON)
