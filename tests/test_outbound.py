@@ -4,11 +4,13 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
 from gateway.outbound import Kind, Outbound, OutboundError, Response
 from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
+from gateway.tls import client_context
 from tests.fake_peer import Authority
 from tests.raw_server import RawServer, answer, read_request
 
@@ -99,21 +101,48 @@ async def test_the_certificate_is_judged_by_the_name_and_the_connection_goes_to_
     assert shown == [HOST]
 
 
-async def test_a_destination_may_have_a_ca_and_a_certificate_of_its_own(outbound: Outbound) -> None:
+async def test_a_destination_may_have_a_ca_and_a_certificate_of_its_own(
+    outbound: Outbound, tmp_path: Path
+) -> None:
     private = Authority()
     context = private.server_context(HOST)
     context.verify_mode = ssl.CERT_REQUIRED
-    ours = private.trusting_context()
-    private_client = private.server_context("client.test")  # only to have a pair; shown below
-    assert private_client.get_ca_certs()
     async with RawServer(answer(200), context) as server:
-        with pytest.raises(OutboundError) as refused:
-            await post(outbound, f"https://{HOST}:{server.port}/")
-        assert refused.value.kind is Kind.TLS
+        url = f"https://{HOST}:{server.port}/"
+        with pytest.raises(OutboundError) as unknown:
+            await post(outbound, url)
         with pytest.raises(OutboundError) as nameless:
-            await post(outbound, f"https://{HOST}:{server.port}/", tls=ours)
-        assert nameless.value.kind in (Kind.TLS, Kind.LOST)
+            await post(outbound, url, tls=client_context(private.write_ca(tmp_path)))
+        assert unknown.value.kind is Kind.TLS
+        assert nameless.value.kind in (Kind.TLS, Kind.LOST)  # not every server says why it hangs up
         assert server.requests == []
+        ours = client_context(private.write_ca(tmp_path), *private.write_pair(tmp_path, "client.test"))
+        assert (await post(outbound, url, tls=ours)).status == 200
+
+
+async def test_a_look_at_a_server_shows_its_certificate_and_sends_nothing(
+    outbound: Outbound, authority: Authority
+) -> None:
+    async with RawServer(answer(200), authority.server_context(HOST)) as server:
+        greeting = await outbound.greet(f"https://{HOST}:{server.port}/", deadline_seconds=5)
+        assert server.requests == []
+    assert (greeting.version, greeting.fault) == ("TLSv1.3", None)
+    assert greeting.certificate is not None
+
+
+@pytest.mark.parametrize("fault", ["wrong host", "old TLS"])
+async def test_a_look_at_a_bad_server_shows_it_and_what_is_wrong(
+    outbound: Outbound, authority: Authority, fault: str
+) -> None:
+    context = authority.server_context("gw.c.test" if fault == "wrong host" else HOST)
+    if fault == "old TLS":
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with RawServer(answer(200), context) as server:
+        greeting = await outbound.greet(f"https://{HOST}:{server.port}/", deadline_seconds=5)
+        assert server.requests == []
+    assert greeting.fault
+    assert greeting.version == ("TLSv1.3" if fault == "wrong host" else "TLSv1.2")
+    assert greeting.certificate is not None
 
 
 async def test_requests_to_one_destination_share_a_connection(outbound: Outbound) -> None:
