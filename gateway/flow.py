@@ -8,11 +8,12 @@ import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from time import monotonic
 from typing import assert_never
 from uuid import UUID
 
-from gateway.admit.admission import sender_rule
+from gateway.admit.admission import relay_rule, resident_rule, sender_rule
 from gateway.admit.caller import Caller
 from gateway.admit.residents import Resident, Residents
 from gateway.clock import Clock
@@ -38,18 +39,20 @@ from gateway.protocol.address import Address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message
 from gateway.protocol.status import Receipt, RecipientState, Status
-from gateway.report.failure import FAILURE, Trouble, may_report, report_on
+from gateway.report.failure import DELAY, FAILURE, Trouble, may_report, report_on
 from gateway.route.router import Here, NotNow, NoWay, Router, There, Way
+from gateway.store import delays
 from gateway.store.database import Database
 from gateway.store.deliveries import Delivery, Letter
 from gateway.store.intake import Admitted, Entry, Intake, Queued
-from gateway.store.messages import states
+from gateway.store.messages import message_id_of, states
 from gateway.store.repeats import repeat
 from gateway.store.settle import Settle, Settlement
 
 # Seconds a delivery goes ahead of its time, so that ageing is free.
 HEAD_START_SECONDS = {"urgent": 600, "high": 60, "normal": 0, "low": -60}
 INBOX = "inbox"
+LATE_AT_ONCE = 200  # messages told of as late in one round
 
 
 class NobodyAccepted(AMTPError):
@@ -81,6 +84,11 @@ class _Sorted:
     @property
     def accepted(self) -> bool:
         return bool(self.entries or self.queued)
+
+    def refuse(self, recipient: Address, refusal: AMTPError, now: datetime) -> None:
+        self.refusals.append(refusal)
+        error = (refusal.code, refusal.message)
+        self.states.append(RecipientState(recipient.written, Status.FAILED, error=error, timestamp=now))
 
 
 class Flow:
@@ -121,7 +129,7 @@ class Flow:
     async def accept(self, message: Message, caller: Caller) -> Receipt:
         """Commits the message and says so, or raises why not. Nothing is acknowledged before it is committed."""
         proven = sender_rule(caller, message.sender, self._domains)
-        sorted_ = await self._sort(message)
+        sorted_ = await self._sort(message, caller)
         if not sorted_.accepted:
             raise NobodyAccepted(sorted_.refusals[0], sorted_.states)
         admitted = self._admit(message, caller, proven, sorted_)
@@ -150,44 +158,49 @@ class Flow:
             local=message.sender.domain in self._domains,
         )
 
-    async def _sort(self, message: Message) -> _Sorted:
-        """Local recipients are resolved at once; strangers of other domains are queued, or refused to a relay."""
-        local = [r.name for r in message.recipients if r.domain in self._domains]
-        residents = await self._residents.resolve(local) if local else {}
-        ours = message.sender.domain in self._domains
+    async def _sort(self, message: Message, caller: Caller | None = None) -> _Sorted:
+        """Local recipients are resolved at once, others are queued. Without a caller the message is our own."""
+        names = [address.name for address in message.recipients if address.domain in self._domains]
+        if message.sender.domain in self._domains:
+            names.append(message.sender.name)
+        residents = await self._residents.resolve(names) if names else {}
+        if caller is not None and message.sender.domain in self._domains:
+            resident_rule(caller, message.sender, residents.get(message.sender.name))
         now = self._clock.now()
         sorted_ = _Sorted()
         for recipient in message.recipients:
-            if recipient.domain in self._domains:
-                self._place(message, recipient, residents.get(recipient.name), now, sorted_)
-            elif ours:
-                self._queue(message, recipient, recipient.domain, now, sorted_)
-            else:
-                _refuse(
-                    recipient, Code.RELAY_DENIED, "This gateway relays to its own domains only.", now, sorted_
-                )
+            try:
+                relay_rule(message.sender, recipient, self._domains)
+                self._place(message, recipient, residents, now, sorted_)
+            except AMTPError as refusal:
+                sorted_.refuse(recipient, refusal, now)
         return sorted_
 
     def _place(
-        self, message: Message, recipient: Address, resident: Resident | None, now: datetime, sorted_: _Sorted
+        self,
+        message: Message,
+        recipient: Address,
+        residents: Mapping[str, Resident],
+        now: datetime,
+        sorted_: _Sorted,
     ) -> None:
+        if recipient.domain not in self._domains:
+            self._queue(message, recipient, recipient.domain, now, sorted_)
+            return
+        resident = residents.get(recipient.name)
         if resident is None:
-            _refuse(
-                recipient, Code.AGENT_UNKNOWN, f"No agent {recipient.name} is registered here.", now, sorted_
+            raise AMTPError(
+                Code.AGENT_UNKNOWN,
+                f"No agent {recipient.name} is registered here.",
+                {"recipient": recipient.written},
             )
-        elif resident.delivery_mode == "push" or _not_yet(message, now):
-            self._queue(message, recipient, f"agent:{resident.id}", now, sorted_)
-        else:
-            sorted_.entries.append(Entry(resident.id, _tagged(recipient.written, recipient.name)))
-            sorted_.states.append(
-                RecipientState(
-                    address=recipient.written,
-                    status=Status.DELIVERED,
-                    timestamp=now,
-                    delivered_at=now,
-                    via=INBOX,
-                )
-            )
+        if resident.delivery_mode == "push" or _not_yet(message, now):
+            self._queue(message, recipient, resident.name, now, sorted_)
+            return
+        sorted_.entries.append(Entry(resident.id, _tagged(recipient.written, recipient.name)))
+        sorted_.states.append(
+            RecipientState(recipient.written, Status.DELIVERED, timestamp=now, delivered_at=now, via=INBOX)
+        )
 
     def _queue(
         self, message: Message, recipient: Address, destination: str, now: datetime, sorted_: _Sorted
@@ -217,7 +230,44 @@ class Flow:
         gained = await repeat(self._database, self._mint, admitted, original)
         if gained:
             self._committed(gained)
-        return await self._receipt(admitted.message, original, sorted_)
+        known = (await states(self._database, [original])).get(original, {})
+        self._journal.repeated(admitted.message.message_id, admitted.message.sender.name)
+        now_known = [
+            replace(known[recipient.name], address=recipient.written) if recipient.name in known else state
+            for recipient, state in zip(admitted.message.recipients, sorted_.states, strict=True)
+        ]
+        public_id = await message_id_of(self._database, original) or admitted.message.message_id
+        return Receipt(public_id, tuple(now_known))
+
+    async def tell_delays(self, hours: float) -> None:
+        """One report for each message that waits too long."""
+        for row, letter in (
+            await delays.late_messages(self._database, hours=hours, limit=LATE_AT_ONCE)
+        ).items():
+            report = partial(self._delay_report, letter)
+            told = await delays.tell(self._database, self._mint, row, hours=hours, report=report)
+            if told is not None:
+                self._committed([entry.agent for entry in told.entries])
+
+    async def _delay_report(self, letter: Letter, late: Sequence[delays.Late]) -> Admitted | None:
+        if not may_report(sender=letter.sender, proven=letter.proven, automatic=letter.automatic):
+            return None
+        first = late[0]
+        trouble = Trouble(
+            DELAY,
+            letter.message_id,
+            letter.sender,
+            [one.address for one in late],
+            Code(first.code) if first.code else Code.RECIPIENT_UNAVAILABLE,
+            first.error or "It waits for its destination.",
+            first.attempts,
+            first.last_attempt,
+            first.due,
+        )
+        return await self._addressed(self._report(trouble, letter))
+
+    def _report(self, trouble: Trouble, letter: Letter) -> Message:
+        return report_on(trouble, domain=self._home_of(letter), row=self._mint(), now=self._clock.now())
 
     async def carry(self, parcel: Parcel) -> Carried:
         """One parcel's way after the answer: route, courier, verdict, settle."""
@@ -280,7 +330,7 @@ class Flow:
                 sender=letter.sender, proven=letter.proven, automatic=letter.automatic
             ):
                 ended.setdefault(settlement.message, []).append(index)
-        reports = {}
+        reports: dict[int, tuple[Admitted, ...]] = {}
         for row, indexes in ended.items():
             first = settlements[indexes[0]]
             trouble = Trouble(
@@ -364,10 +414,3 @@ def _tagged(address: str, recipient: str) -> str | None:
 def _not_yet(message: Message, now: datetime) -> bool:
     after = message.headers.deliver_after
     return after is not None and after > now
-
-
-def _refuse(recipient: Address, code: Code, text: str, now: datetime, sorted_: _Sorted) -> None:
-    sorted_.refusals.append(AMTPError(code, text, {"recipient": recipient.written}))
-    sorted_.states.append(
-        RecipientState(address=recipient.written, status=Status.FAILED, error=(code, text), timestamp=now)
-    )

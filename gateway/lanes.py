@@ -5,6 +5,7 @@ touches its rows: they keep their place in the queue. What accept() hands over i
 """
 
 import asyncio
+import random
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -99,20 +100,15 @@ class Lane:
 class Lanes:
     """All lanes of this process, and what waits in them."""
 
-    def __init__(self, clock: Clock, *, lease_seconds: float, courier_seconds: float, token: int) -> None:
+    def __init__(self, clock: Clock, *, lease_seconds: float, courier_seconds: float) -> None:
         self._clock = clock
         self._lease = timedelta(seconds=lease_seconds)
         self._patience_seconds = lease_seconds - courier_seconds  # how long a leased one may wait in memory
-        self._token = token
         self._lanes: dict[str, Lane] = {}
         self._held = 0  # deliveries waiting or promised
         self._bytes_held = 0
         self.ready = asyncio.Event()
         self.closing = False
-
-    @property
-    def token(self) -> int:
-        return self._token
 
     @property
     def lanes(self) -> Iterable[Lane]:
@@ -127,6 +123,7 @@ class Lanes:
     def lease(self, deliveries: Sequence[Queued], now: datetime) -> tuple[Queued, ...]:
         """The same deliveries, those that can start at once leased to this process."""
         promised: dict[str, int] = {}
+        token = new_token()
         leased = []
         for queued in deliveries:
             lane = self.lane(queued.destination)
@@ -135,8 +132,9 @@ class Lanes:
             if queued.due <= now and ahead < limit and self._has_room() and lane.open_until is None:
                 promised[queued.destination] = promised.get(queued.destination, 0) + 1
                 self._held += 1
-                queued = replace(queued, token=self._token, leased_until=now + self._lease)
-            leased.append(queued)
+                leased.append(replace(queued, token=token, leased_until=now + self._lease))
+            else:
+                leased.append(queued)
         return tuple(leased)
 
     def _has_room(self) -> bool:
@@ -211,7 +209,8 @@ class Lanes:
 
     def late(self, seconds: float) -> list[Waiting]:
         """Takes out what waited so long that its lease may end under the courier, or whose lane closed meanwhile."""
-        now, over = self._clock.now(), []
+        now = self._clock.now()
+        over: list[Waiting] = []
         for lane in self._lanes.values():
             kept = deque[Waiting]()
             for waiting in lane.waiting:
@@ -253,6 +252,11 @@ class Lanes:
             lane.waiting = deque()
         self._forget(everything)
         return everything
+
+
+def new_token() -> int:
+    """Fences one lease from any other, of this process or another."""
+    return random.getrandbits(62)
 
 
 def letter_of(admitted: Admitted) -> Letter:

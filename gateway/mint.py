@@ -27,5 +27,9 @@ class Mint:
             self._random += 1 + urandom(1)[0]
         random = self._random
         return UUID(
-            int=self._millisecond << 80 | 0x7 << 76 | (random >> 62 & 0xFFF) << 64 | 0x2 << 62 | random & _LOW_MASK
+            int=self._millisecond << 80
+            | 0x7 << 76
+            | (random >> 62 & 0xFFF) << 64
+            | 0x2 << 62
+            | random & _LOW_MASK
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from gateway.clock import Clock
 from gateway.flow import Flow
 from gateway.journal import Journal
-from gateway.lanes import Lane, Lanes, Waiting, parcel_of
+from gateway.lanes import Lane, Lanes, Waiting, new_token, parcel_of
 from gateway.protocol.errors import AMTPError
 from gateway.store import deliveries, destinations
 from gateway.store.database import Database
@@ -118,10 +118,26 @@ class Worker:
             per_destination=CLAIM_PER_DESTINATION,
             limit=room,
             lease_seconds=self._lease_seconds,
-            token=self._lanes.token,
+            token=new_token(),
         )
         self._lanes.add(claimed, CLAIM_PER_DESTINATION)
         return len(claimed) == room
+
+    async def expire(self) -> None:
+        """Ends what is past its time, wherever it waits; the reports go out in the same transactions."""
+        while True:
+            over = await deliveries.claim_expired(
+                self._database,
+                limit=deliveries.CLAIM_MAX,
+                lease_seconds=self._lease_seconds,
+                token=new_token(),
+            )
+            if not over:
+                return
+            letters = await deliveries.letters(self._database, {delivery.message for delivery in over})
+            for destination in {delivery.destination for delivery in over}:
+                mine = [Waiting(d, None, 0) for d in over if d.destination == destination]
+                await self._flow.carry(parcel_of(destination, mine, letters))
 
     async def _carry(self, lane: Lane, waiting: Sequence[Waiting]) -> None:
         """Letters, courier, verdict, settle; then the lane knows how its destination is."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
@@ -16,13 +17,17 @@ from gateway.embedded import EmbeddedPostgres
 from gateway.mint import Mint
 from gateway.store.database import Database
 from gateway.store.migrate import migrate
-from tests.world import World
+
+if TYPE_CHECKING:
+    from tests.world import World
 
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile("suite")
 
 # Durability is what the tests of crashes switch on; elsewhere it only costs time.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+# Nobody reads the server's log between tests: once its pipe is full, Postgres would wait for ever.
+QUIET = {"log_min_messages": "panic", "log_checkpoints": "off"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """AMTP_TEST_DATABASE_URL names another Postgres to run the suite on, such as an older release."""
     loop = asyncio.new_event_loop()
     url = os.environ.get("AMTP_TEST_DATABASE_URL")
-    embedded = None if url else EmbeddedPostgres(tmp_path_factory.mktemp("pg"), settings=FAST)
+    embedded = None if url else EmbeddedPostgres(tmp_path_factory.mktemp("pg"), settings=FAST | QUIET)
     dsn = url if embedded is None else loop.run_until_complete(embedded.start())
     assert dsn is not None
     found = Server(dsn, itertools.count(os.getpid() * 1000))
@@ -105,6 +110,8 @@ async def database(dsn: str, clock: Clock) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def world(dsn: str, tmp_path: Path, server: Server) -> AsyncIterator[World]:
+async def world(dsn: str, tmp_path: Path, server: Server) -> AsyncIterator["World"]:
+    from tests.world import World
+
     async with World(dsn, tmp_path, server.create) as built:
         yield built

@@ -1,7 +1,7 @@
 """The door for messages: `POST /v1/messages`, one message or a batch of lines, from agents and from gateways."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from gateway.flow import Flow, NobodyAccepted
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code, envelope
 from gateway.protocol.message import Message
-from gateway.protocol.status import RecipientState, render_receipt, render_recipients
+from gateway.protocol.status import render_receipt, render_recipients
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.answers import Answer, answer_error, answer_json
 from gateway.receive.hops import hops_of
@@ -41,6 +41,7 @@ class MessageDoor:
         mint: Mint,
         hostname: str,
         body_bytes_max: int,
+        room: Callable[[], bool],
     ) -> None:
         self._flow = flow
         self._authenticator = authenticator
@@ -50,16 +51,21 @@ class MessageDoor:
         self._mint = mint
         self._hostname = hostname
         self._body_bytes_max = body_bytes_max
+        self._room = room  # whether the disk has room for more
 
     def routes(self) -> list[Route]:
         return [Route("POST", "/v1/messages", self.post, frozenset({Role.PUBLIC, Role.AGENTS}))]
 
     async def post(self, request: Request) -> Answer:
         kind = request.require_content_type(JSON, LINES)
-        caller = await self._authenticator.caller(request)
+        caller = await self._authenticator.caller(request.header_values, request.client)
         hops = hops_of(request.header_values("Via"), self._hostname)
         if hops:
             caller = replace(caller, hops=hops)
+        if not self._room():
+            raise AMTPError(
+                Code.TEMPORARY_FAILURE, "The gateway's disk is nearly full; try again later.", retry_after=60
+            )
         with self._slots:
             body = await request.body(self._body_bytes_max)
             if kind == LINES:
@@ -73,7 +79,7 @@ class MessageDoor:
         return render_receipt(await self._flow.accept(await self._read(body, caller), caller))
 
     async def _read(self, body: bytes, caller: Caller) -> Message:
-        local = caller.agent is not None or caller.submits or caller.development
+        local = (caller.name is not None and caller.proven_domain is None) or caller.development
         return await self._parsing.message(body, row=self._mint(), now=self._clock.now(), local=local)
 
     async def _post_lines(self, body: bytes, caller: Caller, request: Request) -> Answer:

@@ -8,8 +8,6 @@ from gateway.route.decide import Temporary
 from gateway.route.destination import Destination, destination_of
 from gateway.route.directory import Directory
 
-AGENT = "agent:"  # destinations of this house: agent:<id>
-
 
 @dataclass(frozen=True, slots=True)
 class Here:
@@ -49,8 +47,8 @@ class Router:
 
     async def way_to(self, destination: str) -> Way:
         """The way to a destination of the queue."""
-        if destination.startswith(AGENT):
-            resident = await self._residents.by_id(int(destination.removeprefix(AGENT)))
+        if "@" in destination:  # an agent of ours by name; other gateways are known by their domain
+            resident = (await self._residents.resolve([destination])).get(destination)
             return Here(resident) if resident else NoWay("The agent was removed.")
         match await self._directory.lookup(destination):
             case Speaks(capabilities):

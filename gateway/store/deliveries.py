@@ -103,7 +103,7 @@ async def letters(database: Database, rows: Collection[UUID]) -> dict[UUID, Lett
         " from messages where id = any($1)",
         list(rows),
     )
-    return {row[0]: Letter(*row[:5], tuple(row[5]), row[6]) for row in found}
+    return {row[0]: Letter(row[0], row[1], row[2], row[3], row[4], tuple(row[5]), row[6]) for row in found}
 
 
 async def next_due(database: Database, closed: Collection[str]) -> float | None:
@@ -122,3 +122,22 @@ async def next_due(database: Database, closed: Collection[str]) -> float | None:
         list(closed),
     )
     return None if seconds is None else float(seconds)
+
+
+async def claim_expired(
+    database: Database, *, limit: int, lease_seconds: float, token: int
+) -> list[Delivery]:
+    """Leases what is past its time, wherever it waits: behind a breaker, paused, or held."""
+    rows = await database.fetch(
+        "with picked as (select message, recipient from deliveries"
+        "    where expires_at <= amtp_now() and (token is null or due <= amtp_now())"
+        "    order by expires_at limit $1 for update skip locked)"
+        " update deliveries d set due = amtp_now() + make_interval(secs => $2), token = $3"
+        " from picked where d.message = picked.message and d.recipient = picked.recipient"
+        " returning d.message, d.recipient, d.address, d.destination, d.token, d.attempts, d.accepted_at,"
+        " d.expires_at, d.expiry, d.first_attempt",
+        min(limit, CLAIM_MAX),
+        float(lease_seconds),
+        token,
+    )
+    return [Delivery(*row) for row in rows]

@@ -54,3 +54,15 @@ async def note_recovery(database: Database, destination: str) -> None:
             destination,
             float(RECOVERY_SPREAD_SECONDS),
         )
+
+
+async def forget_quiet(database: Database) -> None:
+    """Ended pauses end in the table too, and destinations with nothing left to say leave it."""
+    await database.execute(
+        "update destinations set paused_at = null, paused_by = null, pause_reason = null, paused_until = null"
+        " where paused_until <= amtp_now()"
+    )
+    await database.execute(
+        "delete from destinations d where open_until is null and paused_at is null"
+        " and not exists (select from deliveries q where q.destination = d.destination)"
+    )

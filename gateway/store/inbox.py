@@ -8,7 +8,7 @@
    locks in the order of ids. So no two of them deadlock.
 4. A page is bounded in bytes too; its last message may go over, so that every message fits a page of its own.
 """
-# ruff: noqa: S608 - statements are put together from the fixed parts of this module; values are parameters
+
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -4,7 +4,7 @@
 2. A page looks at a bounded number of messages. Where few of them are meant it may be short, even empty; its
    cursor leads on.
 """
-# ruff: noqa: S608 - statements are put together from the fixed parts of this module; values are parameters
+
 
 from dataclasses import dataclass
 from datetime import UTC, datetime

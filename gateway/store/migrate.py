@@ -7,7 +7,6 @@ from typing import Any
 from gateway.store import partitions
 from gateway.store.database import Database
 
-LOCK = 0x414D5450  # "AMTP": whoever holds it migrates, the others wait and find it done
 SERVER_VERSIONS = range(15, 19)
 
 
@@ -44,7 +43,7 @@ async def migrate(database: Database) -> list[str]:
     async with database.connection() as connection:
         await _refuse_unknown_server(connection)
         await connection.execute("set statement_timeout = 0")
-        await connection.execute("select pg_advisory_lock($1)", LOCK, timeout=600)
+        await connection.execute("select pg_advisory_lock($1)", partitions.LOCK, timeout=600)
         try:
             done = await _done(connection)
             _refuse_newer_schema(done)
@@ -54,7 +53,7 @@ async def migrate(database: Database) -> list[str]:
                     applied.append(migration.name)
             await partitions.prepare(connection)
         finally:
-            await connection.execute("select pg_advisory_unlock($1)", LOCK)
+            await connection.execute("select pg_advisory_unlock($1)", partitions.LOCK)
             await connection.execute("reset statement_timeout")
     return applied
 

@@ -7,7 +7,10 @@ their day, and those kept past their day because somebody still needs them.
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from gateway.store.database import Database
+
 # Table and the column of message ids it is partitioned by.
+LOCK = 0x414D5450  # "AMTP": whoever holds it changes the schema, the others wait
 PARTITIONED = {"messages": "id", "settled": "message", "attempts": "message", "events": "message"}
 DAYS_AHEAD = 3
 
@@ -28,6 +31,13 @@ async def prepare(connection: Any) -> None:
                 await _create(connection, table, column, day)
 
 
+async def keep_ahead(database: Database) -> None:
+    """As `prepare`, for a gateway that runs for days; where another process is at it, it is done there."""
+    async with database.transaction() as connection:
+        if await connection.fetchval("select pg_try_advisory_xact_lock($1)", LOCK):
+            await prepare(connection)
+
+
 async def days_of(connection: Any, table: str) -> list[date]:
     """The days that have a partition, oldest first."""
     names = await connection.fetch(
@@ -35,7 +45,7 @@ async def days_of(connection: Any, table: str) -> list[date]:
         table,
     )
     suffixes = (row["relname"].removeprefix(f"{table}_") for row in names)
-    return sorted(datetime.strptime(day, "%Y%m%d").date() for day in suffixes if day.isdigit())  # noqa: DTZ007
+    return sorted(datetime.strptime(day, "%Y%m%d").date() for day in suffixes if day.isdigit())
 
 
 async def _create(connection: Any, table: str, column: str, day: date) -> None:

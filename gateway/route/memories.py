@@ -1,0 +1,26 @@
+"""The directory's memory in the store. A database that is away only makes it forgetful."""
+
+from gateway.protocol.errors import AMTPError
+from gateway.route.decide import Memory
+from gateway.store import discovered
+from gateway.store.database import Database
+
+
+class StoredMemories:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def recall(self, domain: str) -> Memory | None:
+        try:
+            found = await discovered.recall(self._database, domain)
+        except AMTPError:
+            return None
+        return None if found is None else Memory(domain, *found)
+
+    async def remember(self, memory: Memory) -> None:
+        try:
+            await discovered.remember(
+                self._database, memory.domain, memory.record, memory.spoke_at, memory.silent_since
+            )
+        except AMTPError:
+            return

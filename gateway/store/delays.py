@@ -1,0 +1,57 @@
+"""Messages that are late: each is told of once, and the telling is committed with the mark that it was done."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from gateway.mint import Mint
+from gateway.store.database import Database
+from gateway.store.deliveries import Letter, letters
+from gateway.store.intake import Admitted, insert
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """One recipient who still waits."""
+
+    address: str
+    attempts: int
+    last_attempt: datetime | None
+    due: datetime
+    code: str | None
+    error: str | None
+
+
+async def late_messages(database: Database, *, hours: float, limit: int) -> dict[UUID, Letter]:
+    """Messages with a recipient undelivered for so long and not told of yet."""
+    rows = await database.fetch(
+        "select distinct message from deliveries where not delay_reported and state = 'queued'"
+        " and coalesce(first_attempt, due) < amtp_now() - make_interval(secs => $1) limit $2",
+        hours * 3600,
+        limit,
+    )
+    return await letters(database, [row["message"] for row in rows])
+
+
+async def tell(
+    database: Database,
+    mint: Mint,
+    message: UUID,
+    *,
+    hours: float,
+    report: Callable[[Sequence[Late]], Awaitable[Admitted | None]],
+) -> Admitted | None:
+    """Marks the late recipients of a message and accepts the report about them, in one transaction."""
+    async with database.transaction() as connection:
+        rows = await connection.fetch(
+            "update deliveries set delay_reported = true where message = $1 and not delay_reported"
+            " and state = 'queued' and coalesce(first_attempt, due) < amtp_now() - make_interval(secs => $2)"
+            " returning address, attempts, last_attempt, due, last_code, last_error",
+            message,
+            hours * 3600,
+        )
+        told = await report([Late(*row) for row in rows]) if rows else None
+        if told is not None:
+            await insert(connection, mint(), [told])
+        return told

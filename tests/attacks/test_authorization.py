@@ -1,0 +1,186 @@
+"""The authorization matrix: every endpoint, asked by every kind of caller, for its own and another's things.
+
+The rows stand against the routes: a route without a row fails, and so does a row without a route.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from gateway.admit.api_key import mint_key
+from gateway.protocol.errors import AMTPError
+from gateway.protocol.timestamp import render_timestamp
+from gateway.receive.routing import Role, Router
+from gateway.store.keys import NamedKeys, NewKey
+from tests.receive.every_route import every_route
+from tests.world import Gateway, Reply, World
+
+# Alice's things are asked for: a message she sent to Bob, her inbox. Mallory is another agent.
+CALLERS = ("nobody", "alice", "bob", "mallory", "submitter", "peer", "operator", "retired", "forger")
+NO_LEASE = "01900000-0000-7000-8000-000000000000"
+
+
+def row(**answers: int) -> dict[str, int]:
+    """The answer to each caller; whoever is not named is refused, for want of rights or of a key."""
+    usual = dict.fromkeys(CALLERS, answers.pop("others", 403))
+    return usual | {"nobody": 401, "retired": 401, "forger": 401} | answers
+
+
+EVERYONE = dict.fromkeys(CALLERS, 200)
+OWN_MESSAGE = row(alice=200, bob=200, operator=200, others=404)
+OWN_INBOX = row(alice=200)
+OPERATORS = row(operator=200)
+KEY_HOLDERS = row(others=200)
+
+BOX = "/v1/inbox/{address}"
+AGENT = "/v1/admin/agents/{local}"
+
+MATRIX: Mapping[tuple[str, str], dict[str, int]] = {
+    ("POST", "/v1/messages"): row(alice=202, submitter=202),
+    ("GET", "/v1/messages"): row(alice=200, bob=200, mallory=200, operator=200),
+    ("GET", "/v1/messages/{id}"): OWN_MESSAGE,
+    ("GET", "/v1/messages/{id}/status"): OWN_MESSAGE,
+    ("DELETE", "/v1/messages/{id}"): row(alice=200, bob=403, operator=200, others=404),
+    ("GET", BOX): OWN_INBOX,
+    ("DELETE", f"{BOX}/{{id}}"): row(alice=404),
+    ("POST", f"{BOX}/ack"): OWN_INBOX,
+    ("POST", f"{BOX}/lease"): row(alice=409),
+    ("GET", f"{BOX}/dead-letters"): OWN_INBOX,
+    ("POST", f"{BOX}/dead-letters/{{number}}/replay"): row(alice=404),
+    ("DELETE", f"{BOX}/dead-letters/{{number}}"): row(alice=404),
+    ("POST", "/v1/admin/agents"): row(operator=201),
+    ("GET", "/v1/admin/agents"): OPERATORS,
+    ("GET", AGENT): OPERATORS,
+    ("PATCH", AGENT): OPERATORS,
+    ("POST", f"{AGENT}/rotate-key"): OPERATORS,
+    ("DELETE", AGENT): OPERATORS,
+    ("GET", "/v1/discovery/agents"): KEY_HOLDERS,
+    ("GET", "/v1/discovery/agents/{domain}"): KEY_HOLDERS,
+    ("GET", "/v1/capabilities/{domain}"): KEY_HOLDERS,
+    ("GET", "/health"): EVERYONE,
+    ("GET", "/ready"): EVERYONE,
+    ("GET", "/metrics"): EVERYONE,  # on listeners for operators, which are not for others to reach
+    ("GET", "/openapi.json"): EVERYONE,
+}
+
+MESSAGE = {
+    "version": "1.0",
+    "sender": "alice@acme.test",
+    "recipients": ["bob@acme.test"],
+    "payload": None,
+}
+BODIES: Mapping[tuple[str, str], Any] = {
+    ("POST", "/v1/messages"): MESSAGE,
+    ("POST", f"{BOX}/ack"): {"message_ids": ["none"]},
+    ("POST", f"{BOX}/lease"): {"lease": NO_LEASE, "seconds": 1},
+    ("POST", "/v1/admin/agents"): {"address": "newcomer"},
+    ("PATCH", AGENT): {"description": "changed"},
+}
+
+
+@dataclass
+class Town:
+    """A gateway with somebody of every kind."""
+
+    gateway: Gateway
+    keys: dict[str, str | None] = field(default_factory=dict)
+
+    async def settle(self) -> None:
+        for name in ("alice", "bob", "mallory", "retired"):
+            self.keys[name] = (await self.gateway.register(name)).key
+        await self.gateway.register("spare")
+        await self.operate("DELETE", "/v1/admin/agents/retired")
+        self.keys["submitter"] = await self.named_key("submit")
+        self.keys["peer"] = await self.named_key("peer:peer.test")
+        self.keys["operator"] = self.gateway.admin_key
+        self.keys["nobody"] = None
+        self.keys["forger"] = mint_key().text
+        assert set(self.keys) == set(CALLERS)
+
+    async def named_key(self, scope: str) -> str:
+        key = mint_key()
+        app = self.gateway.app
+        await NamedKeys(app.database, app.audit).add(
+            NewKey(key.id, key.digest), scope.replace(":", "-"), [scope], "tests"
+        )
+        return key.text
+
+    async def operate(self, method: str, path: str) -> None:
+        reply = await self.gateway.call(method, path, key=self.gateway.admin_key)
+        assert reply.status == 200, reply.text
+
+    async def message(self) -> str:
+        """A message of Alice to Bob that waits."""
+        reply = await self.gateway.call(
+            "POST",
+            "/v1/messages",
+            key=self.keys["alice"],
+            json=MESSAGE | {"headers": {"deliver-after": in_an_hour(self.gateway)}},
+        )
+        assert reply.status == 202, reply.text
+        return str(reply.json["message_id"])
+
+    async def ask(self, caller: str, method: str, path: str) -> Reply:
+        filled = path.format(
+            id=await self.message() if path.startswith("/v1/messages/{id}") else "none",
+            address="alice@acme.test",
+            local="spare",
+            domain="acme.test",
+            number=1,
+        )
+        return await self.gateway.call(method, filled, key=self.keys[caller], json=BODIES.get((method, path)))
+
+
+def in_an_hour(gateway: Gateway) -> str:
+    return render_timestamp(gateway.app.clock.now() + timedelta(hours=1))
+
+
+def test_every_route_has_its_row_and_every_row_its_route() -> None:
+    assert set(MATRIX) == {(route.method, route.path) for route in every_route()}
+
+
+async def test_every_caller_gets_from_every_endpoint_what_is_his_and_nothing_else(world: World) -> None:
+    async with world.gateway() as gateway:
+        town = Town(gateway)
+        await town.settle()
+        seen = {
+            (method, path): {caller: (await town.ask(caller, method, path)).status for caller in CALLERS}
+            for method, path in MATRIX
+        }
+    assert seen == MATRIX
+
+
+async def test_a_list_shows_nobody_what_is_anothers(world: World) -> None:
+    async with world.gateway() as gateway:
+        town = Town(gateway)
+        await town.settle()
+        message = await town.message()
+        shown = {}
+        for caller in ("alice", "bob", "mallory", "operator"):
+            reply = await town.ask(caller, "GET", "/v1/messages")
+            shown[caller] = [each["message_id"] for each in reply.json["messages"]]
+    assert shown == {"alice": [message], "bob": [], "mallory": [], "operator": [message]}
+
+
+@pytest.mark.parametrize("role", [Role.PUBLIC, Role.AGENTS])
+def test_what_operators_do_is_not_there_on_other_listeners(role: Role) -> None:
+    router = Router(every_route(), {role})
+    for route in every_route():
+        if route.path.startswith("/v1/admin/") or route.path == "/metrics":
+            with pytest.raises(AMTPError) as refusal:
+                router.match(route.method, route.path)
+            assert refusal.value.status == 404
+
+
+def test_on_a_public_listener_nothing_is_there_that_only_agents_do() -> None:
+    router = Router(every_route(), {Role.PUBLIC})
+    for route in every_route():
+        if route.path.startswith("/v1/inbox/") or (
+            route.path.startswith("/v1/messages") and route.method != "POST"
+        ):
+            with pytest.raises(AMTPError) as refusal:
+                router.match(route.method, route.path)
+            assert refusal.value.status in (404, 405)
