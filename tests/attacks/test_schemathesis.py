@@ -132,6 +132,8 @@ def ask_for(strategy: Any, town: Town, session: requests.Session) -> None:
     ask()
 
 
+# It is what makes its bad requests, and Hypothesis seeds it for each example.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 @pytest.mark.timeout(300)
 async def test_whatever_is_asked_the_answer_is_one_the_document_tells_of(world: World) -> None:
     async with world.gateway(dns=NOWHERE, inbox=Inbox(wait_seconds_max=1)) as gateway:
