@@ -3,6 +3,7 @@
 import io
 import json
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -109,7 +110,7 @@ class Gateway:
             "POST",
             "/v1/admin/agents",
             key=self.admin_key,
-            json={"address": f"{local}@{self.domain}", **profile},
+            json={"address": local if "@" in local else f"{local}@{self.domain}", **profile},
         )
         assert reply.status == 201, reply.text
         agent = reply.json["agent"]
@@ -149,15 +150,15 @@ class World:
         *,
         dsn: str | None = None,
         clock: Clock | None = None,
+        tls: ssl.SSLContext | None = None,
         **changes: Any,
     ) -> AsyncIterator[Gateway]:
         """A gateway on a free port of loopback; `changes` replace sections of its configuration."""
-        config = complete(
-            replace(Config(), domains=tuple(domains), data=self.folder, listen=LISTEN, **changes)
-        )
+        usual = {"domains": tuple(domains), "data": self.folder, "listen": LISTEN}
+        config = complete(replace(Config(), **{**usual, **changes}))
         log = io.StringIO()
         journal = Journal(log, form="text", level="debug")
-        async with running(config, dsn or self.dsn, clock=clock or Clock(), journal=journal) as app:
+        async with running(config, dsn or self.dsn, clock=clock or Clock(), journal=journal, tls=tls) as app:
             key = mint_key()
             await NamedKeys(app.database, app.audit).add(
                 NewKey(key.id, key.digest), f"tests-{secrets.token_hex(4)}", ["admin"], "tests"
