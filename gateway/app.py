@@ -90,7 +90,7 @@ async def running(
             clock=clock,
             pool_size=config.database.pool_size,
             statement_timeout_seconds=config.database.statement_timeout_seconds,
-            pooled=config.database.pgbouncer == "on",
+            pooled={"on": True, "off": False, "auto": None}[config.database.pgbouncer],
         )
         await database.open()
         stack.push_async_callback(database.close)

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from gateway.admit.caller import ADMIN, SUBMIT, Caller
 from gateway.protocol.address import RESERVED, Address
 from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.message import Message
 from gateway.store.agents import Resident
 
 
@@ -48,6 +49,22 @@ def resident_rule(caller: Caller, sender: Address, resident: Resident | None) ->
             f"No active agent {sender.name} is registered here: register it before you submit for it.",
             {"field": "sender"},
         )
+
+
+def offered_rule(message: Message) -> None:
+    """What this release can't do yet is refused to our own agents; from peers it is carried as data."""
+    wanted = {
+        "coordination": message.coordination,
+        "headers.repeat": message.headers.repeat is not None,
+        "headers.delivery": message.headers.delivery == "exactly_once",
+    }
+    for field, asked in wanted.items():
+        if asked:
+            raise AMTPError(
+                Code.INVALID_MESSAGE_FORMAT,
+                f"{field} asks for what this gateway does not offer yet: leave it out.",
+                {"field": field},
+            )
 
 
 def may_submit_for(caller: Caller, name: str) -> bool:

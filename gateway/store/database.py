@@ -66,13 +66,13 @@ class Database:
         clock: Clock,
         pool_size: int = 8,
         statement_timeout_seconds: float = 10,
-        pooled: bool = False,
+        pooled: bool | None = False,
     ) -> None:
         self._dsn = dsn
         self._clock = clock
         self._pool_size = pool_size
         self._timeout_seconds = statement_timeout_seconds
-        self._pooled = pooled  # behind PgBouncer: no prepared statements, no LISTEN
+        self._pooled = pooled  # behind PgBouncer: no prepared statements, no LISTEN; None: to be found out
         self._pool: asyncpg.Pool | None = None
         self._turned: dict[int, float] = {}
 
@@ -83,6 +83,8 @@ class Database:
 
     async def open(self) -> None:
         with weather():
+            if self._pooled is None:
+                self._pooled = await self._is_pooled()
             self._pool = await asyncpg.create_pool(
                 self._dsn,
                 min_size=1,
@@ -91,6 +93,15 @@ class Database:
                 reset=self._leave,
                 **self._arguments(),
             )
+
+    async def _is_pooled(self) -> bool:
+        """Whether a pooler answers: unlike Postgres, it takes no settings at the start of a connection."""
+        try:
+            connection = await self.line()
+        except asyncpg.ProtocolViolationError:
+            return True
+        await connection.close()
+        return False
 
     async def close(self) -> None:
         if self._pool is None:

@@ -8,6 +8,8 @@ from gateway.store import partitions
 from gateway.store.database import Database
 
 SERVER_VERSIONS = range(15, 19)
+LOCK_SECONDS_MAX = 600.0  # for another process to finish its migration
+MIGRATION_SECONDS_MAX = 3600.0
 
 
 class SchemaError(Exception):
@@ -38,23 +40,22 @@ async def pending(database: Database) -> list[str]:
 
 
 async def migrate(database: Database) -> list[str]:
-    """Applies what is missing, each in a transaction of its own, and returns the names."""
+    """Applies what is missing, all of it or nothing, and returns the names."""
     applied = []
-    async with database.connection() as connection:
-        await _refuse_unknown_server(connection)
-        await connection.execute("set statement_timeout = 0")
-        await connection.execute("select pg_advisory_lock($1)", partitions.LOCK, timeout=600)
-        try:
-            done = await _done(connection)
-            _refuse_newer_schema(done)
-            for migration in migrations():
-                if migration.number not in done:
-                    await _apply(connection, migration)
-                    applied.append(migration.name)
-            await partitions.prepare(connection)
-        finally:
-            await connection.execute("select pg_advisory_unlock($1)", partitions.LOCK)
-            await connection.execute("reset statement_timeout")
+    async with database.transaction() as connection:
+        _refuse_unknown_server(connection)
+        await connection.execute("set local statement_timeout = 0")
+        # Held to the end of the transaction, which a transaction pooler lets pass, too.
+        await connection.execute(
+            "select pg_advisory_xact_lock($1)", partitions.LOCK, timeout=LOCK_SECONDS_MAX
+        )
+        done = await _done(connection)
+        _refuse_newer_schema(done)
+        for migration in migrations():
+            if migration.number not in done:
+                await _apply(connection, migration)
+                applied.append(migration.name)
+        await partitions.prepare(connection)
     return applied
 
 
@@ -76,7 +77,7 @@ async def _done(connection: Any) -> set[int]:
     return {row["number"] for row in await connection.fetch("select number from migrations")}
 
 
-async def _refuse_unknown_server(connection: Any) -> None:
+def _refuse_unknown_server(connection: Any) -> None:
     major = connection.get_server_version().major
     if major not in SERVER_VERSIONS:
         raise SchemaError(
