@@ -22,6 +22,7 @@ from gateway.journal import Journal
 from gateway.lanes import Lanes
 from gateway.mint import Mint
 from gateway.outbound import Outbound
+from gateway.placing import Placing
 from gateway.receive.agents import AgentDoor
 from gateway.receive.capabilities import CapabilityDoor
 from gateway.receive.health import DatabaseLook, HealthDoor, Look, disk_look, draining_look
@@ -165,13 +166,12 @@ class Parts:
             settle=self.settle,
             router=Router(self.residents, self.directory),
             peer=self.peer,
-            residents=self.residents,
+            placing=Placing(config.domains, self.residents, clock, timedelta(days=config.queue.horizon_days)),
             lanes=self.lanes,
             committed=self.bell.ring,
             clock=clock,
             mint=mint,
             journal=journal,
-            horizon=timedelta(days=config.queue.horizon_days),
         )
         self.worker = Worker(
             database=database,

@@ -6,16 +6,15 @@ settle.
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import assert_never
 from uuid import UUID
 
-from gateway.admit.admission import relay_rule, resident_rule, sender_rule
+from gateway.admit.admission import offered_rule, sender_rule
 from gateway.admit.caller import Caller
-from gateway.admit.residents import Resident, Residents
 from gateway.clock import Clock
 from gateway.deliver.courier import Parcel
 from gateway.deliver.outcome import (
@@ -35,7 +34,7 @@ from gateway.deliver.peer import PeerCourier
 from gateway.journal import Journal
 from gateway.lanes import Lanes
 from gateway.mint import Mint
-from gateway.protocol.address import Address
+from gateway.placing import Places, Placing, tagged
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message
 from gateway.protocol.status import Receipt, RecipientState, Status
@@ -44,14 +43,11 @@ from gateway.route.router import Here, NotNow, NoWay, Router, There, Way
 from gateway.store import delays
 from gateway.store.database import Database
 from gateway.store.deliveries import Delivery, Letter
-from gateway.store.intake import Admitted, Entry, Intake, Queued
+from gateway.store.intake import Admitted, Intake
 from gateway.store.messages import message_id_of, states
 from gateway.store.repeats import repeat
 from gateway.store.settle import Settle, Settlement
 
-# Seconds a delivery goes ahead of its time, so that ageing is free.
-HEAD_START_SECONDS = {"urgent": 600, "high": 60, "normal": 0, "low": -60}
-INBOX = "inbox"
 LATE_AT_ONCE = 200  # messages told of as late in one round
 
 
@@ -72,25 +68,6 @@ class Carried:
     batch: bool = False  # it takes several messages at once
 
 
-@dataclass(slots=True)
-class _Sorted:
-    """Recipients by where they live."""
-
-    entries: list[Entry] = field(default_factory=list)
-    queued: list[Queued] = field(default_factory=list)
-    states: list[RecipientState] = field(default_factory=list)
-    refusals: list[AMTPError] = field(default_factory=list)
-
-    @property
-    def accepted(self) -> bool:
-        return bool(self.entries or self.queued)
-
-    def refuse(self, recipient: Address, refusal: AMTPError, now: datetime) -> None:
-        self.refusals.append(refusal)
-        error = (refusal.code, refusal.message)
-        self.states.append(RecipientState(recipient.written, Status.FAILED, error=error, timestamp=now))
-
-
 class Flow:
     """A message's way into the house and through it."""
 
@@ -103,13 +80,12 @@ class Flow:
         settle: Settle,
         router: Router,
         peer: PeerCourier,
-        residents: Residents,
+        placing: Placing,
         lanes: Lanes,
         committed: Callable[[Collection[int]], None],
         clock: Clock,
         mint: Mint,
         journal: Journal,
-        horizon: timedelta,
     ) -> None:
         self._domains = frozenset(domains)
         self._home = next(iter(domains))
@@ -118,21 +94,22 @@ class Flow:
         self._settle = settle
         self._router = router
         self._peer = peer
-        self._residents = residents
+        self._placing = placing
         self._lanes = lanes
         self._committed = committed
         self._clock = clock
         self._mint = mint
         self._journal = journal
-        self._horizon = horizon
 
     async def accept(self, message: Message, caller: Caller) -> Receipt:
         """Commits the message and says so, or raises why not. Nothing is acknowledged before it is committed."""
         proven = sender_rule(caller, message.sender, self._domains)
-        sorted_ = await self._sort(message, caller)
-        if not sorted_.accepted:
-            raise NobodyAccepted(sorted_.refusals[0], sorted_.states)
-        admitted = self._admit(message, caller, proven, sorted_)
+        if message.sender.domain in self._domains:
+            offered_rule(message)
+        places = await self._placing.place(message, caller)
+        if not places.accepted:
+            raise NobodyAccepted(places.refusals[0], places.states)
+        admitted = self._admit(message, caller, proven, places)
         try:
             seen = await self._intake.commit(admitted)
         except BaseException:
@@ -140,92 +117,25 @@ class Flow:
             raise
         if seen is not None:
             self._lanes.give_up(admitted)
-            return await self._repeat(admitted, seen.row, sorted_)
+            return await self._repeat(admitted, seen.row, places)
         self._lanes.take(admitted)
         self._journal.accepted(
             message.message_id, message.sender.name, len(message.recipients), len(message.body)
         )
-        return Receipt(message.message_id, tuple(sorted_.states))
+        return Receipt(message.message_id, tuple(places.states))
 
-    def _admit(self, message: Message, caller: Caller, proven: bool, sorted_: _Sorted) -> Admitted:
+    def _admit(self, message: Message, caller: Caller, proven: bool, places: Places) -> Admitted:
         return Admitted(
             message=message,
             proven=proven,
-            entries=tuple(sorted_.entries),
-            deliveries=self._lanes.lease(sorted_.queued, self._clock.now()),
+            entries=tuple(places.entries),
+            deliveries=self._lanes.lease(places.queued, self._clock.now()),
             automatic=message.headers.auto_submitted != "no",
             hops=caller.hops,
             local=message.sender.domain in self._domains,
         )
 
-    async def _sort(self, message: Message, caller: Caller | None = None) -> _Sorted:
-        """Local recipients are resolved at once, others are queued. Without a caller the message is our own."""
-        names = [address.name for address in message.recipients if address.domain in self._domains]
-        if message.sender.domain in self._domains:
-            names.append(message.sender.name)
-        residents = await self._residents.resolve(names) if names else {}
-        if caller is not None and message.sender.domain in self._domains:
-            resident_rule(caller, message.sender, residents.get(message.sender.name))
-        now = self._clock.now()
-        sorted_ = _Sorted()
-        for recipient in message.recipients:
-            try:
-                relay_rule(message.sender, recipient, self._domains)
-                self._place(message, recipient, residents, now, sorted_)
-            except AMTPError as refusal:
-                sorted_.refuse(recipient, refusal, now)
-        return sorted_
-
-    def _place(
-        self,
-        message: Message,
-        recipient: Address,
-        residents: Mapping[str, Resident],
-        now: datetime,
-        sorted_: _Sorted,
-    ) -> None:
-        if recipient.domain not in self._domains:
-            self._queue(message, recipient, recipient.domain, now, sorted_)
-            return
-        resident = residents.get(recipient.name)
-        if resident is None:
-            raise AMTPError(
-                Code.AGENT_UNKNOWN,
-                f"No agent {recipient.name} is registered here.",
-                {"recipient": recipient.written},
-            )
-        if resident.delivery_mode == "push" or _not_yet(message, now):
-            self._queue(message, recipient, resident.name, now, sorted_)
-            return
-        sorted_.entries.append(Entry(resident.id, _tagged(recipient.written, recipient.name)))
-        sorted_.states.append(
-            RecipientState(recipient.written, Status.DELIVERED, timestamp=now, delivered_at=now, via=INBOX)
-        )
-
-    def _queue(
-        self, message: Message, recipient: Address, destination: str, now: datetime, sorted_: _Sorted
-    ) -> None:
-        due = message.headers.deliver_after if _not_yet(message, now) else now
-        assert due is not None
-        horizon = max(due, now) + self._horizon
-        expires = message.expires_at
-        sorted_.queued.append(
-            Queued(
-                recipient=recipient.name,
-                address=recipient.written,
-                destination=destination,
-                due=due
-                if due > now
-                else now - timedelta(seconds=HEAD_START_SECONDS[message.headers.priority]),
-                expires_at=min(expires, horizon) if expires else horizon,
-                expiry="ttl" if expires and expires < horizon else "horizon",
-            )
-        )
-        sorted_.states.append(
-            RecipientState(address=recipient.written, status=Status.QUEUED, timestamp=now, next_retry=due)
-        )
-
-    async def _repeat(self, admitted: Admitted, original: UUID, sorted_: _Sorted) -> Receipt:
+    async def _repeat(self, admitted: Admitted, original: UUID, places: Places) -> Receipt:
         """The answer to a key or id seen before: this request's recipients, as they stand now."""
         gained = await repeat(self._database, self._mint, admitted, original)
         if gained:
@@ -234,7 +144,7 @@ class Flow:
         self._journal.repeated(admitted.message.message_id, admitted.message.sender.name)
         now_known = [
             replace(known[recipient.name], address=recipient.written) if recipient.name in known else state
-            for recipient, state in zip(admitted.message.recipients, sorted_.states, strict=True)
+            for recipient, state in zip(admitted.message.recipients, places.states, strict=True)
         ]
         public_id = await message_id_of(self._database, original) or admitted.message.message_id
         return Receipt(public_id, tuple(now_known))
@@ -308,7 +218,7 @@ class Flow:
             )
         match way:
             case Here(resident) if resident.delivery_mode == "pull":
-                return [Placed(resident.id, _tagged(d.address, d.recipient)) for d in deliveries]
+                return [Placed(resident.id, tagged(d.address, d.recipient)) for d in deliveries]
             case Here():
                 reason = "Push delivery is not available in this release."
                 return [Deferred(Code.RECIPIENT_UNAVAILABLE, reason)] * len(deliveries)
@@ -352,10 +262,10 @@ class Flow:
 
     async def _addressed(self, report: Message) -> Admitted | None:
         """A message of our own on its way in; None where its recipient is gone."""
-        sorted_ = await self._sort(report)
-        if not sorted_.accepted:
+        places = await self._placing.place(report)
+        if not places.accepted:
             return None
-        return Admitted(report, True, tuple(sorted_.entries), tuple(sorted_.queued), automatic=True)
+        return Admitted(report, True, tuple(places.entries), tuple(places.queued), automatic=True)
 
     def _home_of(self, letter: Letter) -> str:
         """The local domain in whose name we write about a message: its sender's, else our first."""
@@ -404,13 +314,3 @@ def _carried(way: Way, outcomes: Sequence[Outcome]) -> Carried:
     answered = blame is None and isinstance(way, There | Here)
     batch = isinstance(way, There) and "batch" in way.destination.features
     return Carried(answered, blame, batch)
-
-
-def _tagged(address: str, recipient: str) -> str | None:
-    """The address as written, where it says more than the agent's name."""
-    return None if address == recipient else address
-
-
-def _not_yet(message: Message, now: datetime) -> bool:
-    after = message.headers.deliver_after
-    return after is not None and after > now

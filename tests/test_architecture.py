@@ -23,7 +23,7 @@ FLOORS = [
     {"admit"},
     {"route"},
     {"deliver"},
-    {"report", "lanes"},
+    {"report", "lanes", "placing"},
     {"flow", "coordinate"},
     {"receive", "a2a", "client", "worker", "housekeeping"},
     {"app"},

@@ -1,0 +1,127 @@
+"""Where each recipient of a message goes at the door: an inbox here at once, the queue, or back with a reason."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from gateway.admit.admission import relay_rule, resident_rule
+from gateway.admit.caller import Caller
+from gateway.admit.residents import Resident, Residents
+from gateway.clock import Clock
+from gateway.protocol.address import Address
+from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.message import Message
+from gateway.protocol.status import RecipientState, Status
+from gateway.store.intake import Entry, Queued
+
+# Seconds a delivery goes ahead of its time, so that ageing is free.
+HEAD_START_SECONDS = {"urgent": 600, "high": 60, "normal": 0, "low": -60}
+INBOX = "inbox"
+
+
+@dataclass(slots=True)
+class Places:
+    """Recipients by where they live."""
+
+    entries: list[Entry] = field(default_factory=list)
+    queued: list[Queued] = field(default_factory=list)
+    states: list[RecipientState] = field(default_factory=list)
+    refusals: list[AMTPError] = field(default_factory=list)
+
+    @property
+    def accepted(self) -> bool:
+        return bool(self.entries or self.queued)
+
+    def refuse(self, recipient: Address, refusal: AMTPError, now: datetime) -> None:
+        self.refusals.append(refusal)
+        error = (refusal.code, refusal.message)
+        self.states.append(RecipientState(recipient.written, Status.FAILED, error=error, timestamp=now))
+
+
+class Placing:
+    """Knows who lives here; everyone else lives elsewhere."""
+
+    def __init__(
+        self, domains: Collection[str], residents: Residents, clock: Clock, horizon: timedelta
+    ) -> None:
+        self._domains = frozenset(domains)
+        self._residents = residents
+        self._clock = clock
+        self._horizon = horizon
+
+    async def place(self, message: Message, caller: Caller | None = None) -> Places:
+        """Local recipients are resolved at once, others are queued. Without a caller the message is our own."""
+        names = [address.name for address in message.recipients if address.domain in self._domains]
+        if message.sender.domain in self._domains:
+            names.append(message.sender.name)
+        residents = await self._residents.resolve(names) if names else {}
+        if caller is not None and message.sender.domain in self._domains:
+            resident_rule(caller, message.sender, residents.get(message.sender.name))
+        now = self._clock.now()
+        places = Places()
+        for recipient in message.recipients:
+            try:
+                relay_rule(message.sender, recipient, self._domains)
+                self._one(message, recipient, residents, now, places)
+            except AMTPError as refusal:
+                places.refuse(recipient, refusal, now)
+        return places
+
+    def _one(
+        self,
+        message: Message,
+        recipient: Address,
+        residents: Mapping[str, Resident],
+        now: datetime,
+        places: Places,
+    ) -> None:
+        if recipient.domain not in self._domains:
+            self._queue(message, recipient, recipient.domain, now, places)
+            return
+        resident = residents.get(recipient.name)
+        if resident is None:
+            raise AMTPError(
+                Code.AGENT_UNKNOWN,
+                f"No agent {recipient.name} is registered here.",
+                {"recipient": recipient.written},
+            )
+        if resident.delivery_mode == "push" or _not_yet(message, now):
+            self._queue(message, recipient, resident.name, now, places)
+            return
+        places.entries.append(Entry(resident.id, tagged(recipient.written, recipient.name)))
+        places.states.append(
+            RecipientState(recipient.written, Status.DELIVERED, timestamp=now, delivered_at=now, via=INBOX)
+        )
+
+    def _queue(
+        self, message: Message, recipient: Address, destination: str, now: datetime, places: Places
+    ) -> None:
+        due = message.headers.deliver_after if _not_yet(message, now) else now
+        assert due is not None
+        horizon = max(due, now) + self._horizon
+        expires = message.expires_at
+        places.queued.append(
+            Queued(
+                recipient=recipient.name,
+                address=recipient.written,
+                destination=destination,
+                due=due
+                if due > now
+                else now - timedelta(seconds=HEAD_START_SECONDS[message.headers.priority]),
+                expires_at=min(expires, horizon) if expires else horizon,
+                expiry="ttl" if expires and expires < horizon else "horizon",
+            )
+        )
+        places.states.append(
+            RecipientState(address=recipient.written, status=Status.QUEUED, timestamp=now, next_retry=due)
+        )
+
+
+def tagged(address: str, recipient: str) -> str | None:
+    """The address as written, where it says more than the agent's name."""
+    return None if address == recipient else address
+
+
+def _not_yet(message: Message, now: datetime) -> bool:
+    after = message.headers.deliver_after
+    return after is not None and after > now
