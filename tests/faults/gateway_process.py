@@ -1,0 +1,142 @@
+"""A gateway as a process of its own, which can be told to die at a named point.
+
+    python -m tests.faults.gateway_process --dsn ... --data folder [--port 8080]
+
+Once it is ready it prints its port and an admin key as one line of JSON; SIGTERM ends it in order. It dies with whoever
+started it. From the environment:
+
+AMTP_TEST_KILL=point:n   kills the process, as kill -9 does, when it comes to that point for the n-th time
+AMTP_TEST_HASTY=1        answers before COMMIT: the fault that the ledger must see
+"""
+
+import argparse
+import asyncio
+import ctypes
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from gateway import app
+from gateway.admit.api_key import mint_key
+from gateway.clock import Clock
+from gateway.config import Config, Listener, complete
+from gateway.config_values import HostPort
+from gateway.journal import Journal
+from gateway.store.intake import Admitted, Intake, Repeat
+from gateway.store.keys import NamedKeys, NewKey
+from gateway.store.settle import Settle, Settlement
+from tests.faults.points import HASTY, KILL, Point
+
+PR_SET_PDEATHSIG = 1
+
+
+class Fuse:
+    """Kills this process when it comes to its point for the n-th time."""
+
+    def __init__(self, setting: str | None) -> None:
+        point, _, count = (setting or "").partition(":")
+        self._point = Point(point) if point else None
+        self._left = int(count or 1)
+
+    def reach(self, point: Point) -> None:
+        if point is self._point:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+FUSE = Fuse(os.environ.get(KILL))
+
+
+class FusedLine:
+    """A writer's connection with a fuse around its statements."""
+
+    def __init__(self, line: Any) -> None:
+        self._line = line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._line, name)
+
+    async def execute(self, statement: str, *arguments: object) -> Any:
+        if statement != "commit":
+            done = await self._line.execute(statement, *arguments)
+            if statement == "begin":
+                FUSE.reach(Point.IN_BATCH)
+            return done
+        FUSE.reach(Point.BEFORE_COMMIT)
+        done = await self._line.execute(statement)
+        FUSE.reach(Point.AFTER_COMMIT)
+        return done
+
+
+class FusedIntake(Intake):
+    async def _connected(self) -> Any:
+        return FusedLine(await super()._connected())
+
+
+class HastyIntake(FusedIntake):
+    """Answers as soon as a message waits to be written: the fault this house is built against."""
+
+    async def commit(self, admitted: Admitted) -> Repeat | None:
+        waiting = asyncio.ensure_future(super().commit(admitted))
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return None
+
+
+class FusedSettle(Settle):
+    async def _transact(self, batch: Sequence[Settlement]) -> list[Settlement]:
+        FUSE.reach(Point.BEFORE_SETTLE)
+        kept = await super()._transact(batch)
+        if kept:
+            FUSE.reach(Point.AFTER_SETTLE)
+        return kept
+
+
+def arguments(given: Iterable[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--dsn", required=True)
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--port", type=int, default=0)
+    return parser.parse_args(list(given))
+
+
+async def serve(dsn: str, data: Path, port: int) -> None:
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    config = complete(
+        replace(
+            Config(),
+            domains=("acme.test",),
+            data=data,
+            listen=(Listener(HostPort("127.0.0.1", port), roles=("all",)),),
+        )
+    )
+    async with app.running(config, dsn, clock=Clock(), journal=Journal(form="text")) as running:
+        key = mint_key()
+        await NamedKeys(running.database, running.audit).add(
+            NewKey(key.id, key.digest), f"tests-{secrets.token_hex(4)}", ["admin"], "tests"
+        )
+        print(json.dumps({"port": running.ports[0], "admin_key": key.text}), flush=True)
+        await stopped.wait()
+
+
+def main() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    given = arguments(sys.argv[1:])
+    assert (vars(app)["Intake"], vars(app)["Settle"]) == (Intake, Settle), (
+        "what app puts together has other names"
+    )
+    vars(app).update(Intake=HastyIntake if HASTY in os.environ else FusedIntake, Settle=FusedSettle)
+    uvloop.run(serve(given.dsn, given.data, given.port))
+
+
+if __name__ == "__main__":
+    main()

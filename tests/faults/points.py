@@ -1,0 +1,14 @@
+"""Where a gateway can be told to die."""
+
+from enum import StrEnum
+
+KILL = "AMTP_TEST_KILL"
+HASTY = "AMTP_TEST_HASTY"
+
+
+class Point(StrEnum):
+    IN_BATCH = "in-batch"  # a transaction is open, and nothing is in it yet
+    BEFORE_COMMIT = "before-commit"  # everything is written
+    AFTER_COMMIT = "after-commit"  # and nobody has been answered
+    BEFORE_SETTLE = "before-settle"  # delivered, and not yet recorded
+    AFTER_SETTLE = "after-settle"

@@ -1,0 +1,102 @@
+"""A gateway and a Postgres as processes of their own, so that either can be killed."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from gateway.embedded import EmbeddedPostgres
+
+REPOSITORY = Path(__file__).parents[2]
+READY_SECONDS = 40.0
+END_SECONDS = 40.0
+DURABLE = {"fsync": "on", "synchronous_commit": "on", "shared_buffers": "64MB"}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An agent and its key."""
+
+    address: str
+    key: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+
+
+@dataclass
+class GatewayProcess:
+    """A gateway in a process of its own; started again it listens on the same port."""
+
+    dsn: str
+    data: Path
+    port: int = 0
+    admin_key: str = ""
+    _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self, **environment: str) -> None:
+        self.data.mkdir(exist_ok=True)
+        with (self.data / "gateway.log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "tests.faults.gateway_process",
+                *("--dsn", self.dsn, "--data", str(self.data), "--port", str(self.port)),
+                cwd=REPOSITORY,
+                env={**os.environ, **environment},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
+        assert self._process.stdout is not None
+        line = await asyncio.wait_for(self._process.stdout.readline(), READY_SECONDS)
+        assert line, f"The gateway did not start:\n{self.log()}"
+        ready = json.loads(line)
+        self.port, self.admin_key = ready["port"], ready["admin_key"]
+
+    async def kill(self) -> None:
+        """As kill -9 does."""
+        self.signal(signal.SIGKILL)
+        await self.ended()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):  # it died on its own
+            self._process.send_signal(number)
+
+    async def ended(self) -> int:
+        """How it ended, as subprocess tells it."""
+        assert self._process is not None
+        return await asyncio.wait_for(self._process.wait(), END_SECONDS)
+
+    def log(self) -> str:
+        return (self.data / "gateway.log").read_text()
+
+    async def register(self, session: aiohttp.ClientSession, local: str) -> Account:
+        headers = {"Authorization": f"Bearer {self.admin_key}", "Content-Type": "application/json"}
+        body = json.dumps({"address": f"{local}@acme.test"})
+        async with session.post(f"{self.url}/v1/admin/agents", data=body, headers=headers) as response:
+            assert response.status == 201, await response.text()
+            agent: dict[str, Any] = (await response.json())["agent"]
+        return Account(agent["address"], agent["api_key"])
+
+
+async def kill_postgres(postgres: EmbeddedPostgres, number: signal.Signals) -> None:
+    """Ends the server without warning (SIGQUIT is `stop -m immediate`) and waits until its supervisor noticed."""
+    pid = postgres.pid
+    assert pid is not None
+    os.kill(pid, number)
+    async with asyncio.timeout(END_SECONDS):
+        while postgres.pid == pid:  # noqa: ASYNC110 - the other side is a process, it sends no event
+            await asyncio.sleep(0.01)
