@@ -1,0 +1,178 @@
+"""Rows about two gateways: TLS between them, a durable Postgres behind each, all on this machine."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from tests.bench.cost import cost_of, resident_bytes
+from tests.bench.figures import Figure, Run
+from tests.bench.load import Letter, ask, drive
+from tests.bench.site import Agent, Process, Site
+from tests.fake_peer import Authority
+
+HERE = "127.0.0.1"
+AGENTS, CONNECTIONS = 16, 64
+SINGLE_FLOOR, SINGLE_AIM, BATCH_FLOOR, BATCH_AIM = 2000, 4000, 4000, 7000
+RATE, P99_MS_MAX = 1000, 25
+ARRIVAL_SECONDS_MAX = 300.0
+QUEUED, QUEUED_DESTINATIONS = 1_000_000, 100
+LOSS_PERCENT_MAX = 20
+RESIDENT_MB_MAX = 1000  # 10 MB for each 10 000 queued
+ACCEPTED = "select coalesce(sum(accepted), 0)::bigint from tallies"
+
+# A message and its delivery to somewhere that is not there, as a long outage leaves them.
+_QUEUE = """
+with ids as (
+    select (lpad(to_hex((extract(epoch from now()) * 1000)::bigint), 12, '0') || '7000' || '8000'
+            || lpad(to_hex(n), 12, '0'))::uuid as id, n from generate_series(1::bigint, $1) as n
+), m as (
+    insert into messages (id, sender, proven, body, accepted_at)
+    select id, 'agent-0@acme.test', true, convert_to(rpad('{"payload":"', 900, 'x') || '"}', 'UTF8'), now() from ids
+)
+insert into deliveries (message, recipient, address, destination, due, attempts, accepted_at, expires_at, expiry)
+select id, 'b@gone-' || n % $2 || '.test', 'b@gone-' || n % $2 || '.test', 'gone-' || n % $2 || '.test',
+       now() + (n % 86400) * interval '1 second' + interval '10 minutes', 3, now(), now() + interval '7 days', 'horizon'
+from ids
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """From one house to the other."""
+
+    sender: Site
+    receiver: Site
+    near: Process
+    far: Process
+    letters: Sequence[Letter]
+    listeners: Sequence[Agent]
+
+    def pids(self) -> dict[str, int]:
+        assert self.sender.postgres.pid is not None
+        assert self.receiver.postgres.pid is not None
+        return {
+            "sender": self.near.pid,
+            "postgres here": self.sender.postgres.pid,
+            "receiver": self.far.pid,
+            "postgres there": self.receiver.postgres.pid,
+        }
+
+
+async def rows(folder: Path, *, runs: int, seconds: float, full: bool) -> AsyncGenerator[Figure, None]:
+    async with (
+        Site(folder / "near", "acme.test").open() as near,
+        Site(folder / "far", "umbrella.test").open() as far,
+    ):
+        async with road(near, far, features=[]) as single:
+            yield await _throughput("one message a request", single, runs, seconds, SINGLE_FLOOR, SINGLE_AIM)
+        async with road(near, far, features=["batch"]) as batched:
+            yield await _throughput("batches", batched, runs, seconds, BATCH_FLOOR, BATCH_AIM)
+            yield await _end_to_end(batched, runs, seconds)
+        if full:
+            for figure in await _million(near, far, runs, seconds):
+                yield figure
+
+
+@asynccontextmanager
+async def road(near: Site, far: Site, *, features: Sequence[str]) -> AsyncIterator[Road]:
+    """Two gateways, the near one knowing the far one by configuration."""
+    authority = Authority()
+    certificate, key = authority.write_pair(far.folder, HERE)
+    ca_file = authority.write_ca(near.folder)
+    async with AsyncExitStack() as stack:
+        receiver = await stack.enter_async_context(
+            far.gateway(
+                tls={"certificate_file": str(certificate), "key_file": str(key)},
+                listen=[
+                    {"address": f"{HERE}:0", "roles": ["all"]},
+                    {"address": f"{HERE}:0", "roles": ["public"], "tls": True},
+                ],
+            )
+        )
+        url = f"https://{HERE}:{receiver.ports[1]}"
+        sender = await stack.enter_async_context(
+            near.gateway(
+                peers={far.domain: {"gateway": url, "features": list(features)}},
+                outbound={"allow_networks": ["127.0.0.0/8"], "ca_file": str(ca_file)},
+            )
+        )
+        writers = await near.register(sender, [f"agent-{monotonic():.0f}-{n}" for n in range(AGENTS)])
+        readers = await far.register(receiver, [f"agent-{monotonic():.0f}-{n}" for n in range(AGENTS)])
+        pairs = zip(writers, readers, strict=True)
+        letters = [Letter(writer.address, writer.key, reader.address) for writer, reader in pairs]
+        yield Road(near, far, sender, receiver, letters, readers)
+
+
+async def _throughput(name: str, road: Road, runs: int, seconds: float, floor: float, aim: float) -> Figure:
+    measured = [await _one_run(road, seconds) for _ in range(runs)]
+    return Figure(f"gateway to gateway over TLS, {name}", "msg/s", measured, floor=floor, aim=aim)
+
+
+async def _one_run(road: Road, seconds: float) -> Run:
+    """Accepted here until arrived there: what is left in the queue when the load ends counts too."""
+    arrived = await road.receiver.query(ACCEPTED)
+    before, started = cost_of(**road.pids()), monotonic()
+    result = await drive(road.near.port, road.letters, CONNECTIONS, seconds, road.sender.folder)
+    expected = arrived + result["answered"]
+    await _until_arrived(road, expected)
+    elapsed, spent = monotonic() - started, cost_of(**road.pids()).since(before)
+    return Run(
+        result["answered"] / elapsed, spent.microseconds_each(result["answered"]), spent.shares(elapsed)
+    )
+
+
+async def _until_arrived(road: Road, expected: int) -> None:
+    async with asyncio.timeout(ARRIVAL_SECONDS_MAX):
+        while await road.receiver.query(ACCEPTED) < expected:  # noqa: ASYNC110 - another process counts
+            await asyncio.sleep(0.05)
+
+
+async def _end_to_end(road: Road, runs: int, seconds: float) -> Figure:
+    measured = []
+    for _ in range(runs):
+        before, started = cost_of(**road.pids()), monotonic()
+        result = await ask(
+            kind="open",
+            port=road.near.port,
+            listen_port=road.far.port,
+            agents=road.letters[:4],
+            listen=[asdict(agent) for agent in road.listeners[:4]],
+            rate=RATE,
+            connections=CONNECTIONS,
+            seconds=seconds,
+        )
+        if result["arrived"] < result["answered"]:
+            raise SystemExit(f"not everything arrived: {result}")
+        spent = cost_of(**road.pids()).since(before)
+        measured.append(Run(result["arrival_p99_ms"], shares=spent.shares(monotonic() - started)))
+    name = f"posted here until read from a stream there, p99 at {RATE}/s"
+    return Figure(name, "ms", measured, floor=P99_MS_MAX, small=True)
+
+
+async def _million(near: Site, far: Site, runs: int, seconds: float) -> list[Figure]:
+    """What is lost where a million wait for destinations that are away."""
+    async with road(near, far, features=["batch"]) as empty:
+        before = [await _one_run(empty, seconds) for _ in range(runs)]
+        light = resident_bytes(empty.near.pid)
+    await near.query(_QUEUE, QUEUED, QUEUED_DESTINATIONS)
+    await near.query("analyze")
+    async with road(near, far, features=["batch"]) as crowded:
+        after = [await _one_run(crowded, seconds) for _ in range(runs)]
+        heavy = resident_bytes(crowded.near.pid)
+    rate = Figure("", "", before).value
+    lost: list[Run] = [Run((1 - run.value / rate) * 100, run.microseconds, run.shares) for run in after]
+    about: dict[str, Any] = {"small": True, "note": f"{rate:,.0f} msg/s before"}
+    return [
+        Figure(f"throughput lost with {QUEUED:,} queued", "%", lost, floor=LOSS_PERCENT_MAX, **about),
+        Figure(
+            f"gateway memory for {QUEUED:,} queued",
+            "MB",
+            [Run((heavy - light) / 1e6)],
+            floor=RESIDENT_MB_MAX,
+            small=True,
+        ),
+    ]
