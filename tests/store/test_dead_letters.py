@@ -1,0 +1,197 @@
+"""Dead letters: shown to whom they concern, replayed under the same ids, purged; the books stay right."""
+
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from gateway.clock import Clock
+from gateway.mint import Mint
+from gateway.store.audit import Audit
+from gateway.store.database import Database
+from gateway.store.dead_letters import DeadLetter, DeadLetters, Which, dead_letter, dead_letters, original
+from gateway.store.tallies import balance
+from tests.store.house import House
+
+
+@pytest.fixture
+def house(database: Database, mint: Mint, clock: Clock) -> House:
+    return House(database, mint, clock)
+
+
+@pytest.fixture
+def acts(database: Database, mint: Mint) -> DeadLetters:
+    return DeadLetters(database, mint, Audit(mint()), domains=["acme.test"], horizon=timedelta(days=7))
+
+
+async def bury(house: House, *recipients: str, code: str = "RECIPIENT_NOT_FOUND", **members: Any) -> UUID:
+    """A message that failed for all of its recipients."""
+    row = await house.send(*recipients, **members)
+    await house.lease()
+    for recipient in recipients:
+        await house.end(row, recipient, status="failed", code=code, error="No such name.", dead_letter=True)
+    return row
+
+
+async def listed(house: House, own: str | None = None, **which: Any) -> list[DeadLetter]:
+    return await dead_letters(house.database, Which(**which), own=own, before=None, limit=100)
+
+
+async def test_each_condition_chooses_what_it_says(house: House) -> None:
+    await bury(house, "x@p.test")
+    await bury(house, "x@q.test", code="POLICY_DENIED", sender="bob")
+    house.turn(600)
+    await bury(house, "y@p.test")
+    for which, recipients in (
+        ({}, ["y@p.test", "x@q.test", "x@p.test"]),
+        ({"sender": "bob@acme.test"}, ["x@q.test"]),
+        ({"recipient": "y@p.test"}, ["y@p.test"]),
+        ({"domain": "p.test"}, ["y@p.test", "x@p.test"]),
+        ({"code": "POLICY_DENIED"}, ["x@q.test"]),
+        ({"older_seconds": 300}, ["x@q.test", "x@p.test"]),
+        ({"younger_seconds": 300}, ["y@p.test"]),
+        ({"domain": "p.test", "older_seconds": 300}, ["x@p.test"]),
+    ):
+        assert [one.recipient for one in await listed(house, **which)] == recipients, which
+
+
+async def test_a_letter_tells_why_and_keeps_the_message(house: House) -> None:
+    row = await bury(house, "x@p.test", message_id="order-1", subject="hi")
+    (found,) = await listed(house)
+    assert (found.message_id, found.sender, found.code) == (
+        "order-1",
+        "alice@acme.test",
+        "RECIPIENT_NOT_FOUND",
+    )
+    assert (found.reason, found.attempts, found.replayed_at) == ("No such name.", 1, None)
+    assert b'"subject":"hi"' in (await original(house.database, found.number) or b"")
+    assert (await house.states(row))["x@p.test"].status == "failed"
+
+
+async def test_an_agent_sees_those_of_what_it_sent_and_no_others(house: House) -> None:
+    await bury(house, "x@p.test")
+    (letter,) = await listed(house, own="alice@acme.test")
+    assert await listed(house, own="bob@acme.test") == []
+    assert await dead_letter(house.database, letter.number, own="alice@acme.test") == letter
+    assert await dead_letter(house.database, letter.number, own="bob@acme.test") is None
+    await house.database.execute("update messages set proven = false")
+    assert await listed(house, own="alice@acme.test") == []
+
+
+async def test_a_page_begins_behind_the_one_before(house: House) -> None:
+    await bury(house, "x@p.test", "y@p.test", "z@p.test")
+    first = await dead_letters(house.database, Which(), own=None, before=None, limit=2)
+    rest = await dead_letters(house.database, Which(), own=None, before=first[-1].number, limit=2)
+    assert [one.number for one in [*first, *rest]] == sorted(
+        (one.number for one in [*first, *rest]), reverse=True
+    )
+    assert (len(first), len(rest)) == (2, 1)
+
+
+async def test_a_replayed_letter_is_delivered_under_its_ids_and_the_books_stay_right(
+    house: House, acts: DeadLetters
+) -> None:
+    row = await bury(house, "x@p.test", "y@p.test")
+    letter = (await listed(house, recipient="x@p.test"))[0]
+    (replayed,) = await acts.replay(Which(number=letter.number), actor="ops")
+    assert (replayed.message_id, replayed.forgotten) == (str(row), False)
+    assert (await house.states(row))["x@p.test"].status == "queued"
+    assert (await house.states(row))["y@p.test"].status == "failed"
+    found = await balance(house.database)
+    assert (found.accepted, found.finished, found.queued, found.unaccounted) == (2, 1, 1, 0)
+    await house.lease()
+    await house.end(row, "x@p.test", status="delivered", via="amtp:p.test")
+    assert await house.status(row) == "partial"
+    assert (await balance(house.database)).unaccounted == 0
+    assert await acts.replay(Which(number=letter.number), actor="ops") == []
+    shown = await dead_letter(house.database, letter.number, own=None)
+    assert shown is not None
+    assert shown.replayed_at is not None
+
+
+async def test_what_is_replayed_counts_as_a_repetition_for_whoever_may_have_it(
+    house: House, acts: DeadLetters
+) -> None:
+    await bury(house, "x@p.test")
+    await acts.replay(Which(), actor="ops")
+    delivery = await house.database.fetchrow("select attempts, destination, expiry from deliveries")
+    assert tuple(delivery) == (1, "p.test", "horizon")
+
+
+async def test_a_recipient_of_this_house_is_delivered_by_name(house: House, acts: DeadLetters) -> None:
+    await bury(house, "gone@acme.test")
+    await acts.replay(Which(), actor="ops")
+    assert await house.database.fetchval("select destination from deliveries") == "gone@acme.test"
+
+
+async def test_a_replay_that_fails_again_is_a_letter_of_its_own(house: House, acts: DeadLetters) -> None:
+    row = await bury(house, "x@p.test")
+    first = (await listed(house))[0]
+    await acts.replay(Which(), actor="ops")
+    await house.lease()
+    await house.end(row, "x@p.test", status="failed", code="POLICY_DENIED", error="No.", dead_letter=True)
+    (second,) = await listed(house)
+    assert (second.number > first.number, second.code) == (True, "POLICY_DENIED")
+    assert (await balance(house.database)).unaccounted == 0
+
+
+async def test_a_rate_spreads_the_letters_oldest_first(house: House, acts: DeadLetters) -> None:
+    await bury(house, "x@p.test", "y@p.test", "z@p.test")
+    replayed = await acts.replay(Which(), actor="ops", limit=10, per_second=0.5)
+    assert [one.number for one in replayed] == sorted(one.number for one in replayed)
+    gaps = [(later.due - one.due).total_seconds() for one, later in pairwise(replayed)]
+    assert gaps == [2.0, 2.0]
+
+
+async def test_a_limit_leaves_the_youngest(house: House, acts: DeadLetters) -> None:
+    await bury(house, "x@p.test", "y@p.test", "z@p.test")
+    youngest = (await listed(house))[0]
+    assert await acts.count(Which(), replayable=True) == 3
+    assert len(await acts.replay(Which(domain="p.test"), actor="ops", limit=2)) == 2
+    assert await listed(house) == [youngest]
+
+
+async def test_who_may_have_forgotten_the_message_is_told_apart(house: House, acts: DeadLetters) -> None:
+    await bury(house, "x@p.test")
+    house.turn(15 * 86400)
+    (replayed,) = await acts.replay(Which(), actor="ops")
+    assert replayed.forgotten
+
+
+async def test_what_outlived_its_time_to_live_is_not_replayed(house: House, acts: DeadLetters) -> None:
+    await bury(house, "x@p.test", headers={"ttl": 60})
+    house.turn(61)
+    assert await acts.count(Which(), replayable=True) == 0
+    assert await acts.replay(Which(), actor="ops") == []
+    assert len(await listed(house)) == 1
+
+
+async def test_a_time_to_live_that_still_runs_goes_on(house: House, acts: DeadLetters) -> None:
+    await bury(house, "x@p.test", headers={"ttl": 600})
+    await acts.replay(Which(), actor="ops")
+    same = "select d.expires_at = m.expires_at and d.expiry = 'ttl' from deliveries d, messages m"
+    assert await house.database.fetchval(same)
+
+
+async def test_a_purged_letter_is_gone_and_its_delivery_stays_failed(house: House, acts: DeadLetters) -> None:
+    row = await bury(house, "x@p.test", "y@q.test")
+    assert await acts.count(Which(domain="p.test"), replayable=False) == 1
+    assert await acts.purge(Which(domain="p.test"), actor="ops", limit=10) == 1
+    assert [one.recipient for one in await listed(house)] == ["y@q.test"]
+    assert (await house.states(row))["x@p.test"].status == "failed"
+    assert (await balance(house.database)).unaccounted == 0
+
+
+async def test_acts_stand_in_the_audit_unless_nothing_was_done(house: House, acts: DeadLetters) -> None:
+    await bury(house, "x@p.test", "y@p.test")
+    letters = await listed(house)
+    await acts.replay(Which(number=letters[0].number), actor="ops")
+    await acts.purge(Which(domain="p.test"), actor="ops", limit=10)
+    await acts.purge(Which(domain="p.test"), actor="ops", limit=10)
+    rows = await house.database.fetch("select actor, act, subject from audit order by number")
+    assert [tuple(row) for row in rows] == [
+        ("ops", "dead_letter.replay", str(letters[0].number)),
+        ("ops", "dead_letter.purge", "all"),
+    ]
