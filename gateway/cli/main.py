@@ -8,16 +8,9 @@ import typer
 from gateway import __version__
 from gateway.cli import admin_keys, agents, domain
 from gateway.cli.check_config import check_config
+from gateway.cli.expected import EXPECTED, tell
 from gateway.cli.inbox import inbox
-from gateway.config import ConfigError
-from gateway.postgres_home import EmbeddedError
-from gateway.protocol.errors import AMTPError
-from gateway.store.migrate import SchemaError
-from gateway.store.sealed import SealError
-from gateway.tls import TlsError
-
-# Failures that are expected and say what to do; anything else is a fault of ours.
-EXPECTED = (ConfigError, EmbeddedError, SchemaError, SealError, TlsError, AMTPError)
+from gateway.cli.serve import serve
 
 app = typer.Typer(
     name="amtp",
@@ -25,6 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command("serve")(serve)
 app.command("check-config")(check_config)
 app.command("inbox")(inbox)
 app.add_typer(agents.app, name="agents")
@@ -51,6 +45,5 @@ def main() -> None:
     try:
         app()
     except EXPECTED as error:
-        for line in str(error).splitlines():
-            typer.echo(f"amtp: {line}", err=True)
+        tell(error)
         sys.exit(1)

@@ -1,0 +1,5 @@
+"""`python -m gateway` is `amtp`."""
+
+from gateway.cli.main import main
+
+main()

@@ -1,0 +1,29 @@
+"""Failures a command may end with: expected ones in their own words, others in one line; never a traceback."""
+
+import typer
+
+from gateway.config import ConfigError
+from gateway.journal import frames
+from gateway.postgres_home import EmbeddedError
+from gateway.protocol.errors import AMTPError
+from gateway.store.migrate import SchemaError
+from gateway.store.sealed import SealError
+from gateway.tls import TlsError
+
+
+class StartError(Exception):
+    """The gateway can't start, or not be reached from here; the text says why and what helps."""
+
+
+# Failures that say what to do; anything else is a fault of ours.
+EXPECTED = (AMTPError, ConfigError, EmbeddedError, SchemaError, SealError, StartError, TlsError)
+
+
+def tell(failure: BaseException) -> None:
+    """The failure on stderr, for whoever called the command."""
+    if isinstance(failure, EXPECTED):
+        text = str(failure)
+    else:
+        text = f"A fault of the gateway itself: {type(failure).__name__} at {frames(failure)}"
+    for line in text.splitlines():
+        typer.echo(f"amtp: {line}", err=True)

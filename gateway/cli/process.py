@@ -1,0 +1,122 @@
+"""One gateway process: from its configuration to a door that answers, until a signal ends it."""
+
+import asyncio
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.app import App, running
+from gateway.cli.log_route import route_logs
+from gateway.cli.signals import Signals
+from gateway.clock import Clock
+from gateway.config import Config, ConfigError, Tls, load, reloadable
+from gateway.journal import Journal
+from gateway.tls import CertificateReloader, TlsError, server_context
+
+CERTIFICATE_SECONDS = 5.0  # how soon a replaced certificate is noticed
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a process is started with; the parent sends it to its workers."""
+
+    config: Config
+    file: Path | None  # where the configuration came from, for a reload
+    variables: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what the command line says, as AMTP_ variables
+    dsn: str = ""
+    shared: bool = False  # other processes listen on the same ports
+
+    def load(self) -> Config:
+        return load(self.file, {**os.environ, **self.variables})
+
+
+Ready = Callable[[tuple[int, ...]], Awaitable[None]]  # is told the ports
+
+
+async def run(start: Start, signals: Signals, journal: Journal, ready: Ready) -> None:
+    """Serves until a signal says stop; what was taken is answered then."""
+    certificates = Certificates(start.config, journal)
+    async with running(
+        start.config,
+        start.dsn,
+        clock=Clock(),
+        journal=journal,
+        tls=certificates.context,
+        reuse_port=start.shared,
+    ) as app:
+        await ready(app.ports)
+        signals.started()
+        chores = [
+            asyncio.create_task(certificates.watch()),
+            asyncio.create_task(_follow(start, app, signals, certificates)),
+        ]
+        try:
+            await signals.stop.wait()
+        finally:
+            for chore in chores:
+                chore.cancel()
+            await asyncio.wait(chores)
+        journal.draining(signals.reason)
+
+
+def journal_of(config: Config) -> Journal:
+    """This process's journal; what libraries log goes there too."""
+    journal = Journal(form=config.log.format, level=config.log.level)
+    route_logs(journal, config.log)
+    return journal
+
+
+async def _follow(start: Start, app: App, signals: Signals, certificates: "Certificates") -> None:
+    """Takes up what changed in the configuration, each time we are told to look."""
+    config = start.config
+    while True:
+        await signals.reload.wait()
+        signals.reload.clear()
+        certificates.check()
+        try:
+            config, changes = reloadable(config, start.load())
+        except ConfigError as error:
+            app.journal.config_kept(error.faults)
+            continue
+        app.door.adopt(config.limits, config.proxy.trusted)
+        app.journal.adopt(config.log.format, config.log.level)
+        route_logs(app.journal, config.log)
+        app.journal.config_reloaded(changes)
+
+
+class Certificates:
+    """The doors' TLS context, kept in step with the files."""
+
+    def __init__(self, config: Config, journal: Journal) -> None:
+        self._journal = journal
+        self._tls = config.tls
+        self.context: ssl.SSLContext | None = None
+        self._reloader: CertificateReloader | None = None
+        certificate, key = config.tls.certificate_file, config.tls.key_file
+        if certificate and key and any(listener.tls for listener in config.listen):
+            self.context = server_context(certificate, key, config.tls.client_ca_file)
+            self._reloader = CertificateReloader(self.context, certificate, key)
+
+    async def watch(self) -> None:
+        while True:
+            await asyncio.sleep(CERTIFICATE_SECONDS)
+            self.check()
+
+    def check(self) -> None:
+        if self._reloader is None:
+            return
+        try:
+            expires_at = self._reloader.check(Clock().now())
+        except TlsError as fault:
+            self._journal.certificate_kept(str(fault))
+            return
+        if expires_at is not None:
+            self._journal.certificate_reloaded(_name(self._tls), expires_at)
+
+
+def _name(tls: Tls) -> str:
+    return str(tls.certificate_file)

@@ -1,0 +1,173 @@
+"""Several gateway processes on the same ports: started, told what we are told, replaced when one dies."""
+
+import asyncio
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import uvloop
+
+from gateway.cli import process
+from gateway.cli.expected import StartError, tell
+from gateway.cli.process import Ready, Start, journal_of
+from gateway.cli.signals import HEARD, Signals
+from gateway.journal import Journal
+from gateway.metrics import forget_process
+from gateway.metrics_folder import prepare_multiprocess
+
+STOP_SECONDS = 60  # a worker has its own grace, and its couriers theirs; after that it hangs
+RESTART_SECONDS_MIN, RESTART_SECONDS_MAX = 0.1, 30.0
+STEADY_SECONDS = 60  # a worker that lived this long starts the backoff anew
+FOLDER = "metrics"
+PR_SET_PDEATHSIG = 1
+
+
+async def run(start: Start, count: int, signals: Signals, journal: Journal, ready: Ready) -> None:
+    """Serves with `count` processes until a signal says stop."""
+    folder = start.config.data / FOLDER
+    os.environ.update(prepare_multiprocess(folder))  # workers are born with it
+    resource_tracker.ensure_running()  # it plays with the signal mask, so not while we do
+    posts = [Post(start, folder, journal) for _ in range(count)]
+    keepers = [asyncio.create_task(post.keep()) for post in posts]
+    follower = asyncio.create_task(_follow(posts, signals))
+    try:
+        await asyncio.gather(*(post.ready for post in posts))
+        await ready(tuple(listener.address.port for listener in start.config.listen))
+        signals.started()
+        await signals.stop.wait()
+        journal.draining(signals.reason)
+    finally:
+        follower.cancel()
+        for post in posts:
+            post.dismiss()
+        await asyncio.wait(keepers)
+
+
+async def _follow(posts: list["Post"], signals: Signals) -> None:
+    while True:
+        await signals.reload.wait()
+        signals.reload.clear()
+        for post in posts:
+            post.signal(signal.SIGHUP)
+
+
+class Post:
+    """A place that is never left empty for long."""
+
+    def __init__(self, start: Start, folder: Path, journal: Journal) -> None:
+        self._start = start
+        self._folder = folder
+        self._journal = journal
+        self._worker: SpawnProcess | None = None
+        self._dismissed = asyncio.Event()
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def keep(self) -> None:
+        """Until it is dismissed there is a worker, or another one soon."""
+        clock = asyncio.get_running_loop().time
+        delay = RESTART_SECONDS_MIN
+        while not self._dismissed.is_set():
+            born = clock()
+            ending = await self._life()
+            if self._dismissed.is_set():
+                return
+            if not self.ready.done():
+                self.ready.set_exception(StartError("A worker could not start."))
+                return
+            delay = RESTART_SECONDS_MIN if clock() - born > STEADY_SECONDS else delay
+            self._journal.noted("error", f"Worker {ending}; another takes its place in {delay:.1f} s.")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._dismissed.wait(), delay)
+            delay = min(delay * 2, RESTART_SECONDS_MAX)
+
+    def dismiss(self) -> None:
+        """The worker finishes what it has; one that hangs is ended."""
+        self._dismissed.set()
+        self.ready.cancel()
+        self.signal(signal.SIGTERM)
+        asyncio.get_running_loop().call_later(STOP_SECONDS, self.signal, signal.SIGKILL)
+
+    def signal(self, number: signal.Signals) -> None:
+        if self._worker is not None and self._worker.is_alive() and self._worker.pid:
+            os.kill(self._worker.pid, number)
+
+    async def _life(self) -> str:
+        """One worker from its birth to its end, and how that was."""
+        loop = asyncio.get_running_loop()
+        ours, theirs = multiprocessing.Pipe(duplex=False)
+        worker = self._worker = _spawn(self._start, theirs)
+        theirs.close()
+        ended = asyncio.Event()
+        loop.add_reader(worker.sentinel, ended.set)
+        loop.add_reader(ours.fileno(), self._heard, ours)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(worker.sentinel)
+            loop.remove_reader(ours.fileno())
+            ours.close()
+        worker.join()
+        forget_process(self._folder, worker.pid or 0)
+        return f"{worker.pid} {_ending(worker.exitcode or 0)}"
+
+    def _heard(self, channel: Connection) -> None:
+        """The worker answers at its ports, or will never say so."""
+        asyncio.get_running_loop().remove_reader(channel.fileno())
+        try:
+            channel.recv_bytes(1)
+        except EOFError:
+            return
+        if not self.ready.done():
+            self.ready.set_result(None)
+
+
+def _spawn(start: Start, channel: Connection) -> SpawnProcess:
+    """A worker that hears signals when it is able to: until then they wait."""
+    worker = multiprocessing.get_context("spawn").Process(target=_work, args=(start, channel, os.getpid()))
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+    try:
+        worker.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
+    return worker
+
+
+def _ending(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
+def _work(start: Start, channel: Connection, parent: int) -> None:
+    """All of a worker's life, in a process of its own."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it was killed before the line above
+        return
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(start, channel))
+    except asyncio.CancelledError:
+        return
+    except Exception as failure:  # noqa: BLE001 - the edge of a process: beyond it is a traceback
+        tell(failure)
+        sys.exit(1)
+
+
+async def _serve(start: Start, channel: Connection) -> None:
+    signals = Signals()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
+    journal = journal_of(start.config)
+
+    async def ready(_: tuple[int, ...]) -> None:
+        channel.send_bytes(b".")
+        channel.close()
+
+    try:
+        await process.run(start, signals, journal, ready)
+    finally:
+        journal.flush()
