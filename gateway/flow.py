@@ -160,8 +160,6 @@ class Flow:
                 self._committed([entry.agent for entry in told.entries])
 
     async def _delay_report(self, letter: Letter, late: Sequence[delays.Late]) -> Admitted | None:
-        if not may_report(sender=letter.sender, proven=letter.proven, automatic=letter.automatic):
-            return None
         first = late[0]
         trouble = Trouble(
             DELAY,
@@ -174,10 +172,14 @@ class Flow:
             first.last_attempt,
             first.due,
         )
-        return await self._addressed(self._report(trouble, letter))
+        return await self.report(trouble, proven=letter.proven, automatic=letter.automatic)
 
-    def _report(self, trouble: Trouble, letter: Letter) -> Message:
-        return report_on(trouble, domain=self._home_of(letter), row=self._mint(), now=self._clock.now())
+    async def report(self, trouble: Trouble, *, proven: bool, automatic: bool) -> Admitted | None:
+        """A report on its way to the sender of what it is about; None where nobody is there or may be told."""
+        if not may_report(sender=trouble.sender, proven=proven, automatic=automatic):
+            return None
+        domain, now = self._home_of(trouble.sender), self._clock.now()
+        return await self._addressed(report_on(trouble, domain=domain, row=self._mint(), now=now))
 
     async def carry(self, parcel: Parcel) -> Carried:
         """One parcel's way after the answer: route, courier, verdict, settle."""
@@ -235,10 +237,7 @@ class Flow:
         """A report for each message that ended badly, beside the settlement of its first such recipient."""
         ended: dict[UUID, list[int]] = {}
         for index, settlement in enumerate(settlements):
-            letter = letters[settlement.message]
-            if settlement.report and may_report(
-                sender=letter.sender, proven=letter.proven, automatic=letter.automatic
-            ):
+            if settlement.report:
                 ended.setdefault(settlement.message, []).append(index)
         reports: dict[int, tuple[Admitted, ...]] = {}
         for row, indexes in ended.items():
@@ -253,9 +252,7 @@ class Flow:
                 first.attempts,
                 now,
             )
-            report = await self._addressed(
-                report_on(trouble, domain=self._home_of(letters[row]), row=self._mint(), now=now)
-            )
+            report = await self.report(trouble, proven=letters[row].proven, automatic=letters[row].automatic)
             if report is not None:
                 reports[indexes[0]] = (report,)
         return reports
@@ -267,9 +264,9 @@ class Flow:
             return None
         return Admitted(report, True, tuple(places.entries), tuple(places.queued), automatic=True)
 
-    def _home_of(self, letter: Letter) -> str:
+    def _home_of(self, sender: str) -> str:
         """The local domain in whose name we write about a message: its sender's, else our first."""
-        domain = letter.sender.rpartition("@")[2]
+        domain = sender.rpartition("@")[2]
         return domain if domain in self._domains else self._home
 
 
