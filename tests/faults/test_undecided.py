@@ -1,0 +1,54 @@
+"""COMMIT was sent and the line broke: the batch is decided by its tally, and nobody hears anything wrong."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from gateway.store.tallies import balance
+from tests.faults.cut_line import CutLine, Fate
+from tests.faults.watching import SOMEBODY_WAITS, until
+from tests.world import World
+
+MESSAGES = 20
+
+
+@pytest.mark.parametrize("fate", Fate)
+async def test_a_batch_in_doubt_is_decided_and_everyone_in_it_hears_the_truth(
+    world: World, dsn: str, fate: Fate
+) -> None:
+    async with CutLine.before(dsn) as line, world.gateway(dsn=line.dsn) as gateway:
+        alice, bob = await gateway.register("alice"), await gateway.register("bob")
+        earlier = (await alice.send(bob.address, idempotency_key="earlier")).json["message_id"]
+        line.arm(fate)
+        new = [asyncio.ensure_future(alice.send(bob.address)) for _ in range(MESSAGES)]
+        again = asyncio.ensure_future(alice.send(bob.address, idempotency_key="earlier"))
+        if fate.hangs:
+            await until(dsn, SOMEBODY_WAITS)
+            line.release()
+        replies = await asyncio.gather(*new, again)
+        assert line.met == [fate]
+        assert {reply.status for reply in replies} == {202}
+        ids = [reply.json["message_id"] for reply in replies]
+        assert ids[-1] == earlier
+        found = Counter(message["message_id"] for message in await bob.inbox("?limit=1000"))
+        assert found == Counter(ids)
+        assert (await balance(gateway.app.database)).unaccounted == 0
+
+
+async def test_what_could_not_be_decided_in_time_is_refused_and_sent_again_without_a_double(
+    world: World, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.intake.UNDECIDED_SECONDS_MAX", 0.0)
+    async with CutLine.before(dsn) as line, world.gateway(dsn=line.dsn) as gateway:
+        alice, bob = await gateway.register("alice"), await gateway.register("bob")
+        line.arm(Fate.DONE)
+        line.down = True  # for new connections
+        reply = await alice.send(bob.address, idempotency_key="k")
+        assert (reply.status, reply.code) == (503, "TEMPORARY_FAILURE")
+        assert reply.headers["retry-after"]
+        line.down = False
+        again = await alice.send(bob.address, idempotency_key="k")
+        assert again.status == 202
+        (message,) = await bob.inbox()
+        assert message["message_id"] == again.json["message_id"]
