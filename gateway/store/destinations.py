@@ -6,6 +6,7 @@ from datetime import datetime
 from gateway.store.database import Database
 
 RECOVERY_SPREAD_SECONDS = 5  # over which the waiting mail of a recovered destination falls due
+RECOVERY_REST_SECONDS = 600  # since the last attempt of what was answered badly, before a recovery moves it
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,46 +14,74 @@ class Trouble:
     paused: bool
     failures: int
     open_until: datetime | None
+    unreachable: bool = False
+
+
+UNTROUBLED = Trouble(paused=False, failures=0, open_until=None)
 
 
 async def troubled(database: Database) -> dict[str, Trouble]:
     """Destinations that are paused or whose breaker is not closed."""
     rows = await database.fetch(
         "select destination, paused_at is not null and (paused_until is null or paused_until > amtp_now()) as paused,"
-        " failures, open_until from destinations where open_until is not null or paused_at is not null"
+        " failures, open_until, unreachable from destinations where open_until is not null or paused_at is not null"
     )
-    return {row["destination"]: Trouble(row["paused"], row["failures"], row["open_until"]) for row in rows}
+    return {row[0]: Trouble(*row[1:]) for row in rows}
 
 
 async def note_failure(
-    database: Database, destination: str, failures: int, open_until: datetime, error: str
+    database: Database,
+    destination: str,
+    failures: int,
+    open_until: datetime,
+    error: str,
+    *,
+    unreachable: bool = False,
 ) -> None:
     """The breaker of a destination opened, or stays open longer."""
     await database.execute(
-        "insert into destinations as d (destination, failures, open_until, last_error, last_failure)"
-        " values ($1, $2, $3, $4, amtp_now())"
+        "insert into destinations as d "
+        " (destination, failures, open_until, last_error, unreachable, last_failure)"
+        " values ($1, $2, $3, $4, $5, amtp_now())"
         " on conflict (destination) do update set failures = excluded.failures,"
         " open_until = greatest(d.open_until, excluded.open_until), last_error = excluded.last_error,"
-        " last_failure = excluded.last_failure",
+        " unreachable = excluded.unreachable, last_failure = excluded.last_failure",
         destination,
         failures,
         open_until,
         error,
+        unreachable,
+    )
+
+
+async def note_contact(database: Database, destination: str) -> None:
+    """A closed destination, proven, contacted us: its breaker is half open at once."""
+    await database.execute(
+        "update destinations set open_until = amtp_now() where destination = $1 and open_until > amtp_now()",
+        destination,
     )
 
 
 async def note_recovery(database: Database, destination: str) -> None:
-    """The breaker closes, and what waited because of it falls due, a little spread."""
+    """The breaker closes, and what waited because of it falls due, a little spread.
+
+    Where mail arrived and was answered badly, what was tried just now keeps its turn: a destination that takes
+    some and fails others must not use up the attempts of those.
+    """
     async with database.transaction() as connection:
-        await connection.execute(
-            "update destinations set failures = 0, open_until = null, last_success = amtp_now() where destination = $1",
+        was_unreachable = await connection.fetchval(
+            "with old as (select destination, unreachable from destinations where destination = $1 for update)"
+            " update destinations d set failures = 0, open_until = null, unreachable = false,"
+            " last_success = amtp_now() from old where d.destination = old.destination returning old.unreachable",
             destination,
         )
         await connection.execute(
             "update deliveries set due = amtp_now() + make_interval(secs => random() * $2)"
-            " where destination = $1 and state = 'queued' and token is null and attempts > 0 and due > amtp_now()",
+            " where destination = $1 and state = 'queued' and token is null and attempts > 0 and due > amtp_now()"
+            " and last_attempt <= amtp_now() - make_interval(secs => $3)",
             destination,
             float(RECOVERY_SPREAD_SECONDS),
+            0.0 if was_unreachable else float(RECOVERY_REST_SECONDS),
         )
 
 

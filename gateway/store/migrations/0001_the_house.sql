@@ -184,6 +184,7 @@ create table destinations (
     destination  text collate "C" primary key,
     failures     integer not null default 0,
     open_until   timestamptz,                  -- the breaker: nothing is sent before
+    unreachable  boolean not null default false, -- nothing could be sent there: that it answers proves it well
     last_error   text,
     last_failure timestamptz,
     last_success timestamptz,
