@@ -149,6 +149,7 @@ class Parts:
             clock,
             lease_seconds=config.queue.lease_seconds,
             courier_seconds=COURIER_SECONDS,
+            window_max=config.queue.per_destination_window_max,
         )
         self.directory = _directory(config, database, clock)
         self.outbound = Outbound(
@@ -172,6 +173,7 @@ class Parts:
             clock=clock,
             mint=mint,
             journal=journal,
+            attempts_max=config.queue.attempts_max,
         )
         self.worker = Worker(
             database=database,

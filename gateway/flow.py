@@ -37,6 +37,7 @@ from gateway.mint import Mint
 from gateway.placing import Places, Placing, tagged
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message
+from gateway.protocol.retry import ATTEMPTS_MAX
 from gateway.protocol.status import Receipt, RecipientState, Status
 from gateway.report.failure import DELAY, FAILURE, Trouble, may_report, report_on
 from gateway.route.router import Here, NotNow, NoWay, Router, There, Way
@@ -49,6 +50,9 @@ from gateway.store.repeats import repeat
 from gateway.store.settle import Settle, Settlement
 
 LATE_AT_ONCE = 200  # messages told of as late in one round
+PRESSING = frozenset(
+    {Code.RATE_LIMIT_EXCEEDED, Code.QUEUE_FULL, Code.TEMPORARY_FAILURE}
+)  # "not so much at once"
 
 
 class NobodyAccepted(AMTPError):
@@ -64,7 +68,9 @@ class Carried:
     """What a lane learns from a parcel about its destination."""
 
     answered: bool = False  # it took something, or refused it in order
+    pressed: bool = False  # it has no room for so much at once
     blame: str | None = None  # it failed as a whole
+    unreachable: bool = False  # in that nothing could be sent
     batch: bool = False  # it takes several messages at once
 
 
@@ -86,6 +92,7 @@ class Flow:
         clock: Clock,
         mint: Mint,
         journal: Journal,
+        attempts_max: int = ATTEMPTS_MAX,
     ) -> None:
         self._domains = frozenset(domains)
         self._home = next(iter(domains))
@@ -100,10 +107,13 @@ class Flow:
         self._clock = clock
         self._mint = mint
         self._journal = journal
+        self._attempts_max = attempts_max
 
     async def accept(self, message: Message, caller: Caller) -> Receipt:
         """Commits the message and says so, or raises why not. Nothing is acknowledged before it is committed."""
         proven = sender_rule(caller, message.sender, self._domains)
+        if caller.proven_domain is not None:
+            self._lanes.hear(caller.proven_domain)
         if message.sender.domain in self._domains:
             offered_rule(message)
         places = await self._placing.place(message, caller)
@@ -183,14 +193,25 @@ class Flow:
 
     async def carry(self, parcel: Parcel) -> Carried:
         """One parcel's way after the answer: route, courier, verdict, settle."""
-        way = await self._router.way_to(parcel.destination)
         started = monotonic()
-        outcomes = await self._hand(parcel, way)
+        if all(delivery.expires_at <= self._clock.now() for delivery in parcel.deliveries):
+            outcomes, carried = [_too_late(delivery) for delivery in parcel.deliveries], Carried()
+        else:
+            way = await self._router.way_to(parcel.destination)
+            outcomes = list(await self._hand(parcel, way))
+            carried = _carried(way, outcomes)
         milliseconds = int((monotonic() - started) * 1000)
         now = self._clock.now()
         letters = {consignment.letter.row: consignment.letter for consignment in parcel.consignments}
+        draws = {
+            row: random.random() for row in letters
+        }  # one each: what failed together is retried together
         settlements = [
-            _settlement(delivery, verdict_on(outcome, _facts(delivery), now, random.random()), milliseconds)
+            _settlement(
+                delivery,
+                verdict_on(outcome, self._facts(delivery), now, draws[delivery.message]),
+                milliseconds,
+            )
             for delivery, outcome in zip(parcel.deliveries, outcomes, strict=True)
         ]
         reports = await self._reports(settlements, letters, now)
@@ -198,7 +219,10 @@ class Flow:
             [replace(s, follow_ups=reports.get(i, ())) for i, s in enumerate(settlements)]
         )
         self._journal.settled(kept, letters)
-        return _carried(way, outcomes)
+        return carried
+
+    def _facts(self, delivery: Delivery) -> Facts:
+        return Facts(delivery.attempts, delivery.expires_at, delivery.expiry, self._attempts_max)
 
     async def probe(self, destination: str) -> str | None:
         """Whether a troubled destination is back: None, or what is wrong with it."""
@@ -212,12 +236,7 @@ class Flow:
 
     async def _hand(self, parcel: Parcel, way: Way) -> Sequence[Outcome]:
         """What the courier for this way saw, delivery by delivery."""
-        now = self._clock.now()
         deliveries = parcel.deliveries
-        if all(delivery.expires_at <= now for delivery in deliveries):
-            return [Deferred(Code.RECIPIENT_UNAVAILABLE, "Its time was over before this attempt.")] * len(
-                deliveries
-            )
         match way:
             case Here(resident) if resident.delivery_mode == "pull":
                 return [Placed(resident.id, tagged(d.address, d.recipient)) for d in deliveries]
@@ -229,7 +248,8 @@ class Flow:
             case NoWay(reason):
                 return [Refused(Code.RECIPIENT_NOT_FOUND, reason)] * len(deliveries)
             case NotNow(reason):
-                return [Deferred(Code.RECIPIENT_UNAVAILABLE, reason, blames=True)] * len(deliveries)
+                fault = Deferred(Code.RECIPIENT_UNAVAILABLE, reason, blames=True, unreachable=True)
+                return [fault] * len(deliveries)
 
     async def _reports(
         self, settlements: Sequence[Settlement], letters: Mapping[UUID, Letter], now: datetime
@@ -270,8 +290,10 @@ class Flow:
         return domain if domain in self._domains else self._home
 
 
-def _facts(delivery: Delivery) -> Facts:
-    return Facts(delivery.attempts, delivery.expires_at, delivery.expiry)
+def _too_late(delivery: Delivery) -> Outcome:
+    """Its time was over before this attempt; what the last one came to is the reason."""
+    code = Code(delivery.last_code) if delivery.last_code else Code.RECIPIENT_UNAVAILABLE
+    return Deferred(code, delivery.last_error or "It waited all the time and was never tried.")
 
 
 def _settlement(delivery: Delivery, verdict: Verdict, milliseconds: int) -> Settlement:
@@ -307,7 +329,13 @@ def _settlement(delivery: Delivery, verdict: Verdict, milliseconds: int) -> Sett
 
 
 def _carried(way: Way, outcomes: Sequence[Outcome]) -> Carried:
-    blame = next((o.reason for o in outcomes if isinstance(o, Deferred) and o.blames), None)
-    answered = blame is None and isinstance(way, There | Here)
+    """What the outcomes say of the destination; one that was never asked is not told to be well."""
     batch = isinstance(way, There) and "batch" in way.destination.features
-    return Carried(answered, blame, batch)
+    blamed = [o for o in outcomes if isinstance(o, Deferred) and o.blames]
+    if blamed:
+        unreachable = all(o.unreachable for o in blamed)
+        return Carried(blame=blamed[0].reason, unreachable=unreachable, batch=batch)
+    if any(isinstance(o, Deferred) and o.code in PRESSING for o in outcomes):
+        return Carried(pressed=True, batch=batch)
+    asked = any(not isinstance(o, Refused) or o.code is not Code.MESSAGE_TOO_LARGE for o in outcomes)
+    return Carried(answered=asked and isinstance(way, There | Here), batch=batch)

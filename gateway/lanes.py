@@ -7,15 +7,17 @@ touches its rows: they keep their place in the queue. What accept() hands over i
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from uuid import UUID
 
 from gateway.clock import Clock
 from gateway.deliver.courier import Consignment, Parcel
 from gateway.protocol.message import Message
 from gateway.store.deliveries import Delivery, Letter
+from gateway.store.destinations import Trouble
 from gateway.store.intake import Admitted, Queued
 
 HAND_OVER_MAX = 2000  # deliveries waiting in memory, all lanes together
@@ -46,15 +48,18 @@ class Lane:
 
     destination: str
     window: float = WINDOW_FIRST
+    window_max: float = WINDOW_MAX
     batch: bool = False  # whether several messages may go in one request
     active: int = 0
+    promised: int = 0  # messages leased to us whose commit is on its way
     failures: int = 0
     open_until: datetime | None = None  # the breaker
+    unreachable: bool = False  # whether that it can be reached proves that it is well
+    heard: bool = False  # it contacted us meanwhile
     paused: bool = False
     more: bool = False  # the queue probably holds more of it than waits here
-    last_error: str | None = None
     shared: bool = False  # its breaker stands in the database too
-    waiting: deque[Waiting] = field(default_factory=deque)
+    waiting: dict[UUID, list[Waiting]] = field(default_factory=dict)  # by message, the oldest first
 
     def closed(self, now: datetime) -> bool:
         return self.paused or (self.open_until is not None and now < self.open_until)
@@ -67,43 +72,64 @@ class Lane:
             return 0 if self.active else 1
         return max(int(self.window) - self.active, 0)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is remembered here that a new lane would not know."""
+        busy = self.waiting or self.active or self.promised or self.more
+        return not busy and self.failures == 0 and self.open_until is None and not self.paused
+
     def succeeded(self) -> bool:
         """Notes a success; tells whether it ended an outage."""
         recovered = self.open_until is not None
         self.reset()
-        self.window = min(self.window + 1 / self.window, WINDOW_MAX)
+        self.window = min(self.window + 1 / self.window, self.window_max)
         return recovered
 
-    def failed(self, now: datetime, reason: str, draw: float) -> None:
-        """Notes a failure of the destination as a whole; the breaker opens longer each time."""
-        self.failures += 1
-        self.last_error = reason
+    def pressed(self) -> None:
+        """Notes that it is well, and has no room for so much at once."""
         self.window = max(self.window / 2, 1.0)
+
+    def failed(self, now: datetime, draw: float, *, unreachable: bool) -> bool:
+        """Notes a failure of the destination as a whole; tells whether the breaker opened just now.
+
+        The breaker stays open longer each time.
+        """
+        was_open = self.open_until is not None
+        self.failures += 1
+        self.unreachable = unreachable
+        self.pressed()
         if self.failures >= FAILURES_MAX:
             seconds = min(
                 BREAKER_SECONDS_FIRST * 2.0 ** min(self.failures - FAILURES_MAX, 16), BREAKER_SECONDS_MAX
             )
             self.open_until = now + timedelta(seconds=seconds * (0.75 + 0.5 * draw))
+        return not was_open and self.open_until is not None
 
     def reset(self) -> None:
-        self.failures, self.open_until, self.last_error, self.shared = 0, None, None, False
+        self.failures, self.open_until, self.shared, self.heard = 0, None, False, False
 
-    def learn(self, paused: bool, failures: int, open_until: datetime | None) -> None:
+    def learn(self, trouble: Trouble) -> None:
         """Takes over what all processes know of it."""
-        self.paused = paused
-        if open_until is not None:
+        self.paused = trouble.paused
+        if trouble.open_until is not None:
             self.shared = True
-            self.failures = max(self.failures, failures)
-            self.open_until = max(self.open_until or open_until, open_until)
+            self.failures = max(self.failures, trouble.failures)
+            self.unreachable = trouble.unreachable
+            self.open_until = trouble.open_until
+        elif self.shared:  # another process found it well
+            self.reset()
 
 
 class Lanes:
     """All lanes of this process, and what waits in them."""
 
-    def __init__(self, clock: Clock, *, lease_seconds: float, courier_seconds: float) -> None:
+    def __init__(
+        self, clock: Clock, *, lease_seconds: float, courier_seconds: float, window_max: float = WINDOW_MAX
+    ) -> None:
         self._clock = clock
         self._lease = timedelta(seconds=lease_seconds)
         self._patience_seconds = lease_seconds - courier_seconds  # how long a leased one may wait in memory
+        self._window_max = window_max
         self._lanes: dict[str, Lane] = {}
         self._held = 0  # deliveries waiting or promised
         self._bytes_held = 0
@@ -114,40 +140,55 @@ class Lanes:
     def lanes(self) -> Iterable[Lane]:
         return self._lanes.values()
 
+    @property
+    def held(self) -> int:
+        """Deliveries that wait here, or will when their commit has come."""
+        return self._held
+
     def lane(self, destination: str) -> Lane:
         found = self._lanes.get(destination)
         if found is None:
-            found = self._lanes[destination] = Lane(destination)
+            window = min(WINDOW_FIRST, self._window_max)
+            found = self._lanes[destination] = Lane(destination, window, self._window_max)
         return found
 
     def lease(self, deliveries: Sequence[Queued], now: datetime) -> tuple[Queued, ...]:
-        """The same deliveries, those that can start at once leased to this process."""
-        promised: dict[str, int] = {}
-        token = new_token()
+        """The same deliveries of one message, those that can start soon leased to this process."""
+        token, until = new_token(), now + self._lease
+        open_lanes = {
+            destination
+            for destination in {queued.destination for queued in deliveries if queued.due <= now}
+            if self._takes_more(self.lane(destination), now)
+        }
         leased = []
         for queued in deliveries:
-            lane = self.lane(queued.destination)
-            ahead = promised.get(queued.destination, 0) + len(lane.waiting)
-            limit = lane.room(now) * (BATCH_MESSAGES_MAX if lane.batch else 1)
-            if queued.due <= now and ahead < limit and self._has_room() and lane.open_until is None:
-                promised[queued.destination] = promised.get(queued.destination, 0) + 1
-                self._held += 1
-                leased.append(replace(queued, token=token, leased_until=now + self._lease))
-            else:
-                leased.append(queued)
+            starts = queued.destination in open_lanes and queued.due <= now and self._has_room()
+            self._held += starts
+            leased.append(replace(queued, token=token, leased_until=until) if starts else queued)
+        for destination in {queued.destination for queued in leased if queued.token is not None}:
+            self.lane(destination).promised += 1
         return tuple(leased)
+
+    def _takes_more(self, lane: Lane, now: datetime) -> bool:
+        """Whether another message would start soon: the rest is better off in the queue."""
+        ahead = len(lane.waiting) + lane.promised
+        return lane.open_until is None and ahead < lane.room(now) * (BATCH_MESSAGES_MAX if lane.batch else 1)
 
     def _has_room(self) -> bool:
         return not self.closing and self._held < HAND_OVER_MAX and self._bytes_held < HAND_OVER_BYTES_MAX
 
     def give_up(self, admitted: Admitted) -> None:
-        """The commit did not come: the room is free again."""
-        self._held -= sum(queued.token is not None for queued in admitted.deliveries)
+        """The commit did not come, or was another's: the room is free again."""
+        leased = [queued.destination for queued in admitted.deliveries if queued.token is not None]
+        self._held -= len(leased)
+        for destination in set(leased):
+            self.lane(destination).promised -= 1
 
     def take(self, admitted: Admitted) -> None:
         """After the commit: what was leased in it waits here."""
         if not admitted.deliveries:
             return
+        self.give_up(admitted)
         letter = letter_of(admitted)
         now, start_by = self._clock.now(), self._start_by()
         for queued in admitted.deliveries:
@@ -157,13 +198,14 @@ class Lanes:
                 self.lane(queued.destination).more = True
         self.ready.set()
 
-    def add(self, claimed: Sequence[Delivery], per_destination: int) -> None:
-        """What was claimed from the queue waits here for its lane."""
+    def add(self, claimed: Sequence[Delivery], emptied: Collection[str], per_destination: int) -> None:
+        """What was claimed from the queue waits here for its lane; of those `emptied` nothing else is due."""
         start_by = self._start_by()
-        self._held += len(claimed)
+        counts = Counter(delivery.destination for delivery in claimed)
         for lane in self._lanes.values():
-            lane.more = False
-        for destination, count in Counter(delivery.destination for delivery in claimed).items():
+            if lane.destination in emptied:
+                lane.more = False
+        for destination, count in counts.items():
             self.lane(destination).more = count >= per_destination
         for delivery in claimed:
             self._enqueue(Waiting(delivery, None, start_by))
@@ -173,13 +215,15 @@ class Lanes:
         return asyncio.get_running_loop().time() + self._patience_seconds
 
     def _enqueue(self, waiting: Waiting) -> None:
-        self.lane(waiting.delivery.destination).waiting.append(waiting)
+        lane = self.lane(waiting.delivery.destination)
+        lane.waiting.setdefault(waiting.delivery.message, []).append(waiting)
+        self._held += 1
         self._bytes_held += waiting.bytes_held
 
-    def closed(self) -> list[str]:
+    def closed(self) -> set[str]:
         """Destinations from which nothing more is to be claimed now."""
         now = self._clock.now()
-        return [lane.destination for lane in self._lanes.values() if lane.room(now) == 0 or lane.waiting]
+        return {lane.destination for lane in self._lanes.values() if lane.waiting or lane.room(now) == 0}
 
     def hungry(self) -> bool:
         """Whether a lane could start more than waits here, and the queue probably has it."""
@@ -187,24 +231,46 @@ class Lanes:
         return any(lane.more and not lane.waiting and lane.room(now) > 0 for lane in self._lanes.values())
 
     def doubtful(self) -> list[Lane]:
-        """Lanes whose breaker is half open while nothing of theirs is due: a probe may find recovery early."""
+        """Lanes whose breaker is half open while nothing of theirs is due: a probe may find recovery early.
+
+        Only where nothing could be sent: of one that answers badly, its own mail alone tells when it is well.
+        """
         now = self._clock.now()
         return [
             lane
             for lane in self._lanes.values()
-            if lane.open_until is not None and not lane.closed(now) and not lane.active and not lane.waiting
+            if lane.open_until is not None
+            and lane.unreachable
+            and not lane.closed(now)
+            and not lane.active
+            and not lane.waiting
         ]
 
-    def startable(self) -> list[tuple[Lane, list[Waiting]]]:
-        """What starts now, in pieces that travel together; the lanes count them as active."""
+    def hear(self, domain: str) -> None:
+        """That domain, proven, contacts us: what is known against it is looked at again."""
+        lane = self._lanes.get(domain)
+        if lane is not None and lane.open_until is not None:
+            lane.heard = True
+
+    def startable(self, limit: int) -> list[tuple[Lane, list[Waiting]]]:
+        """What starts now, at most `limit` pieces that travel together; the lanes count them as active.
+
+        The lanes take turns, those first that had theirs longest ago.
+        """
         now = self._clock.now()
-        pieces = []
-        for lane in list(self._lanes.values()):
-            while lane.waiting and lane.room(now) > 0:
-                pieces.append((lane, self._piece(lane)))
-                lane.active += 1
-            if not lane.waiting and not lane.active and lane.failures == 0 and not lane.paused:
-                del self._lanes[lane.destination]  # a quiet lane is made anew when it is needed
+        pieces: list[tuple[Lane, list[Waiting]]] = []
+        turns = deque(lane for lane in self._lanes.values() if lane.waiting)
+        while turns and len(pieces) < limit:
+            lane = turns.popleft()
+            if lane.room(now) == 0:
+                continue
+            pieces.append((lane, self._piece(lane)))
+            lane.active += 1
+            self._lanes[lane.destination] = self._lanes.pop(lane.destination)
+            if lane.waiting:
+                turns.append(lane)
+        for lane in [lane for lane in self._lanes.values() if lane.quiet]:
+            del self._lanes[lane.destination]  # it is made anew when it is needed
         return pieces
 
     def late(self, seconds: float) -> list[Waiting]:
@@ -212,30 +278,29 @@ class Lanes:
         now = self._clock.now()
         over: list[Waiting] = []
         for lane in self._lanes.values():
-            kept = deque[Waiting]()
-            for waiting in lane.waiting:
-                (over if waiting.start_by < seconds or lane.closed(now) else kept).append(waiting)
-            lane.waiting = kept
-        self._forget(over)
+            if not lane.waiting:
+                continue
+            everything = [waiting for group in lane.waiting.values() for waiting in group]
+            lane.waiting = {}
+            self._forget(everything)
+            shut = lane.closed(now)
+            for waiting in everything:
+                if shut or waiting.start_by < seconds:
+                    over.append(waiting)
+                else:
+                    self._enqueue(waiting)
         return over
 
     def _piece(self, lane: Lane) -> list[Waiting]:
         """The first in line with all recipients of its message, and more messages where the peer takes batches."""
         taken: list[Waiting] = []
-        messages: set[UUID] = set()
         size = 0
-        rest = deque[Waiting]()
         messages_max = BATCH_MESSAGES_MAX if lane.batch and lane.open_until is None else 1
-        for waiting in lane.waiting:
-            row = waiting.delivery.message
-            if row not in messages and (len(messages) >= messages_max or size > BATCH_BYTES_MAX):
-                rest.append(waiting)
-                continue
-            if row not in messages:
-                messages.add(row)
-                size += waiting.bytes_held
-            taken.append(waiting)
-        lane.waiting = rest
+        for row in list(islice(lane.waiting, messages_max)):
+            size += lane.waiting[row][0].bytes_held
+            if taken and size > BATCH_BYTES_MAX:
+                break
+            taken += lane.waiting.pop(row)
         self._forget(taken)
         return taken
 
@@ -247,9 +312,9 @@ class Lanes:
     def drain(self) -> list[Waiting]:
         """Everything that waits, taken out, for a stop."""
         self.closing = True
-        everything = [waiting for lane in self._lanes.values() for waiting in lane.waiting]
+        everything = [w for lane in self._lanes.values() for group in lane.waiting.values() for w in group]
         for lane in self._lanes.values():
-            lane.waiting = deque()
+            lane.waiting = {}
         self._forget(everything)
         return everything
 

@@ -15,7 +15,7 @@ from gateway.protocol.status import RecipientState, Status
 from gateway.store.intake import Entry, Queued
 
 # Seconds a delivery goes ahead of its time, so that ageing is free.
-HEAD_START_SECONDS = {"urgent": 600, "high": 60, "normal": 0, "low": -60}
+HEAD_START_SECONDS = {"urgent": 720, "high": 120, "normal": 60, "low": 0}
 INBOX = "inbox"
 
 

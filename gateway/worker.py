@@ -6,11 +6,12 @@ Hand-over from accept() comes first; the rest is claimed from the queue, in batc
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 
 from gateway.clock import Clock
-from gateway.flow import Flow
+from gateway.flow import Carried, Flow
 from gateway.journal import Journal
-from gateway.lanes import Lane, Lanes, Waiting, new_token, parcel_of
+from gateway.lanes import HAND_OVER_MAX, Lane, Lanes, Waiting, new_token, parcel_of
 from gateway.protocol.errors import AMTPError
 from gateway.store import deliveries, destinations
 from gateway.store.database import Database
@@ -42,6 +43,7 @@ class Worker:
         self._lease_seconds = lease_seconds
         self._concurrency = concurrency
         self._active = 0
+        self._place = ""  # the destination behind which the next claim starts
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -50,18 +52,18 @@ class Worker:
             starter = group.create_task(self._keep_starting(group))
             await self._keep_claiming(group)
             starter.cancel()
-            await self._hand_back(self._lanes.drain())
+            with suppress(AMTPError):  # while the database is away the leases just lapse
+                await self._hand_back(self._lanes.drain())
 
     def stop(self) -> None:
         self._stopping.set()
-        self._lanes.ready.set()
 
     async def _keep_starting(self, group: asyncio.TaskGroup) -> None:
         """Starts what waits in memory, without asking the database."""
         while True:
             await self._lanes.ready.wait()
             self._lanes.ready.clear()
-            for lane, waiting in self._lanes.startable():
+            for lane, waiting in self._lanes.startable(self._concurrency - self._active):
                 self._active += 1
                 group.create_task(self._carry(lane, waiting))
             if self._lanes.hungry():
@@ -72,20 +74,22 @@ class Worker:
         refreshed = 0.0
         while not self._stopping.is_set():
             self._hungry.clear()
-            now = asyncio.get_running_loop().time()
+            now, more = asyncio.get_running_loop().time(), False
             try:
                 if now - refreshed >= POLL_SECONDS:
                     await self._refresh()
                     refreshed = now
-                full = await self._claim()
+                more = await self._claim()
                 await self._hand_back(self._lanes.late(now))
             except AMTPError:  # the database is away: what we hold goes on, the rest waits
-                full = False
+                pass
+            except Exception as failure:  # noqa: BLE001 - a fault in one round must not end the deliveries
+                self._journal.broke("the queue", failure)
             for lane in self._lanes.doubtful():
                 lane.active += 1
                 self._active += 1
                 group.create_task(self._probe(lane))
-            if not full:
+            if not more:
                 await self._rest()
 
     async def _rest(self) -> None:
@@ -98,42 +102,48 @@ class Worker:
 
     async def _refresh(self) -> None:
         """Brings breakers and pauses to what all processes know."""
+        for lane in [lane for lane in self._lanes.lanes if lane.heard]:
+            await destinations.note_contact(self._database, lane.destination)
+            lane.heard = False
         known = await destinations.troubled(self._database)
-        for lane in list(self._lanes.lanes):
-            if lane.destination not in known:
-                lane.paused = False
-                if lane.shared:
-                    lane.reset()
-        for destination, trouble in known.items():
-            self._lanes.lane(destination).learn(trouble.paused, trouble.failures, trouble.open_until)
+        for destination in known:
+            self._lanes.lane(destination)
+        for lane in self._lanes.lanes:
+            lane.learn(known.get(lane.destination, destinations.UNTROUBLED))
 
     async def _claim(self) -> bool:
-        """Whether the claim was as large as a claim can be, so that more may be due."""
-        room = min(self._concurrency - self._active, deliveries.CLAIM_MAX)
+        """Takes what is due, the destinations in turn; tells whether there may be more."""
+        room = min(self._concurrency - self._active, HAND_OVER_MAX - self._lanes.held, deliveries.CLAIM_MAX)
         if room <= 0:
             return False
+        closed, after = self._lanes.closed(), self._place
         claimed = await deliveries.claim(
             self._database,
-            closed=self._lanes.closed(),
+            closed=closed,
             per_destination=CLAIM_PER_DESTINATION,
             limit=room,
             lease_seconds=self._lease_seconds,
             token=new_token(),
+            after=after,
         )
-        self._lanes.add(claimed, CLAIM_PER_DESTINATION)
-        return len(claimed) == room
+        full = len(claimed) == room
+        self._place = claimed[-1].destination if full else ""
+        emptied = {
+            lane.destination
+            for lane in self._lanes.lanes
+            if lane.destination > after and (not full or lane.destination < self._place)
+        }
+        self._lanes.add(claimed, emptied - closed, CLAIM_PER_DESTINATION)
+        return full or after != ""
 
     async def expire(self) -> None:
         """Ends what is past its time, wherever it waits; the reports go out in the same transactions."""
-        while True:
-            over = await deliveries.claim_expired(
-                self._database,
-                limit=deliveries.CLAIM_MAX,
-                lease_seconds=self._lease_seconds,
-                token=new_token(),
-            )
-            if not over:
-                return
+        while over := await deliveries.claim_expired(
+            self._database,
+            limit=deliveries.CLAIM_MAX,
+            lease_seconds=self._lease_seconds,
+            token=new_token(),
+        ):
             letters = await deliveries.letters(self._database, {delivery.message for delivery in over})
             for destination in {delivery.destination for delivery in over}:
                 mine = [Waiting(d, None, 0) for d in over if d.destination == destination]
@@ -148,36 +158,49 @@ class Worker:
                 letters |= await deliveries.letters(self._database, missing)
             carried = await self._flow.carry(parcel_of(lane.destination, waiting, letters))
             lane.batch = carried.batch
-            await self._learn(lane, carried.blame, carried.answered)
+            await self._learn(lane, carried)
         except AMTPError:  # the database is away: the leases lapse and the rows are found again
             pass
         except Exception as failure:  # noqa: BLE001 - one message that breaks a courier must not stop the others
             self._journal.courier_broke(lane.destination, failure)
-            lane.failed(self._clock.now(), "an unexpected fault of this gateway", random.random())
+            lane.pressed()
         finally:
-            lane.active -= 1
-            self._active -= 1
-            self._lanes.ready.set()
+            self._over(lane)
 
     async def _probe(self, lane: Lane) -> None:
         try:
             fault = await self._flow.probe(lane.destination)
-            await self._learn(lane, fault, fault is None)
+            await self._learn(lane, Carried(answered=fault is None, blame=fault, unreachable=True))
         except AMTPError:
             pass
+        except Exception as failure:  # noqa: BLE001 - as above
+            self._journal.courier_broke(lane.destination, failure)
         finally:
-            lane.active -= 1
-            self._active -= 1
+            self._over(lane)
 
-    async def _learn(self, lane: Lane, blame: str | None, answered: bool) -> None:
-        now = self._clock.now()
-        if blame is not None:
-            lane.failed(now, blame, random.random())
+    def _over(self, lane: Lane) -> None:
+        lane.active -= 1
+        self._active -= 1
+        self._lanes.ready.set()
+
+    async def _learn(self, lane: Lane, carried: Carried) -> None:
+        if carried.blame is not None:
+            now = self._clock.now()
+            if lane.failed(now, random.random(), unreachable=carried.unreachable):
+                self._journal.destination_closed(lane.destination, carried.blame)
             if lane.open_until is not None:
                 await destinations.note_failure(
-                    self._database, lane.destination, lane.failures, lane.open_until, blame
+                    self._database,
+                    lane.destination,
+                    lane.failures,
+                    lane.open_until,
+                    carried.blame,
+                    unreachable=carried.unreachable,
                 )
-        elif answered and lane.succeeded():
+        elif carried.pressed:
+            lane.pressed()
+        elif carried.answered and lane.succeeded():
+            self._journal.destination_open(lane.destination)
             await destinations.note_recovery(self._database, lane.destination)
             self._hungry.set()
 

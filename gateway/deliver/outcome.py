@@ -31,12 +31,16 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Not now. `blames` the destination as a whole (its breaker counts it), not this message."""
+    """Not now. `blames` the destination as a whole (its breaker counts it), not this message.
+
+    `unreachable`: nothing of the message was sent, so a destination that can be reached again is well again.
+    """
 
     code: Code
     reason: str
     retry_after_seconds: float | None = None
     blames: bool = False
+    unreachable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Facts:
     attempts: int
     expires_at: datetime
     expiry: str
+    attempts_max: int = ATTEMPTS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ def verdict_on(outcome: Outcome, facts: Facts, now: datetime, draw: float) -> Ve
             return Ended(Status.FAILED, code, tidy(reason), dead_letter=True, report=not unknown)
         case Deferred(code, reason, retry_after_seconds, _):
             due = now + timedelta(seconds=delay_seconds(facts.attempts, draw, retry_after_seconds))
-            if facts.attempts >= ATTEMPTS_MAX or due >= facts.expires_at:
+            if facts.attempts >= facts.attempts_max or due >= facts.expires_at:
                 return _over(code, reason, facts, due)
             return Again(due, code, tidy(reason))
         case _:

@@ -165,7 +165,12 @@ class PeerCourier:
                     plain=trip.access.plain,
                 )
             except OutboundError as error:
-                return Deferred(Code.RECIPIENT_UNAVAILABLE, tidy(trouble(error)), blames=True)
+                return Deferred(
+                    Code.RECIPIENT_UNAVAILABLE,
+                    tidy(trouble(error)),
+                    blames=True,
+                    unreachable=not error.sent,
+                )
         return Reply(response.status, response.headers, response.body)
 
     def _access(self, destination: Destination) -> Access:

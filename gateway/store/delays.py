@@ -27,7 +27,7 @@ async def late_messages(database: Database, *, hours: float, limit: int) -> dict
     """Messages with a recipient undelivered for so long and not told of yet."""
     rows = await database.fetch(
         "select distinct message from deliveries where not delay_reported and state = 'queued'"
-        " and coalesce(first_attempt, due) < amtp_now() - make_interval(secs => $1) limit $2",
+        " and coalesce(first_attempt, greatest(due, accepted_at)) < amtp_now() - make_interval(secs => $1) limit $2",
         hours * 3600,
         limit,
     )
@@ -46,7 +46,8 @@ async def tell(
     async with database.transaction() as connection:
         rows = await connection.fetch(
             "update deliveries set delay_reported = true where message = $1 and not delay_reported"
-            " and state = 'queued' and coalesce(first_attempt, due) < amtp_now() - make_interval(secs => $2)"
+            " and state = 'queued'"
+            " and coalesce(first_attempt, greatest(due, accepted_at)) < amtp_now() - make_interval(secs => $2)"
             " returning address, attempts, last_attempt, due, last_code, last_error",
             message,
             hours * 3600,

@@ -24,6 +24,8 @@ class Delivery:
     expires_at: datetime
     expiry: str
     first_attempt: datetime | None
+    last_code: str | None = None  # of the attempt before
+    last_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +42,19 @@ class Letter:
 
 
 # Destinations are found by jumping from one to the next in the index, so a destination with a million rows costs the
-# others nothing. A leased row is one whose due lies at the end of its lease: when that passes, it is simply due.
+# others nothing; the jumps start behind $6, so that they take turns. A leased row is one whose due lies at the end of
+# its lease: when that passes, it is simply due.
 _CLAIM = """
 with recursive lanes (destination) as (
-    (select destination from deliveries where state = 'queued' order by destination limit 1)
+    (select destination from deliveries where state = 'queued' and destination > $6 order by destination limit 1)
     union all
     select (select d.destination from deliveries d
             where d.state = 'queued' and d.destination > lanes.destination order by d.destination limit 1)
     from lanes where lanes.destination is not null
 ), picked as (
-    select due.message, due.recipient
+    select due.message, due.recipient, due.due
     from lanes, lateral (
-        select d.message, d.recipient from deliveries d
+        select d.message, d.recipient, d.due from deliveries d
         where d.destination = lanes.destination and d.state = 'queued' and d.due <= amtp_now()
         order by d.due limit $2 for update skip locked
     ) due
@@ -63,7 +66,7 @@ set due = amtp_now() + make_interval(secs => $4), token = $5, attempts = d.attem
     first_attempt = coalesce(d.first_attempt, amtp_now()), last_attempt = amtp_now()
 from picked where d.message = picked.message and d.recipient = picked.recipient
 returning d.message, d.recipient, d.address, d.destination, d.token, d.attempts, d.accepted_at, d.expires_at,
-          d.expiry, d.first_attempt
+          d.expiry, d.first_attempt, d.last_code, d.last_error, picked.due
 """
 
 
@@ -75,12 +78,14 @@ async def claim(
     limit: int,
     lease_seconds: float,
     token: int,
+    after: str = "",
 ) -> list[Delivery]:
-    """Leases what is due, oldest first in each destination that is not closed."""
+    """Leases what is due, oldest first in each destination behind `after` that is not closed."""
     rows = await database.fetch(
-        _CLAIM, list(closed), per_destination, min(limit, CLAIM_MAX), float(lease_seconds), token
+        _CLAIM, list(closed), per_destination, min(limit, CLAIM_MAX), float(lease_seconds), token, after
     )
-    return [Delivery(*row) for row in rows]
+    rows.sort(key=lambda row: (row["destination"], row[-1]))
+    return [Delivery(*row[:-1]) for row in rows]
 
 
 async def hand_back(database: Database, claimed: Sequence[tuple[UUID, str, int]]) -> int:
@@ -106,24 +111,6 @@ async def letters(database: Database, rows: Collection[UUID]) -> dict[UUID, Lett
     return {row[0]: Letter(row[0], row[1], row[2], row[3], row[4], tuple(row[5]), row[6]) for row in found}
 
 
-async def next_due(database: Database, closed: Collection[str]) -> float | None:
-    """Seconds until something falls due in an open destination; None while nothing is queued there."""
-    seconds = await database.fetchval(
-        "with recursive lanes (destination) as ("
-        " (select destination from deliveries where state = 'queued' order by destination limit 1)"
-        " union all"
-        " select (select d.destination from deliveries d"
-        "         where d.state = 'queued' and d.destination > lanes.destination order by d.destination limit 1)"
-        " from lanes where lanes.destination is not null)"
-        " select extract(epoch from min(first.due) - amtp_now())::float8"
-        " from lanes, lateral (select d.due from deliveries d where d.destination = lanes.destination"
-        "                      and d.state = 'queued' order by d.due limit 1) first"
-        " where lanes.destination <> all ($1::text[])",
-        list(closed),
-    )
-    return None if seconds is None else float(seconds)
-
-
 async def claim_expired(
     database: Database, *, limit: int, lease_seconds: float, token: int
 ) -> list[Delivery]:
@@ -135,7 +122,7 @@ async def claim_expired(
         " update deliveries d set due = amtp_now() + make_interval(secs => $2), token = $3"
         " from picked where d.message = picked.message and d.recipient = picked.recipient"
         " returning d.message, d.recipient, d.address, d.destination, d.token, d.attempts, d.accepted_at,"
-        " d.expires_at, d.expiry, d.first_attempt",
+        " d.expires_at, d.expiry, d.first_attempt, d.last_code, d.last_error",
         min(limit, CLAIM_MAX),
         float(lease_seconds),
         token,

@@ -53,38 +53,37 @@ with u as (
         as u (message, recipient, address, token, status, due, agent, entry_address, via, code, error, dead,
               attempts, first_attempt, milliseconds, expires_at)
 ), mine as (
-    select d.message, d.recipient from deliveries d join u using (message, recipient)
+    select d.message, d.recipient, d.token from deliveries d join u using (message, recipient)
     where d.token = u.token order by d.message, d.recipient for update of d
+), won as (
+    select u.* from u join mine using (message, recipient, token)
 ), gone as (
-    delete from deliveries d using u, mine
-    where d.message = mine.message and d.recipient = mine.recipient
-      and u.message = mine.message and u.recipient = mine.recipient and u.due is null
+    delete from deliveries d using won
+    where d.message = won.message and d.recipient = won.recipient and won.due is null
     returning d.message, d.recipient
 ), again as (
-    update deliveries d set due = u.due, token = null, last_code = u.code, last_error = u.error
-    from u, mine
-    where d.message = mine.message and d.recipient = mine.recipient
-      and u.message = mine.message and u.recipient = mine.recipient and u.due is not null
-    returning d.message
+    update deliveries d set due = won.due, token = null, last_code = won.code, last_error = won.error
+    from won where d.message = won.message and d.recipient = won.recipient and won.due is not null
 ), s as (
     insert into settled (message, recipient, address, status, via, code, error, attempts, settled_at)
-    select u.message, u.recipient, u.address, u.status, u.via, u.code, u.error, u.attempts, amtp_now()
-    from gone join u using (message, recipient) where u.status is not null
-    on conflict do nothing
+    select message, recipient, address, status, via, code, error, attempts, amtp_now()
+    from won where status is not null
+    on conflict (message, recipient) do update
+    set status = excluded.status, via = excluded.via, code = excluded.code, error = excluded.error,
+        attempts = excluded.attempts, settled_at = excluded.settled_at
 ), e as (
     insert into entries (message, agent, address, expires_at, delivered_at)
-    select u.message, u.agent, u.entry_address, u.expires_at, amtp_now()
-    from gone join u using (message, recipient) where u.agent is not null
+    select message, agent, entry_address, expires_at, amtp_now() from won where agent is not null
     on conflict do nothing
 ), l as (
     insert into dead_letters
         (message, recipient, address, failure_code, failure_reason, attempts, first_attempt, last_attempt, at)
-    select u.message, u.recipient, u.address, u.code, u.error, u.attempts, u.first_attempt, amtp_now(), amtp_now()
-    from gone join u using (message, recipient) where u.dead
+    select message, recipient, address, code, error, attempts, first_attempt, amtp_now(), amtp_now()
+    from won where dead
 ), a as (
     insert into attempts (message, recipient, attempt, at, via, code, error, milliseconds)
-    select u.message, u.recipient, u.attempts, amtp_now(), u.via, u.code, u.error, u.milliseconds
-    from mine join u using (message, recipient) where u.code is not null
+    select message, recipient, attempts, amtp_now(), via, code, error, milliseconds
+    from won where code is not null
     on conflict do nothing
 ), t as (
     insert into tallies (id, at, accepted, finished)
@@ -92,7 +91,7 @@ with u as (
 ), n as (
     select case when $18::text <> '' then pg_notify('amtp_inbox', $18) end
 )
-select mine.message, mine.recipient, (select count(*) from n) from mine
+select message, recipient, token, (select count(*) from n) from mine
 """
 
 
@@ -121,8 +120,8 @@ async def settle(line: Any, mint: Mint, settlements: Sequence[Settlement]) -> li
         mint(),
         notice_of(agents),
     )
-    effective = {(row["message"], row["recipient"]) for row in rows}
-    kept = [s for s in batch if (s.message, s.recipient) in effective]
+    effective = {(row["message"], row["recipient"], row["token"]) for row in rows}
+    kept = [s for s in batch if (s.message, s.recipient, s.token) in effective]
     follow_ups = [follow_up for s in kept for follow_up in s.follow_ups]
     if follow_ups:
         await insert(line, mint(), follow_ups)
@@ -202,10 +201,10 @@ class Settle:
                 self._journal.unstorable(str(batch[0].message), failure)
                 kept = []
                 break
-        effective = {(s.message, s.recipient) for s in kept}
+        effective = {(s.message, s.recipient, s.token) for s in kept}
         for settlements, future in taken:
             if not future.done():
-                future.set_result([s for s in settlements if (s.message, s.recipient) in effective])
+                future.set_result([s for s in settlements if (s.message, s.recipient, s.token) in effective])
         gained = {s.agent for s in kept if s.agent is not None}
         gained |= {entry.agent for s in kept for f in s.follow_ups for entry in f.entries}
         if gained:
