@@ -15,7 +15,7 @@ from tests.bench.site import Agent, Process, Site
 from tests.fake_peer import Authority
 
 HERE = "127.0.0.1"
-AGENTS, CONNECTIONS = 16, 64
+AGENTS, STREAMS, CONNECTIONS = 16, 4, 64
 SINGLE_FLOOR, SINGLE_AIM, BATCH_FLOOR, BATCH_AIM = 2000, 4000, 4000, 7000
 RATE, P99_MS_MAX = 1000, 25
 ARRIVAL_SECONDS_MAX = 300.0
@@ -49,6 +49,7 @@ class Road:
     near: Process
     far: Process
     letters: Sequence[Letter]
+    watched: Sequence[Letter]  # to the listeners
     listeners: Sequence[Agent]
 
     def pids(self) -> dict[str, int]:
@@ -100,11 +101,13 @@ async def road(near: Site, far: Site, *, features: Sequence[str]) -> AsyncIterat
                 outbound={"allow_networks": ["127.0.0.0/8"], "ca_file": str(ca_file)},
             )
         )
-        writers = await near.register(sender, [f"agent-{monotonic():.0f}-{n}" for n in range(AGENTS)])
-        readers = await far.register(receiver, [f"agent-{monotonic():.0f}-{n}" for n in range(AGENTS)])
-        pairs = zip(writers, readers, strict=True)
-        letters = [Letter(writer.address, writer.key, reader.address) for writer, reader in pairs]
-        yield Road(near, far, sender, receiver, letters, readers)
+        names = [f"agent-{monotonic():.0f}-{number}" for number in range(AGENTS + STREAMS)]
+        writers, readers = await near.register(sender, names), await far.register(receiver, names)
+        letters = [
+            Letter(writer.address, writer.key, reader.address)
+            for writer, reader in zip(writers, readers, strict=True)
+        ]
+        yield Road(near, far, sender, receiver, letters[:AGENTS], letters[AGENTS:], readers[AGENTS:])
 
 
 async def _throughput(name: str, road: Road, runs: int, seconds: float, floor: float, aim: float) -> Figure:
@@ -139,8 +142,8 @@ async def _end_to_end(road: Road, runs: int, seconds: float) -> Figure:
             kind="open",
             port=road.near.port,
             listen_port=road.far.port,
-            agents=road.letters[:4],
-            listen=[asdict(agent) for agent in road.listeners[:4]],
+            agents=road.watched,
+            listen=[asdict(agent) for agent in road.listeners],
             rate=RATE,
             connections=CONNECTIONS,
             seconds=seconds,
