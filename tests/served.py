@@ -51,7 +51,7 @@ def served(
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AMTP_")}
     kept = {name: value for name, value in os.environ.items() if name == "AMTP_PG_BINDIR"}
     process = subprocess.Popen(
-        [*before, AMTP, "serve", "--local", "--data", "data", *options],
+        [*before, AMTP, "serve", "--local", "--data", "data", "--port", "0", *options],
         cwd=folder,
         env=clean | kept | dict(environment or {}),
         stdin=subprocess.DEVNULL,

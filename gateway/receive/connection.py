@@ -275,8 +275,12 @@ class Connection(RequestHandler):
         if not unread:
             transport.close()
             return
-        if transport.can_write_eof():
-            transport.write_eof()
+        try:
+            if transport.can_write_eof():
+                transport.write_eof()
+        except OSError:  # the client is gone, which we had not heard yet
+            transport.close()
+            return
         if self._reading_paused or self._buffer_paused:
             self._resume_transport_reading()
 

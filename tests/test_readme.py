@@ -1,0 +1,98 @@
+"""The README's lines work as they stand, against a gateway that was started as it says."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.served import AMTP, ROOT, Served, served
+
+DEFAULT_URL = "http://127.0.0.1:8080"  # tests run side by side, each on a port of its own
+SECONDS_MAX = 60
+
+
+def lines_of(fence: str) -> str:
+    """The README's one block with this info string."""
+    blocks = re.findall(rf"^```{re.escape(fence)}\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert len(blocks) == 1, f"README.md has {len(blocks)} blocks of {fence}"
+    return str(blocks[0])
+
+
+def run(command: list[str], script: str, gateway: Served, folder: Path, path: str) -> str:
+    """What the lines print, run where `data/admin.key` lies."""
+    environment = {"PATH": path, "HOME": str(folder), "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    done = subprocess.run(
+        command,
+        input=script.replace(DEFAULT_URL, gateway.url),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.fixture(scope="module")
+def gateway(folder: Path) -> Iterator[Served]:
+    with served(folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def path(folder: Path) -> str:
+    """Where the lines find `amtp`, and a curl that a fresh machine may lack."""
+    tools = folder / "tools"
+    tools.mkdir()
+    curl = tools / "curl"
+    curl.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.tiny_curl "$@"\n')
+    curl.chmod(0o755)
+    return os.pathsep.join([str(tools), str(Path(AMTP).parent), os.environ["PATH"]])
+
+
+def check_curl(printed: str) -> None:
+    """The answers to the lines with curl: a receipt, then an inbox."""
+    decoder = json.JSONDecoder()
+    receipt, end = decoder.raw_decode(printed)
+    page, _ = decoder.raw_decode(printed[end:].lstrip())
+    assert receipt["status"] == "delivered"
+    assert [message["message_id"] for message in page["messages"]] == [receipt["message_id"]]
+    assert page["messages"][0]["payload"] == {"text": "Hello, Bob."}
+
+
+def test_the_lines_with_curl_send_and_read_a_message(gateway: Served, folder: Path, path: str) -> None:
+    check_curl(run(["sh", "-eu"], lines_of("sh curl"), gateway, folder, path))
+
+
+def test_a_first_message_takes_under_ten_lines() -> None:
+    assert len(lines_of("sh curl").splitlines()) < 10
+
+
+def test_the_lines_with_the_command_send_and_read_a_message(gateway: Served, folder: Path, path: str) -> None:
+    printed = run(["sh", "-eu"], lines_of("sh cli"), gateway, folder, path)
+    assert "Hello, Frank." in printed
+
+
+def test_the_lines_with_python_send_read_and_acknowledge_a_message(
+    gateway: Served, folder: Path, path: str
+) -> None:
+    printed = run([sys.executable, "-"], lines_of("python"), gateway, folder, path)
+    assert printed == "carol@localhost {'text': 'Hello, Dave.'}\n"
+
+
+def test_the_admin_key_is_kept_for_its_owner_alone(gateway: Served, folder: Path) -> None:
+    kept = folder / "data" / "admin.key"
+    assert kept.read_text().strip() == gateway.admin_key
+    assert kept.stat().st_mode & 0o777 == 0o600
