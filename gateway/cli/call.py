@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from gateway.cli.plain import plain, plain_json
 from gateway.protocol.url import BadUrl, parse_url
 
 REFUSED, USAGE, UNREACHABLE = 1, 2, 3
@@ -28,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 GATEWAY_DEFAULT = "http://127.0.0.1:8080"
 
 
-class Refused(Exception):  # noqa: N818 - not an error of ours
+class Refused(Exception):
     """The gateway said no; its envelope says why."""
 
     def __init__(self, envelope: Mapping[str, Any]) -> None:
@@ -37,7 +39,7 @@ class Refused(Exception):  # noqa: N818 - not an error of ours
         super().__init__(f"{error['message']} ({error['code']})")
 
 
-class Unreachable(Exception):  # noqa: N818 - not an error of ours
+class Unreachable(Exception):
     """No gateway answered."""
 
 
@@ -49,14 +51,14 @@ class Remote:
     key: str | None
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The answer's JSON; Refused or Unreachable otherwise."""
+        """The answer's JSON; Refused or Unreachable otherwise. A body in bytes is JSON already."""
         url = parse_url(self.gateway, plain=True)
         if isinstance(url, BadUrl):
             raise typer.BadParameter(f"--gateway {url.reason}")
         headers = {"Accept": "application/json", "User-Agent": "AMTP/1.0 (amtp-gateway cli)"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
-        data = None if body is None else json.dumps(body).encode()
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         if data is not None:
             headers["Content-Type"] = "application/json"
         kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
@@ -96,15 +98,15 @@ def outcome(as_json: bool) -> Iterator[None]:
     except Refused as refusal:
         if as_json:
             print_json(refusal.envelope)
-        typer.echo(f"amtp: {refusal}", err=True)
+        typer.echo(f"amtp: {plain(str(refusal))}", err=True)
         raise typer.Exit(REFUSED) from None
     except Unreachable as silence:
-        typer.echo(f"amtp: {silence}", err=True)
+        typer.echo(f"amtp: {plain(str(silence))}", err=True)
         raise typer.Exit(UNREACHABLE) from None
 
 
 def print_json(answer: object) -> None:
-    typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    typer.echo(plain_json(answer))
 
 
 def print_table(columns: Mapping[str, str], rows: list[dict[str, Any]]) -> None:
@@ -113,7 +115,7 @@ def print_table(columns: Mapping[str, str], rows: list[dict[str, Any]]) -> None:
     for title in columns.values():
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*(_shown(row.get(key)) for key in columns))
+        table.add_row(*(escape(_shown(row.get(key))) for key in columns))
     Console().print(table)
 
 
@@ -126,8 +128,9 @@ def print_fields(titles: Mapping[str, str], row: Mapping[str, Any]) -> None:
 
 
 def _shown(value: object) -> str:
+    """As text; strangers may have written it."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
+        return plain(", ".join(map(str, value)))
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "" if value is None else str(value)
+    return "" if value is None else plain(str(value))

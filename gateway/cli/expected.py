@@ -21,6 +21,8 @@ EXPECTED = (AMTPError, ConfigError, EmbeddedError, SchemaError, SealError, Start
 
 def tell(failure: BaseException) -> None:
     """The failure on stderr, for whoever called the command."""
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
     if isinstance(failure, EXPECTED):
         text = str(failure)
     else:

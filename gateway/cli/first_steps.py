@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from shlex import quote
 
 from gateway import __version__
 from gateway.admit.api_key import ApiKey, mint_key, parse_key
@@ -63,7 +64,8 @@ def _write(path: Path, key: ApiKey) -> ApiKey:
 
 def greeting(url: str, key: str, data: Path, domain: str) -> str:
     """What `amtp serve --local` says when it is ready."""
-    register = f"curl {url}/v1/admin/agents -H 'Authorization: Bearer {key}' {JSON}"
+    path = str((data / KEY_FILE).absolute())
+    register = f"curl {url}/v1/admin/agents -H 'Authorization: Bearer '$(cat {quote(path)}) {JSON}"
     return f"""
 AMTP gateway {__version__} for the domain {domain}. Its data is kept in {data}; Ctrl-C stops it.
 
@@ -77,7 +79,7 @@ Try it from another terminal: register two agents, send a message, read it.
   curl {url}/v1/messages {JSON} -d '{{"sender": "alice@{domain}", "recipients": ["bob@{domain}"], "payload": "Hello, Bob"}}'
   curl {url}/v1/inbox/bob@{domain}
 
-No keys are asked for from this machine, except the operator's; agents elsewhere present theirs.
+From this machine only the operator's key is asked for; everyone else presents the key they were given.
 """
 
 

@@ -5,10 +5,9 @@ from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 import typer
-from rich.markup import escape
 
 from gateway.cli.call import GATEWAY_DEFAULT, REFUSED, AsJson, GatewayUrl, Remote, outcome, print_table
-from gateway.cli.plain import plain, plain_json
+from gateway.cli.plain import plain_json
 
 AgentKey = Annotated[
     str | None, typer.Option("--key", envvar="AMTP_KEY", help="The agent's key; better in the variable.")
@@ -93,7 +92,7 @@ def _show(answer: dict[str, Any], ids: list[str] | None, *, whole: bool, as_json
 
 def _print_messages(messages: list[dict[str, Any]], answer: dict[str, Any]) -> None:
     if messages:
-        _print_rows(MESSAGES, [_row(message) for message in messages])
+        print_table(MESSAGES, [_row(message) for message in messages])
     more = ", and more behind them" if answer["has_more"] else ""
     typer.echo(f"{len(messages)} message{'' if len(messages) == 1 else 's'}{more}.")
     if "lease" in answer:
@@ -116,7 +115,7 @@ def _show_dead(answer: dict[str, Any], as_json: bool) -> None:
         typer.echo(plain_json(answer))
         return
     if answer["dead_letters"]:
-        _print_rows(DEAD_LETTERS, [_dead_row(letter) for letter in answer["dead_letters"]])
+        print_table(DEAD_LETTERS, [_dead_row(letter) for letter in answer["dead_letters"]])
     typer.echo(f"{answer['count']} dead letter{'' if answer['count'] == 1 else 's'}.")
 
 
@@ -129,7 +128,3 @@ def _dead_row(letter: dict[str, Any]) -> dict[str, str]:
         "at": about["dlq_timestamp"],
         "why": about["failure_reason"],
     }
-
-
-def _print_rows(columns: dict[str, str], rows: list[dict[str, str]]) -> None:
-    print_table(columns, [{key: escape(plain(cell)) for key, cell in row.items()} for row in rows])

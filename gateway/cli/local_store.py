@@ -23,17 +23,29 @@ ConfigFile = Annotated[
 DataFolder = Annotated[Path | None, typer.Option("--data", help="The data folder of a gateway without one.")]
 
 
+def settings(config_file: Path | None, data: Path | None) -> Config:
+    """What a command goes by: the configuration, or a data folder alone."""
+    if data:
+        return replace(Config(), data=data)
+    return load(find_file(config_file, os.environ), os.environ)
+
+
 @asynccontextmanager
 async def opened(config_file: Path | None, data: Path | None) -> AsyncIterator[Database]:
-    """The database of that configuration, migrated; an embedded one is started where no gateway runs it."""
-    config = replace(Config(), data=data) if data else load(find_file(config_file, os.environ), os.environ)
-    pooled = config.database.pgbouncer == "on"
+    """The database of that configuration, migrated."""
+    async with reached(settings(config_file, data)) as database:
+        await migrate(database)
+        yield database
+
+
+@asynccontextmanager
+async def reached(config: Config) -> AsyncIterator[Database]:
+    """Its database as it is; an embedded one is started where no gateway runs it."""
     async with AsyncExitStack() as stack:
         dsn = config.database.url or await _embedded(config.data, stack)
-        database = Database(dsn, clock=Clock(), pool_size=1, pooled=pooled)
+        database = Database(dsn, clock=Clock(), pool_size=1, pooled=config.database.pgbouncer == "on")
         await database.open()
         stack.push_async_callback(database.close)
-        await migrate(database)
         yield database
 
 

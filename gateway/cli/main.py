@@ -8,19 +8,30 @@ import typer
 from gateway import __version__
 from gateway.cli import admin_keys, agents, domain
 from gateway.cli.check_config import check_config
-from gateway.cli.expected import EXPECTED, tell
+from gateway.cli.doctor import doctor
+from gateway.cli.drain import drain
+from gateway.cli.expected import tell
 from gateway.cli.inbox import inbox
+from gateway.cli.migrate import migrate
+from gateway.cli.send import send
 from gateway.cli.serve import serve
+from gateway.cli.status import status
 
 app = typer.Typer(
     name="amtp",
     help="A mail server for AI agents.",
+    epilog="Exit codes: 0 done, 1 refused or something is wrong, 2 misused, 3 no gateway answered.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.command("serve")(serve)
 app.command("check-config")(check_config)
+app.command("doctor")(doctor)
+app.command("drain")(drain)
+app.command("migrate")(migrate)
+app.command("send")(send)
 app.command("inbox")(inbox)
+app.command("status")(status)
 app.add_typer(agents.app, name="agents")
 app.add_typer(admin_keys.app, name="admin-keys")
 app.add_typer(domain.app, name="domain")
@@ -44,6 +55,6 @@ def _amtp(
 def main() -> None:
     try:
         app()
-    except EXPECTED as error:
-        tell(error)
+    except Exception as failure:  # noqa: BLE001 - the edge of the process: beyond it is a traceback
+        tell(failure)
         sys.exit(1)

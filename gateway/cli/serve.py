@@ -12,7 +12,7 @@ import typer
 import uvloop
 
 from gateway.cli import pid_file, process, workers
-from gateway.cli.expected import EXPECTED, StartError, tell
+from gateway.cli.expected import StartError
 from gateway.cli.first_steps import greeting, keep_admin_key
 from gateway.cli.local_store import ConfigFile
 from gateway.cli.ports import check_free, first_free, reserve
@@ -52,9 +52,6 @@ def serve(
             runner.run(_serve(start, worker_count, local))
     except asyncio.CancelledError:
         typer.echo("amtp: stopped before it was ready", err=True)
-    except EXPECTED as failure:
-        tell(failure)
-        raise typer.Exit(1) from None
 
 
 def _configured(file: Path | None, data: Path | None) -> Start:

@@ -1,6 +1,8 @@
 """Whether the database would take a message now."""
 
 import asyncio
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from gateway.protocol.errors import AMTPError
@@ -25,3 +27,18 @@ async def ailment(database: Database) -> Ailment | None:
             return Ailment.BEHIND if await pending(database) else None
     except (AMTPError, TimeoutError):
         return Ailment.AWAY
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What a healthy database says of itself."""
+
+    release: str
+    now: datetime  # by its own clock
+
+
+async def vitals(database: Database) -> Vitals:
+    row = await database.fetchrow(
+        "select current_setting('server_version') as release, clock_timestamp() as now"
+    )
+    return Vitals(row["release"], row["now"])

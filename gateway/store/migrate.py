@@ -8,6 +8,10 @@ from gateway.store import partitions
 from gateway.store.database import Database
 
 SERVER_VERSIONS = range(15, 19)
+LEDGER = (
+    "create table if not exists migrations"
+    " (number integer primary key, name text not null, at timestamptz not null)"
+)
 LOCK_SECONDS_MAX = 600.0  # for another process to finish its migration
 MIGRATION_SECONDS_MAX = 3600.0
 
@@ -49,6 +53,7 @@ async def migrate(database: Database) -> list[str]:
         await connection.execute(
             "select pg_advisory_xact_lock($1)", partitions.LOCK, timeout=LOCK_SECONDS_MAX
         )
+        await connection.execute(LEDGER)
         done = await _done(connection)
         _refuse_newer_schema(done)
         for migration in migrations():
@@ -70,10 +75,9 @@ async def _apply(connection: Any, migration: Migration) -> None:
 
 
 async def _done(connection: Any) -> set[int]:
+    """The numbers of those applied; looking changes nothing."""
     if await connection.fetchval("select to_regclass('migrations')") is None:
-        await connection.execute(
-            "create table if not exists migrations (number integer primary key, name text not null, at timestamptz not null)"
-        )
+        return set()
     return {row["number"] for row in await connection.fetch("select number from migrations")}
 
 
