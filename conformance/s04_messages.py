@@ -127,11 +127,11 @@ async def the_payload_is_kept_byte_for_byte(target: Target) -> None:
     for payload in PAYLOADS:
         body = f'{{"version":"1.0","sender":"{alice.address}","recipients":["{bob.address}"],"payload":{payload}}}'
         message_id = (await alice.post(body.encode())).expect(202)["message_id"]
-        found = (await bob.get(f"/v1/inbox/{bob.address}?status=unread")).body
+        found = (await bob.get(f"{bob.box}?status=unread")).body
         holds(
             re.search(rb'"payload"\s*:\s*' + re.escape(payload.encode()), found), f"the inbox holds {payload}"
         )
-        (await bob.delete(f"/v1/inbox/{bob.address}/{message_id}")).expect(200)
+        (await bob.delete(f"{bob.box}/{message_id}")).expect(200)
 
 
 @core

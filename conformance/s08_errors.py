@@ -48,7 +48,7 @@ async def errors_do_not_repeat_what_was_sent(target: Target) -> None:
         await alice.send(alice.address, version=mark),
         await alice.send(alice.address, timestamp=mark),
         await alice.send(alice.address, headers={"priority": mark}),
-        await alice.get(f"/v1/inbox/{alice.address}?limit=%3Cscript%3E"),
+        await alice.get(f"{alice.box}?limit=%3Cscript%3E"),
     ]
     for reply in replies:
         same(reply.status, 400, f"the status of {reply.asked}")
@@ -71,7 +71,7 @@ async def a_refused_message_is_in_no_inbox(target: Target) -> None:
 async def parameters_out_of_range_are_refused(target: Target) -> None:
     """A query parameter that is no number, out of range, given twice or misspelled is refused by name."""
     alice = await target.agent()
-    box = f"/v1/inbox/{alice.address}"
+    box = alice.box
     for query in (
         "limit=0",
         "limit=1001",

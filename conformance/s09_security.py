@@ -119,7 +119,7 @@ async def an_inbox_opens_to_its_agent_alone(target: Target) -> None:
     """Another agent's inbox is refused with 403, without a key it is 401, and to admins it stays closed."""
     alice, bob = await target.agents(2)
     message_id = await alice.sent(bob.address)
-    box = f"/v1/inbox/{bob.address}"
+    box = bob.box
     (await alice.get(box)).refused("SENDER_NOT_ALLOWED")
     (await alice.delete(f"{box}/{message_id}")).refused("SENDER_NOT_ALLOWED")
     (await target.call("GET", box)).refused("AUTHENTICATION_FAILED")
@@ -159,7 +159,7 @@ async def administration_takes_an_admin_key(target: Target) -> None:
 async def keys_are_presented_in_one_of_three_headers(target: Target) -> None:
     """D: A key stands in Authorization or X-API-Key, an admin's also in X-Admin-Key; two that differ are refused."""
     alice, bob = await target.agents(2)
-    box = f"/v1/inbox/{alice.address}"
+    box = alice.box
     reply = await target.call("GET", box, headers={"X-API-Key": alice.key})
     reply.expect(200)
     (await target.call("GET", "/v1/admin/agents", headers={"X-Admin-Key": target.admin_key})).expect(200)

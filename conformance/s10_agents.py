@@ -90,7 +90,7 @@ async def a_retired_agent_keeps_its_inbox(target: Target) -> None:
     alice, bob = await target.agents(2)
     await alice.sent(bob.address, payload=1)
     (await target.admin("DELETE", f"/v1/admin/agents/{bob.address}")).expect(200)
-    (await bob.get(f"/v1/inbox/{bob.address}")).refused("AUTHENTICATION_FAILED")
+    (await bob.get(bob.box)).refused("AUTHENTICATION_FAILED")
     await alice.sent(bob.address, payload=2)
     again = (await target.register(address=bob.address)).expect(201, 200)["agent"]
     holds(again["api_key"] != bob.key, "the key is new")
@@ -104,7 +104,7 @@ async def a_removed_agent_is_unknown(target: Target) -> None:
     alice, bob = await target.agents(2)
     (await target.admin("DELETE", f"/v1/admin/agents/{bob.address}?mail=drop")).expect(200)
     (await alice.send(bob.address)).refused("AGENT_UNKNOWN")
-    (await bob.get(f"/v1/inbox/{bob.address}")).refused("AUTHENTICATION_FAILED")
+    (await bob.get(bob.box)).refused("AUTHENTICATION_FAILED")
 
 
 @extended
@@ -113,7 +113,7 @@ async def a_key_can_be_replaced_at_once(target: Target) -> None:
     alice = await target.agent()
     path = f"/v1/admin/agents/{alice.address}/rotate-key"
     rotated = (await target.admin("POST", path, {"grace_seconds": 0})).expect(200)["agent"]
-    (await alice.get(f"/v1/inbox/{alice.address}")).refused("AUTHENTICATION_FAILED")
+    (await alice.get(alice.box)).refused("AUTHENTICATION_FAILED")
     await Agent(alice.address, rotated["api_key"], target).inbox()
 
 

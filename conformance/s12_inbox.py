@@ -79,7 +79,7 @@ async def an_inbox_has_cursors(target: Target) -> None:
     alice, bob = await target.agents(2)
     ids = await send_some(alice, bob, 5)
     first = await bob.page("?limit=2")
-    (await bob.delete(f"/v1/inbox/{bob.address}/{ids[0]}")).expect(200)
+    (await bob.delete(f"{bob.box}/{ids[0]}")).expect(200)
     rest = await bob.page(f"?cursor={first['cursor']}")
     same(ids_of(first["messages"]) + ids_of(rest["messages"]), ids, "the pages together")
 
@@ -111,7 +111,7 @@ async def what_is_read_stays_until_it_is_acknowledged(target: Target) -> None:
     (message_id,) = await send_some(alice, bob, 1)
     for _ in range(2):
         same(ids_of(await bob.inbox()), [message_id], "the inbox")
-    answer = (await bob.delete(f"/v1/inbox/{bob.address}/{message_id}")).expect(200)
+    answer = (await bob.delete(f"{bob.box}/{message_id}")).expect(200)
     same((answer["message_id"], answer["status"]), (message_id, "acknowledged"), "the acknowledgement")
     holds(datetime.fromisoformat(answer["timestamp"]).tzinfo, "timestamp is a time with a zone")
     same(await bob.inbox(), [], "the inbox")
@@ -122,7 +122,7 @@ async def acknowledging_again_changes_nothing(target: Target) -> None:
     """An acknowledgement that is sent again is answered as the first one."""
     alice, bob = await target.agents(2)
     (message_id,) = await send_some(alice, bob, 1)
-    path = f"/v1/inbox/{bob.address}/{message_id}"
+    path = f"{bob.box}/{message_id}"
     first, second = (await bob.delete(path)).expect(200), (await bob.delete(path)).expect(200)
     same(second["timestamp"], first["timestamp"], "the timestamp of the second answer")
 
@@ -133,7 +133,7 @@ async def an_unknown_message_can_not_be_acknowledged(target: Target) -> None:
     alice, bob = await target.agents(2)
     message_id = await alice.sent(alice.address)
     for unknown in (message_id, target.name()):
-        (await bob.delete(f"/v1/inbox/{bob.address}/{unknown}")).refused("NOT_FOUND")
+        (await bob.delete(f"{bob.box}/{unknown}")).refused("NOT_FOUND")
     await alice.only()
 
 
@@ -142,7 +142,7 @@ async def each_recipient_acknowledges_for_itself(target: Target) -> None:
     """One recipient's acknowledgement leaves the message in the others' inboxes."""
     alice, bob, carol = await target.agents(3)
     message_id = await alice.sent(bob.address, carol.address)
-    (await bob.delete(f"/v1/inbox/{bob.address}/{message_id}")).expect(200)
+    (await bob.delete(f"{bob.box}/{message_id}")).expect(200)
     same(await bob.inbox(), [], "the inbox of who acknowledged")
     await carol.only()
 
@@ -155,7 +155,7 @@ async def the_sender_tells_namesakes_apart(target: Target) -> None:
     for sender in (alice, carol):
         await sender.sent(bob.address, message_id=message_id)
     await bob.inbox()
-    (await bob.delete(f"/v1/inbox/{bob.address}/{message_id}?sender={carol.address}")).expect(200)
+    (await bob.delete(f"{bob.box}/{message_id}?sender={carol.address}")).expect(200)
     same((await bob.only())["sender"], alice.address, "the sender of what is left")
 
 
@@ -165,7 +165,7 @@ async def many_are_acknowledged_at_once(target: Target) -> None:
     alice, bob = await target.agents(2)
     ids = await send_some(alice, bob, 3)
     body = json.dumps({"message_ids": [*ids[:2], target.name()]}).encode()
-    answer = (await target.call("POST", f"/v1/inbox/{bob.address}/ack", key=bob.key, body=body)).expect(200)
+    answer = (await target.call("POST", f"{bob.box}/ack", key=bob.key, body=body)).expect(200)
     same(
         [one["status"] for one in answer["results"]],
         ["acknowledged", "acknowledged", "failed"],
@@ -233,7 +233,7 @@ async def a_lease_can_be_prolonged_and_given_back(target: Target) -> None:
     page = await bob.page("?lease=60")
     for seconds in (120, 0):
         body = json.dumps({"lease": page["lease"]["token"], "seconds": seconds}).encode()
-        answer = await target.call("POST", f"/v1/inbox/{bob.address}/lease", key=bob.key, body=body)
+        answer = await target.call("POST", f"{bob.box}/lease", key=bob.key, body=body)
         same(answer.expect(200)["message_count"], 2, "message_count")
     same(ids_of(await bob.inbox("?lease=60")), ids, "what is shown")
 
@@ -258,7 +258,7 @@ async def a_stream_sends_all_that_is_open(target: Target) -> None:
     async with target.stream(bob) as stream:
         events = [await next_event(stream) for _ in ids]
     same([message["message_id"] for _, message in events], ids, "the first stream")
-    (await bob.delete(f"/v1/inbox/{bob.address}/{ids[0]}")).expect(200)
+    (await bob.delete(f"{bob.box}/{ids[0]}")).expect(200)
     async with target.stream(bob, **{"Last-Event-ID": events[2][0]}) as stream:
         same((await next_event(stream))[1]["message_id"], ids[1], "the first event after the reconnect")
         after = await alice.sent(bob.address)

@@ -130,7 +130,7 @@ async def lists_have_cursors(target: Target) -> None:
 
 
 @extended
-async def partial_messages_say_so(target: Target) -> None:
+async def what_waits_is_queued(target: Target) -> None:
     """D: A message that waits for one of its recipients is queued, whatever became of the others."""
     alice, bob = await target.agents(2)
     message_id = await scheduled(alice, bob.address)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -130,6 +130,11 @@ class Agent:
         }
         return {name: value for name, value in complete.items() if value is not ...}
 
+    @property
+    def box(self) -> str:
+        """The path of the agent's inbox."""
+        return f"/v1/inbox/{quote(self.address, safe='@')}"
+
     async def send(self, *recipients: str, **members: Any) -> Reply:
         return await self.post(json.dumps(self.message(*recipients, **members)).encode())
 
@@ -150,7 +155,7 @@ class Agent:
 
     async def page(self, query: str = "") -> dict[str, Any]:
         """One page of the agent's own inbox."""
-        page: dict[str, Any] = (await self.get(f"/v1/inbox/{self.address}{query}")).expect(200)
+        page: dict[str, Any] = (await self.get(self.box + query)).expect(200)
         return page
 
     async def inbox(self, query: str = "") -> list[dict[str, Any]]:
@@ -193,7 +198,7 @@ class Target:
     ) -> None:
         try:
             for address in self._agents:
-                await self.admin("DELETE", f"/v1/admin/agents/{address}?mail=drop")
+                await self.admin("DELETE", f"/v1/admin/agents/{quote(address, safe='@')}?mail=drop")
         finally:
             await self._session.close()
 
@@ -266,7 +271,7 @@ class Target:
     async def stream(self, agent: Agent, **headers: str) -> AsyncIterator[aiohttp.StreamReader]:
         """The agent's inbox as a stream of events."""
         sent = {"Authorization": f"Bearer {agent.key}", "Accept": "text/event-stream", **headers}
-        path = f"{self.url}/v1/inbox/{agent.address}"
+        path = self.url + agent.box
         async with self._session.get(URL(path, encoded=True), headers=sent) as answer:
             kind = answer.headers.get("Content-Type", "")
             if answer.status != 200 or not kind.startswith("text/event-stream"):
