@@ -25,6 +25,7 @@ from gateway.outbound import Outbound
 from gateway.placing import Placing
 from gateway.receive.agents import AgentDoor
 from gateway.receive.capabilities import CapabilityDoor
+from gateway.receive.dead_letters import DeadLetterDoor
 from gateway.receive.health import DatabaseLook, HealthDoor, Look, disk_look, draining_look
 from gateway.receive.http import Door
 from gateway.receive.inbox import InboxDoor
@@ -32,8 +33,10 @@ from gateway.receive.limits import Manners, Slots
 from gateway.receive.messages import MessageDoor
 from gateway.receive.openapi import OpenApiDoor
 from gateway.receive.parsing import Parsing
+from gateway.receive.queue import QueueDoor
 from gateway.receive.routing import Route, roles_of
 from gateway.receive.status import StatusDoor
+from gateway.receive.traffic import TrafficDoor
 from gateway.route.configured import nameservers_of, plain_domains, published, static_peers
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns
@@ -46,9 +49,12 @@ from gateway.store.audit import Audit
 from gateway.store.bell import Bell
 from gateway.store.cancellation import Cancellations
 from gateway.store.database import Database
+from gateway.store.dead_letters import DeadLetters
 from gateway.store.intake import Intake
+from gateway.store.queue import Queue
 from gateway.store.sealed import Sealer
 from gateway.store.settle import Settle
+from gateway.store.traffic import Traffic
 from gateway.tls import client_context
 from gateway.worker import Worker
 
@@ -255,6 +261,31 @@ class Parts:
                 sealer=self.sealer,
                 clock=clock,
                 domains=config.domains,
+            ),
+            QueueDoor(
+                database=database,
+                authenticator=authenticator,
+                queue=Queue(database, self.mint, self.audit),
+                flow=self.flow,
+                journal=self.journal,
+            ),
+            TrafficDoor(
+                database=database,
+                authenticator=authenticator,
+                traffic=Traffic(database, self.audit),
+                lanes=self.lanes,
+                directory=self.directory,
+            ),
+            DeadLetterDoor(
+                database=database,
+                authenticator=authenticator,
+                dead_letters=DeadLetters(
+                    database,
+                    self.mint,
+                    self.audit,
+                    domains=config.domains,
+                    horizon=timedelta(days=config.queue.horizon_days),
+                ),
             ),
             CapabilityDoor(
                 directory=self.directory,

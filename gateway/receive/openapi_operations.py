@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.metrics import CONTENT_TYPE
-from gateway.receive.openapi_shapes import text
+from gateway.receive.openapi_shapes import ref, text
 
 JSON = "application/json"
 LINES = "application/x-ndjson"
@@ -40,10 +40,31 @@ def json_body(shape: str) -> Mapping[str, str]:
 
 
 MESSAGES, INBOX, AGENTS, DISCOVERY, WATCH = "messages", "inbox", "agents", "discovery", "watch"
+QUEUE, DESTINATIONS, DEAD_LETTERS = "queue", "destinations", "dead letters"
 
 PAGE = ("limit", "offset", "since", "cursor")
 BOX = "/v1/inbox/{address}"
 AGENT = "/v1/admin/agents/{local}"
+LETTERS = "/v1/dead-letters"
+DESTINATION = "/v1/admin/destinations/{destination}"
+
+
+def queue_act(summary: str) -> Operation:
+    return Operation(
+        QUEUE, summary, ok("QueueEffect"), keys=ADMIN_KEY, refusals=(403,), body=json_body("Chosen")
+    )
+
+
+def destination_act(summary: str, body: str | None = None) -> Operation:
+    return Operation(
+        DESTINATIONS,
+        summary,
+        ok("Destination"),
+        keys=ADMIN_KEY,
+        refusals=(403,),
+        body=None if body is None else json_body(body),
+    )
+
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/messages"): Operation(
@@ -157,6 +178,95 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         body=json_body("KeyRotation"),
         body_required=False,
     ),
+    ("GET", "/v1/admin/queue"): Operation(
+        QUEUE,
+        "What waits, oldest first, and why.",
+        ok("QueuePage"),
+        keys=ADMIN_KEY,
+        refusals=(403,),
+        parameters=(
+            *("sender", "recipient", "destination", "live_status", "code", "older_than"),
+            *("limit", "queue_cursor"),
+        ),
+    ),
+    ("GET", "/v1/admin/queue/{id}"): Operation(
+        QUEUE,
+        "What waits of one message, with the history of its attempts.",
+        ok("QueuePage"),
+        keys=ADMIN_KEY,
+        refusals=(403,),
+        parameters=("limit", "queue_cursor"),
+    ),
+    ("GET", "/v1/admin/queue/shape"): Operation(
+        QUEUE,
+        "How much waits, by age and destination.",
+        ok("QueueShape"),
+        keys=ADMIN_KEY,
+        refusals=(403,),
+        parameters=("top",),
+    ),
+    ("POST", "/v1/admin/queue/hold"): queue_act("Keep what is chosen from being delivered."),
+    ("POST", "/v1/admin/queue/release"): queue_act("Let what is held go on."),
+    ("POST", "/v1/admin/queue/retry"): queue_act("Try what failed before now."),
+    ("POST", "/v1/admin/queue/cancel"): queue_act("End what is chosen, and report it to the senders."),
+    ("GET", "/v1/admin/destinations"): Operation(
+        DESTINATIONS,
+        "Where mail waits for, and what is known of it, by name.",
+        ok("Destinations"),
+        keys=ADMIN_KEY,
+        refusals=(403,),
+        parameters=("limit", "name_cursor"),
+    ),
+    ("GET", f"{DESTINATION}/explain"): Operation(
+        DESTINATIONS,
+        "Why what waits for it is not delivered right now.",
+        ok("Explanation"),
+        keys=ADMIN_KEY,
+        refusals=(403,),
+    ),
+    ("POST", f"{DESTINATION}/pause"): destination_act("Begin no more deliveries there.", "Pause"),
+    ("POST", f"{DESTINATION}/resume"): destination_act("End a pause."),
+    ("POST", f"{DESTINATION}/flush"): destination_act("Make due what failed before."),
+    ("POST", f"{DESTINATION}/reset"): destination_act("Close its breaker."),
+    ("GET", LETTERS): Operation(
+        DEAD_LETTERS,
+        "What could not be delivered, newest first: of what you sent; to operators, all.",
+        ok("DeadLetters"),
+        refusals=(403,),
+        parameters=(
+            *("sender", "recipient", "recipient_domain", "code", "older_than", "younger_than"),
+            *("limit", "number_cursor"),
+        ),
+    ),
+    ("GET", f"{LETTERS}/{{number}}"): Operation(
+        DEAD_LETTERS, "A dead letter and its message.", ok("DeadLetterShown"), refusals=(403,)
+    ),
+    ("DELETE", f"{LETTERS}/{{number}}"): Operation(
+        DEAD_LETTERS, "Let go of one.", ok("DeadLetterEnded"), keys=ADMIN_KEY, refusals=(403, 409)
+    ),
+    ("POST", f"{LETTERS}/{{number}}/replay"): Operation(
+        DEAD_LETTERS,
+        "Put one back into the queue, under its ids.",
+        ok("DeadLetterReplayed"),
+        keys=ADMIN_KEY,
+        refusals=(403, 409),
+    ),
+    ("POST", f"{LETTERS}/replay"): Operation(
+        DEAD_LETTERS,
+        "Put what is chosen back into the queue, the oldest first, at a rate.",
+        ok("DeadLettersReplayed"),
+        keys=ADMIN_KEY,
+        refusals=(403,),
+        body=json_body("ReplayedLetters"),
+    ),
+    ("POST", f"{LETTERS}/purge"): Operation(
+        DEAD_LETTERS,
+        "Let go of what is chosen, the oldest first.",
+        ok("DeadLettersPurged"),
+        keys=ADMIN_KEY,
+        refusals=(403,),
+        body=json_body("ChosenLetters"),
+    ),
     ("GET", "/v1/discovery/agents"): Operation(
         DISCOVERY,
         "Agents that want to be found.",
@@ -191,9 +301,11 @@ PATH_PARTS: Mapping[str, dict[str, Any]] = {
     "local": text("`alice`, or the whole address where the gateway serves several domains.", maxLength=318),
     "domain": DOMAIN,
     "number": text("The number of a dead letter.", pattern="^[0-9]{1,18}$"),
+    "destination": text("A domain, or the address of an agent here.", maxLength=330),
 }
 
 SECONDS = {"type": "number", "minimum": 0}
+AGE = {"type": "integer", "minimum": 0, "maximum": 100_000_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +322,18 @@ PARAMETERS: Mapping[str, Parameter] = {
         {"enum": ["queued", "pending", "delivered", "failed", "partial"]},
         "Only messages of this status; pending means queued.",
     ),
+    "live_status": Parameter("status", {"enum": ["queued", "held"]}, "Only what waits in this state."),
+    "destination": Parameter(
+        "destination", text(maxLength=330), "Only for this domain, or this agent of ours."
+    ),
+    "recipient_domain": Parameter("domain", DOMAIN, "Only to recipients of this domain."),
+    "code": Parameter("code", ref("Code"), "Only with this error code."),
+    "older_than": Parameter("older_than", AGE, "Only what waits, or is dead, for more seconds."),
+    "younger_than": Parameter("younger_than", AGE, "Only what is dead for fewer seconds."),
+    "top": Parameter(
+        "top", {"type": "integer", "minimum": 1, "maximum": 1000}, "Destinations that are named: 20."
+    ),
+    "queue_cursor": Parameter("cursor", text(maxLength=360), "As the page before gave it."),
     "inbox_status": Parameter("status", {"enum": ["unread", "read"]}, "Only unread or only read ones."),
     "sender": Parameter(
         "sender", ADDRESS, "Only from this sender; chooses where several messages share an id."

@@ -13,23 +13,23 @@ class Destination:
     """What waits for a destination, and what all processes know of it."""
 
     name: str
-    queued: int
-    held: int
-    under_way: int
-    due: int  # of the queued ones, not under way: could start at once
-    scheduled: int  # their senders want them to go later
-    oldest: datetime | None  # acceptance of the longest waiting one
-    next_due: datetime | None  # of those not due yet
-    last_attempt: datetime | None
-    failures: int
-    open_until: datetime | None  # while the breaker is open
-    last_error: str | None
-    last_failure: datetime | None
-    last_success: datetime | None
-    paused_at: datetime | None  # while it is paused
-    paused_by: str | None
-    pause_reason: str | None
-    paused_until: datetime | None
+    queued: int = 0
+    held: int = 0
+    under_way: int = 0
+    due: int = 0  # of the queued ones, not under way: could start at once
+    scheduled: int = 0  # their senders want them to go later
+    oldest: datetime | None = None  # acceptance of the longest waiting one
+    next_due: datetime | None = None  # of those not due yet
+    last_attempt: datetime | None = None
+    failures: int = 0
+    open_until: datetime | None = None  # while the breaker is open
+    last_error: str | None = None
+    last_failure: datetime | None = None
+    last_success: datetime | None = None
+    paused_at: datetime | None = None  # while it is paused
+    paused_by: str | None = None
+    pause_reason: str | None = None
+    paused_until: datetime | None = None
 
 
 _COUNTED = """
@@ -72,10 +72,10 @@ async def destinations(database: Database, *, after: str, limit: int) -> list[De
     return [Destination(*row) for row in rows]
 
 
-async def destination(database: Database, name: str) -> Destination | None:
-    """One of them; None where nothing waits and nothing is known."""
+async def destination(database: Database, name: str) -> Destination:
+    """One of them, whether or not anything waits for it."""
     row = await database.fetchrow(_SHOWN.format(which="where destination = $1", errors=1), name)
-    return None if row is None else Destination(*row)
+    return Destination(name) if row is None else Destination(*row)
 
 
 class Traffic:

@@ -37,6 +37,8 @@ KEY_HOLDERS = row(others=200)
 
 BOX = "/v1/inbox/{address}"
 AGENT = "/v1/admin/agents/{local}"
+DESTINATION = "/v1/admin/destinations/{destination}"
+NOBODYS = {"sender": "nobody@acme.test"}
 
 MATRIX: Mapping[tuple[str, str], dict[str, int]] = {
     ("POST", "/v1/messages"): row(alice=202, submitter=202),
@@ -57,6 +59,19 @@ MATRIX: Mapping[tuple[str, str], dict[str, int]] = {
     ("PATCH", AGENT): OPERATORS,
     ("POST", f"{AGENT}/rotate-key"): OPERATORS,
     ("DELETE", AGENT): OPERATORS,
+    ("GET", "/v1/admin/queue"): OPERATORS,
+    ("GET", "/v1/admin/queue/{id}"): row(operator=404),
+    ("GET", "/v1/admin/queue/shape"): OPERATORS,
+    **{("POST", f"/v1/admin/queue/{act}"): OPERATORS for act in ("hold", "release", "retry", "cancel")},
+    ("GET", "/v1/admin/destinations"): OPERATORS,
+    ("GET", f"{DESTINATION}/explain"): OPERATORS,
+    **{("POST", f"{DESTINATION}/{act}"): OPERATORS for act in ("pause", "resume", "flush", "reset")},
+    ("GET", "/v1/dead-letters"): row(alice=200, bob=200, mallory=200, operator=200),
+    ("GET", "/v1/dead-letters/{number}"): row(alice=404, bob=404, mallory=404, operator=404),
+    ("DELETE", "/v1/dead-letters/{number}"): row(operator=404),
+    ("POST", "/v1/dead-letters/{number}/replay"): row(operator=404),
+    ("POST", "/v1/dead-letters/replay"): OPERATORS,
+    ("POST", "/v1/dead-letters/purge"): OPERATORS,
     ("GET", "/v1/discovery/agents"): KEY_HOLDERS,
     ("GET", "/v1/discovery/agents/{domain}"): KEY_HOLDERS,
     ("GET", "/v1/capabilities/{domain}"): KEY_HOLDERS,
@@ -78,6 +93,10 @@ BODIES: Mapping[tuple[str, str], Any] = {
     ("POST", f"{BOX}/lease"): {"lease": NO_LEASE, "seconds": 1},
     ("POST", "/v1/admin/agents"): {"address": "newcomer"},
     ("PATCH", AGENT): {"description": "changed"},
+    **{("POST", f"/v1/admin/queue/{act}"): NOBODYS for act in ("hold", "release", "retry", "cancel")},
+    ("POST", f"{DESTINATION}/pause"): {"reason": "a test"},
+    ("POST", "/v1/dead-letters/replay"): NOBODYS,
+    ("POST", "/v1/dead-letters/purge"): NOBODYS,
 }
 
 
@@ -130,6 +149,7 @@ class Town:
             local="spare",
             domain="acme.test",
             number=1,
+            destination="peer.test",
         )
         return await self.gateway.call(method, filled, key=self.keys[caller], json=BODIES.get((method, path)))
 

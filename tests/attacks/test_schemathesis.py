@@ -68,13 +68,14 @@ async def town_of(gateway: Gateway) -> Town:
     sent = await bob.send(alice.address)
     return Town(
         gateway.url,
-        {"/v1/admin/": gateway.admin_key, "/": alice.key},
+        {"/v1/admin/": gateway.admin_key, "/v1/dead-letters": gateway.admin_key, "/": alice.key},
         {
             "address": alice.address,
             "local": "spare",
             "domain": gateway.domain,
             "id": str(sent.json["message_id"]),
             "number": "1",
+            "destination": "peer.test",
         },
         alice.address,
         bob.address,
