@@ -16,6 +16,7 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FIELD_CHARACTERS_MAX = 500  # enough to understand a reason, too little to hide a body in
 LINES_WAITING_MAX = 1000  # then they are written at once, so that a burst can't grow without bound
 
+_encoder = msgspec.json.Encoder(enc_hook=str)
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
@@ -68,7 +69,7 @@ def _json(now: float, level: str, event: str, fields: dict[str, Any]) -> str:
 
 
 def _encode(record: dict[str, Any]) -> str:
-    return msgspec.json.encode(record, enc_hook=str).decode()
+    return _encoder.encode(record).decode()
 
 
 def _text(now: float, level: str, event: str, fields: dict[str, Any]) -> str:

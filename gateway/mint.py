@@ -1,6 +1,7 @@
 """Mints UUIDv7 row ids on the house's clock: time-ordered, and strictly rising within a process."""
 
 from os import urandom
+from random import getrandbits
 from uuid import UUID
 
 from gateway.clock import Clock
@@ -24,7 +25,7 @@ class Mint:
             self._millisecond = millisecond
             self._random = int.from_bytes(urandom(10), "big") & (_RANDOM_MASK >> 1)
         else:
-            self._random += 1 + urandom(1)[0]
+            self._random += 1 + getrandbits(8)
         random = self._random
         return UUID(
             int=self._millisecond << 80

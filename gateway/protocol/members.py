@@ -39,6 +39,7 @@ OPTIONAL = frozenset(
 _ABSENT = (b"null", b'""')
 
 _decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encode = msgspec.json.Encoder().encode
 
 
 def members_of(body: bytes) -> dict[str, msgspec.Raw]:
@@ -47,11 +48,7 @@ def members_of(body: bytes) -> dict[str, msgspec.Raw]:
 
 
 def render(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
-    return (
-        b"{"
-        + b",".join(b"%b:%b" % (msgspec.json.encode(name), value) for name, value in members.items())
-        + b"}"
-    )
+    return b"{" + b",".join([b"%b:%b" % (_encode(name), value) for name, value in members.items()]) + b"}"
 
 
 def with_recipients(body: bytes, recipients: Sequence[str], *, idempotency_key: str | None = None) -> bytes:
@@ -70,22 +67,23 @@ def with_recipients(body: bytes, recipients: Sequence[str], *, idempotency_key: 
 
 def annotate(body: bytes, **members: Any) -> bytes:
     """`body` with members it does not have yet, put in front: what we say, then the message as received."""
-    if not members:
-        return body
-    return render(encode(members))[:-1] + b"," + body[1:]
+    return annotate_encoded(body, encode(members))
+
+
+def annotate_encoded(body: bytes, members: Mapping[str, bytes]) -> bytes:
+    return render(members)[:-1] + b"," + body[1:] if members else body
 
 
 def content_of(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
     """A digest of what is said, whoever it is said to and however often."""
-    digest = blake2b(digest_size=CONTENT_BYTES)
-    for name in sorted(members):
-        if name in IDENTITY or (name in OPTIONAL and bytes(members[name]) in _ABSENT):
-            continue
-        # NUL ends each part: it stands in no name and in no JSON value.
-        digest.update(name.encode() + b"\0")
-        digest.update(members[name])
-        digest.update(b"\0")
-    return digest.digest()
+    said: list[bytes | msgspec.Raw] = []
+    for name in sorted(members.keys() - IDENTITY):
+        value = members[name]
+        if name not in OPTIONAL or bytes(value) not in _ABSENT:
+            said += (name.encode(), value)
+    said.append(b"")
+    # NUL ends each part: it stands in no name and in no JSON value.
+    return blake2b(b"\0".join(said), digest_size=CONTENT_BYTES).digest()
 
 
 def same_content(one: bytes, other: bytes) -> bool:
@@ -113,4 +111,4 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def encode(members: Mapping[str, Any]) -> dict[str, bytes]:
-    return {name: msgspec.json.encode(value) for name, value in members.items()}
+    return {name: _encode(value) for name, value in members.items()}

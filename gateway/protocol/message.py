@@ -24,6 +24,7 @@ from gateway.protocol.json_strict import read_strict
 from gateway.protocol.members import (
     ANNOTATIONS,
     annotate,
+    annotate_encoded,
     content_of,
     encode,
     members_of,
@@ -209,10 +210,10 @@ def _minted(given: Mapping[str, Any], row: UUID, now: datetime) -> dict[str, Any
 
 def _stored(raw: bytes, minted: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """The body to keep, and the digest of its content."""
-    body = raw.strip(_WHITESPACE)
+    body, given = raw.strip(_WHITESPACE), encode(minted)
     members: dict[str, bytes | msgspec.Raw] = {**members_of(body)}
-    clean = members.keys().isdisjoint(ANNOTATIONS) and members.keys().isdisjoint(minted)
+    clean = members.keys().isdisjoint(ANNOTATIONS) and members.keys().isdisjoint(given)
     for name in ANNOTATIONS:
         members.pop(name, None)
-    members |= encode(minted)
-    return (annotate(body, **minted) if clean else render(members)), content_of(members)
+    members |= given
+    return (annotate_encoded(body, given) if clean else render(members)), content_of(members)

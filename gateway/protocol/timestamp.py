@@ -27,4 +27,6 @@ def parse_timestamp(text: object, field: str) -> datetime:
 
 def render_timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC to the millisecond, with Z."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
