@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -18,14 +19,19 @@ from gateway.clock import Clock
 from gateway.embedded import EmbeddedPostgres
 from gateway.store.database import Database
 from gateway.store.tallies import balance
-from tests.faults.ledger import Findings, Load, read_all
-from tests.faults.points import KILL, Point
+from tests.faults.ledger import Findings, Ledger, Line, Load, read_all
+from tests.faults.points import CLOCK, KILL, Point
 from tests.faults.processes import DURABLE, Account, GatewayProcess, kill_postgres
+from tests.faults.taken import Taken, nobody_listens
+from tests.faults.watching import until
 
 BETWEEN_MAX = 200  # acknowledgements between two blows
 BATCHES_MAX = 8  # that pass a named point before it kills
 AFTER = 50  # acknowledgements that show that the house recovered
 RECIPIENTS = 3
+TAKEN = 20  # requests under way when the gateway is told to stop
+SCHEDULED = 10  # messages that fall due together
+HOUR = 3600
 EXPECTED = {202, 503}  # a client is told yes, or to come back
 
 
@@ -46,9 +52,9 @@ class Site:
     def load(self) -> Load:
         return Load([gateway.url for gateway in self.gateways], self.sender, self.recipients)
 
-    async def audit(self, load: Load) -> Findings:
+    async def audit(self, ledger: Ledger) -> Findings:
         """How what was acknowledged differs from what can be read; the books of the store balance too."""
-        assert set(load.answers) <= EXPECTED, load.answers
+        assert set(ledger.answers) <= EXPECTED, ledger.answers
         readable = await read_all(self.session, self.gateways[0].url, self.recipients)
         database = Database(self.dsn, clock=Clock())
         await database.open()
@@ -56,7 +62,7 @@ class Site:
         await database.close()
         assert counted.unaccounted == 0
         assert counted.finished == len(readable)
-        return load.ledger.compare(readable)
+        return ledger.compare(readable)
 
 
 @asynccontextmanager
@@ -86,7 +92,7 @@ async def kill_gateways(site: Site, kills: int, seed: int) -> Findings:
             await victim.kill()
             await victim.start()
         await load.acknowledged(AFTER)
-    return await site.audit(load)
+    return await site.audit(load.ledger)
 
 
 async def kill_at(site: Site, points: Iterable[Point], seed: int) -> Findings:
@@ -100,7 +106,7 @@ async def kill_at(site: Site, points: Iterable[Point], seed: int) -> Findings:
             assert await gateway.ended() == -signal.SIGKILL
         await gateway.start()
         await load.acknowledged(AFTER)
-    return await site.audit(load)
+    return await site.audit(load.ledger)
 
 
 async def kill_databases(site: Site, blows: Iterable[signal.Signals], seed: int) -> Findings:
@@ -111,7 +117,7 @@ async def kill_databases(site: Site, blows: Iterable[signal.Signals], seed: int)
             await load.acknowledged(chance.randint(1, BETWEEN_MAX))
             await kill_postgres(site.postgres, blow)
         await load.acknowledged(AFTER)
-    return await site.audit(load)
+    return await site.audit(load.ledger)
 
 
 async def cut_lines(site: Site, rounds: int, every_seconds: float) -> Findings:
@@ -125,4 +131,55 @@ async def cut_lines(site: Site, rounds: int, every_seconds: float) -> Findings:
             await asyncio.sleep(every_seconds)  # the fault itself has this beat
         await connection.close()
         await load.acknowledged(AFTER)
-    return await site.audit(load)
+    return await site.audit(load.ledger)
+
+
+async def stop_in_order(site: Site, stops: int) -> Findings:
+    """SIGTERM under load: requests that were taken are answered, those that come later find nobody."""
+    gateway = site.gateways[0]
+    async with site.load() as load:
+        for stop in range(stops):
+            await load.acknowledged(AFTER)
+            serials = range(-TAKEN * (stop + 1), -TAKEN * stop)  # none of the load's
+            taken = [await Taken.by(gateway.port, site.sender, site.recipients[0], s) for s in serials]
+            gateway.signal(signal.SIGTERM)
+            await nobody_listens(gateway.port)
+            load.ledger.acknowledged += [await request.finish() for request in taken]
+            assert await gateway.ended() == 0, gateway.log()
+            await gateway.start()
+        await load.acknowledged(AFTER)
+    return await site.audit(load.ledger)
+
+
+async def kill_around_settling(site: Site, points: Iterable[Point]) -> Findings:
+    """The gateway dies when deliveries were made, and when that was recorded; it is back after its leases ended."""
+    gateway = site.gateways[0]
+    ledger = Ledger()
+    hours = 0
+    for point in points:
+        for serial in range(SCHEDULED):
+            ledger.acknowledged.append(await post_for_later(site, hours * SCHEDULED + serial, hours + 0.5))
+        await gateway.kill()
+        await gateway.launch(**{CLOCK: str((hours + 1) * HOUR), KILL: point})
+        assert await gateway.ended() == -signal.SIGKILL
+        hours += 2
+        await gateway.start(**{CLOCK: str(hours * HOUR)})
+        await until(site.dsn, "select not exists (select from deliveries)")
+    return await site.audit(ledger)
+
+
+async def post_for_later(site: Site, serial: int, hours: float) -> Line:
+    """One message that waits in the queue until then, though its recipient has an inbox here."""
+    due = datetime.now(UTC) + timedelta(hours=hours)
+    recipient = site.recipients[0].address
+    message = {
+        "sender": site.sender.address,
+        "recipients": [recipient],
+        "payload": {"serial": serial},
+        "headers": {"deliver-after": due.isoformat().replace("+00:00", "Z")},
+    }
+    url = f"{site.gateways[0].url}/v1/messages"
+    async with site.session.post(url, json=message, headers=site.sender.headers) as response:
+        answer = await response.json()
+        assert answer["status"] == "queued", answer
+        return Line(recipient, answer["message_id"], serial)

@@ -7,6 +7,7 @@ started it. From the environment:
 
 AMTP_TEST_KILL=point:n   kills the process, as kill -9 does, when it comes to that point for the n-th time
 AMTP_TEST_HASTY=1        answers before COMMIT: the fault that the ledger must see
+AMTP_TEST_CLOCK=seconds  lives so much later, and so does its database for it
 """
 
 import argparse
@@ -19,6 +20,7 @@ import signal
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from gateway.journal import Journal
 from gateway.store.intake import Admitted, Intake, Repeat
 from gateway.store.keys import NamedKeys, NewKey
 from gateway.store.settle import Settle, Settlement
-from tests.faults.points import HASTY, KILL, Point
+from tests.faults.points import CLOCK, HASTY, KILL, Point
 
 PR_SET_PDEATHSIG = 1
 
@@ -119,7 +121,8 @@ async def serve(dsn: str, data: Path, port: int) -> None:
             listen=(Listener(HostPort("127.0.0.1", port), roles=("all",)),),
         )
     )
-    async with app.running(config, dsn, clock=Clock(), journal=Journal(form="text")) as running:
+    clock = Clock(timedelta(seconds=float(os.environ.get(CLOCK, "0"))))
+    async with app.running(config, dsn, clock=clock, journal=Journal(form="text")) as running:
         key = mint_key()
         await NamedKeys(running.database, running.audit).add(
             NewKey(key.id, key.digest), f"tests-{secrets.token_hex(4)}", ["admin"], "tests"

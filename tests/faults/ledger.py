@@ -52,6 +52,7 @@ class Findings:
 @dataclass
 class Ledger:
     acknowledged: list[Line] = field(default_factory=list)
+    answers: Counter[int] = field(default_factory=Counter)  # by status
 
     def compare(self, readable: Iterable[Line]) -> Findings:
         found = Counter(readable)
@@ -68,7 +69,6 @@ class Load:
 
     def __init__(self, urls: Sequence[str], sender: Account, recipients: Sequence[Account]) -> None:
         self.ledger = Ledger()
-        self.answers: Counter[int] = Counter()
         self._urls = itertools.cycle(urls)
         self._sender = sender
         self._recipients = recipients
@@ -127,7 +127,7 @@ class Load:
         try:
             url = f"{next(self._urls)}/v1/messages"
             async with self._session.post(url, data=json.dumps(message)) as response:
-                self.answers[response.status] += 1
+                self.ledger.answers[response.status] += 1
                 if response.status != 202:
                     return False
                 answer = await response.json()

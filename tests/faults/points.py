@@ -1,9 +1,10 @@
-"""Where a gateway can be told to die."""
+"""Where a gateway can be told to die, and what else its environment tells it."""
 
 from enum import StrEnum
 
 KILL = "AMTP_TEST_KILL"
 HASTY = "AMTP_TEST_HASTY"
+CLOCK = "AMTP_TEST_CLOCK"
 
 
 class Point(StrEnum):

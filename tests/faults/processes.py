@@ -47,6 +47,17 @@ class GatewayProcess:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self, **environment: str) -> None:
+        """Returns when it is ready."""
+        await self.launch(**environment)
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = await asyncio.wait_for(self._process.stdout.readline(), READY_SECONDS)
+        assert line, f"The gateway did not start:\n{self.log()}"
+        ready = json.loads(line)
+        self.port, self.admin_key = ready["port"], ready["admin_key"]
+
+    async def launch(self, **environment: str) -> None:
+        """Returns at once: it may be told to die before it is ready."""
         self.data.mkdir(exist_ok=True)
         with (self.data / "gateway.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -59,11 +70,6 @@ class GatewayProcess:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
             )
-        assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), READY_SECONDS)
-        assert line, f"The gateway did not start:\n{self.log()}"
-        ready = json.loads(line)
-        self.port, self.admin_key = ready["port"], ready["admin_key"]
 
     async def kill(self) -> None:
         """As kill -9 does."""

@@ -2,7 +2,15 @@
 
 import signal
 
-from tests.faults.drills import Site, cut_lines, kill_at, kill_databases, kill_gateways
+from tests.faults.drills import (
+    Site,
+    cut_lines,
+    kill_around_settling,
+    kill_at,
+    kill_databases,
+    kill_gateways,
+    stop_in_order,
+)
 from tests.faults.ledger import Findings, Ledger, Line
 from tests.faults.points import HASTY, KILL, Point
 
@@ -25,7 +33,7 @@ async def test_the_ledger_reports_the_loss_of_a_gateway_that_answers_before_comm
         await gateway.start(**{HASTY: "1", KILL: f"{Point.BEFORE_COMMIT}:5"})
         assert await gateway.ended() == -signal.SIGKILL
         await gateway.start()
-    findings = await one_gateway.audit(load)
+    findings = await one_gateway.audit(load.ledger)
     assert findings.missing
     assert not findings.repeated
 
@@ -52,3 +60,14 @@ async def test_nothing_is_lost_or_doubled_when_every_connection_is_cut_each_seco
 
 async def test_nothing_is_lost_or_doubled_when_one_of_two_gateways_is_killed(two_gateways: Site) -> None:
     assert (await kill_gateways(two_gateways, kills=2, seed=4)).clean
+
+
+async def test_nothing_is_lost_or_doubled_when_the_gateway_is_killed_around_its_record_of_a_delivery(
+    one_gateway: Site,
+) -> None:
+    points = (Point.BEFORE_SETTLE, Point.AFTER_SETTLE)
+    assert (await kill_around_settling(one_gateway, points)).clean
+
+
+async def test_a_gateway_that_is_told_to_stop_answers_every_request_it_took(one_gateway: Site) -> None:
+    assert (await stop_in_order(one_gateway, stops=1)).clean

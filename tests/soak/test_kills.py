@@ -4,7 +4,15 @@ import signal
 
 import pytest
 
-from tests.faults.drills import Site, cut_lines, kill_at, kill_databases, kill_gateways
+from tests.faults.drills import (
+    Site,
+    cut_lines,
+    kill_around_settling,
+    kill_at,
+    kill_databases,
+    kill_gateways,
+    stop_in_order,
+)
 from tests.faults.points import Point
 
 POINTS = (Point.IN_BATCH, Point.BEFORE_COMMIT, Point.AFTER_COMMIT)
@@ -39,3 +47,14 @@ async def test_nothing_is_lost_or_doubled_when_any_of_two_gateways_is_killed(
     two_gateways: Site, seed: int
 ) -> None:
     assert (await kill_gateways(two_gateways, kills=10, seed=seed)).clean
+
+
+async def test_nothing_is_lost_or_doubled_when_the_gateway_is_killed_around_its_record_of_a_delivery(
+    one_gateway: Site,
+) -> None:
+    points = (Point.BEFORE_SETTLE, Point.AFTER_SETTLE)
+    assert (await kill_around_settling(one_gateway, points * 5)).clean
+
+
+async def test_a_gateway_that_is_told_to_stop_answers_every_request_it_took(one_gateway: Site) -> None:
+    assert (await stop_in_order(one_gateway, stops=10)).clean
