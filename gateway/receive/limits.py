@@ -1,9 +1,12 @@
 """What strangers may occupy: the limits of the doors, and what this process carries of them now."""
 
 import asyncio
+import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
+from time import monotonic
 from types import TracebackType
 
 from gateway.config import Limits
@@ -12,6 +15,7 @@ from gateway.protocol.errors import AMTPError, Code
 RETRY_AFTER_SECONDS = 1  # a process that is full now is rarely full a second later
 BODY_PAUSES_MAX = 10  # a whole body may take this many of its longest pauses, so a trickle ends too
 TICK_SECONDS_MAX = 1.0  # the date in answers is no older
+LATELY_SECONDS = 0.25  # what arrives meanwhile is far less than the room that is kept free
 TICKS_PER_LIMIT = 4  # so a deadline is noticed a quarter of its time late at most
 IPV6_SITE_BITS = 64  # one host commands a whole /64, so it counts as one address
 
@@ -87,6 +91,24 @@ class Load:
 
     def give_bytes(self, count: int) -> None:
         self.body_bytes -= count
+
+
+class Lately:
+    """What was true a moment ago, for every request that asks: asking the system takes a call each time."""
+
+    __slots__ = ("_ask", "_asked_at", "_seconds", "_true")
+
+    def __init__(self, ask: Callable[[], bool], seconds: Callable[[], float] = monotonic) -> None:
+        self._ask = ask
+        self._seconds = seconds
+        self._asked_at = -math.inf
+        self._true = False
+
+    def __call__(self) -> bool:
+        now = self._seconds()
+        if now - self._asked_at >= LATELY_SECONDS:
+            self._true, self._asked_at = self._ask(), now
+        return self._true
 
 
 class Slots:

@@ -18,7 +18,7 @@ from gateway.protocol.status import render_receipt, render_recipients
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.answers import Answer, answer_error, answer_json
 from gateway.receive.hops import hops_of
-from gateway.receive.limits import Slots
+from gateway.receive.limits import Lately, Slots
 from gateway.receive.parsing import Parsing
 from gateway.receive.request import JSON, Request
 from gateway.receive.routing import Role, Route
@@ -51,7 +51,7 @@ class MessageDoor:
         self._mint = mint
         self._hostname = hostname
         self._body_bytes_max = body_bytes_max
-        self._room = room  # whether the disk has room for more
+        self._room = Lately(room)  # whether the disk has room for more
 
     def routes(self) -> list[Route]:
         return [Route("POST", "/v1/messages", self.post, frozenset({Role.PUBLIC, Role.AGENTS}))]

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.config import Limits
 from gateway.protocol.errors import AMTPError, Code
-from gateway.receive.limits import Load, Manners, Slots, site_of, tick_seconds
+from gateway.receive.limits import LATELY_SECONDS, Lately, Load, Manners, Slots, site_of, tick_seconds
 
 LIMITS = replace(Limits(), connections=3, connections_per_address=2, bodies_in_flight_bytes=10)
 
@@ -79,3 +79,13 @@ def test_deadlines_are_looked_at_often_enough_for_the_shortest() -> None:
     assert tick_seconds(Limits(), Manners()) == 0.5
     assert tick_seconds(replace(LIMITS, body_seconds=0.2), Manners()) == 0.05
     assert tick_seconds(Limits(), Manners(linger_seconds=60)) == 1.0
+
+
+def test_what_was_asked_a_moment_ago_is_not_asked_again_and_changes_soon() -> None:
+    now, answers = [0.0], [True, False]
+    room = Lately(lambda: answers.pop(0), lambda: now[0])
+    assert room()
+    now[0] = LATELY_SECONDS * 0.9
+    assert room()
+    now[0] = LATELY_SECONDS
+    assert not room()
