@@ -1,0 +1,1 @@
+"""Two domains send each other messages; one gateway dies in the middle; nothing is lost."""
