@@ -355,21 +355,34 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], str]], ...] = (
     (("limits.bodies_in_flight_bytes", "limits.body_bytes"), _bodies_too_small),
 )
 
-# What a running gateway takes up; everything else is bound to sockets, processes or the database.
-RELOADABLE = frozenset({"log", "limits", "retention", "queue", "inbox", "dns", "peers", "outbound", "proxy"})
+# What a running gateway takes up; everything else is built into its parts when it starts.
+RELOADABLE: Mapping[str, frozenset[str]] = {
+    "log": frozenset({"format", "level"}),
+    "proxy": frozenset({"trusted"}),
+    "limits": frozenset(
+        {
+            "connections",
+            "connections_per_address",
+            "bodies_in_flight_bytes",
+            "head_seconds",
+            "body_seconds",
+            "keep_alive_seconds",
+        }
+    ),
+}
 
 
 def reloadable(old: Config, new: Config) -> tuple[Config, list[str]]:
     """What may take effect now, and one line for each changed key: taken up, or waiting for a restart."""
-    taken = {name: getattr(new, name) for name in RELOADABLE}
+    taken = {}
+    for name, keys in RELOADABLE.items():
+        changed = {key: getattr(getattr(new, name), key) for key in keys}
+        taken[name] = replace(getattr(old, name), **changed)
     lines = []
     for key in changed_keys(old, new):
-        effect = (
-            "in effect now"
-            if key.partition(".")[0] in RELOADABLE
-            else "changed; takes effect after a restart"
-        )
-        lines.append(f"{key}: {effect}")
+        part, _, rest = key.partition(".")
+        in_effect = rest in RELOADABLE.get(part, ())
+        lines.append(f"{key}: {'in effect now' if in_effect else 'changed; takes effect after a restart'}")
     return replace(old, **taken), lines
 
 

@@ -346,20 +346,21 @@ def test_a_reload_takes_up_what_it_can_and_names_what_waits(tmp_path: Path) -> N
         domains: [example.com, new.example]
         database: {pool_size: 9}
         log: {level: debug}
-        limits: {recipients: 5}
-        peers: {p.example: {gateway: "https://p"}}
+        limits: {recipients: 5, connections: 7}
+        proxy: {trusted: [10.0.0.0/8]}
         """,
     )
     merged, lines = reloadable(old, new)
     assert lines == [
         "domains: changed; takes effect after a restart",
         "database.pool_size: changed; takes effect after a restart",
-        "limits.recipients: in effect now",
-        "peers.p.example: in effect now",
+        "proxy.trusted: in effect now",
+        "limits.connections: in effect now",
+        "limits.recipients: changed; takes effect after a restart",
         "log.level: in effect now",
     ]
-    assert (merged.log.level, merged.limits.recipients, list(merged.peers)) == ("debug", 5, ["p.example"])
-    assert (merged.domains, merged.database.pool_size) == (("example.com",), 8)
+    assert (merged.log.level, merged.limits.connections, merged.proxy) == ("debug", 7, new.proxy)
+    assert (merged.domains, merged.database.pool_size, merged.limits.recipients) == (old.domains, 8, 1000)
 
 
 def test_a_reload_without_a_change_names_nothing(tmp_path: Path) -> None:

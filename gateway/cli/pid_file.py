@@ -5,13 +5,18 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
+from gateway.cli.expected import StartError
+
 FILE = "gateway.pid"
 
 
 def claim(data: Path, stack: ExitStack) -> int | None:
     """Writes our number, for as long as the stack; the number of another process that holds the folder."""
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(data / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(data / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as failure:
+        raise StartError(f"Can't use the data folder {data}: {failure.strerror}. Choose another.") from None
     stack.callback(os.close, descriptor)
     if not _lock(descriptor):
         return _number(descriptor)

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.app import App, running
+from gateway.cli.expected import StartError
 from gateway.cli.log_route import route_logs
 from gateway.cli.signals import Signals
 from gateway.clock import Clock
 from gateway.config import Config, ConfigError, Tls, load, reloadable
-from gateway.journal import Journal
+from gateway.journal import Journal, reason
+from gateway.protocol.errors import AMTPError
 from gateway.tls import CertificateReloader, TlsError, server_context
 
 CERTIFICATE_SECONDS = 5.0  # how soon a replaced certificate is noticed
@@ -40,27 +42,43 @@ Ready = Callable[[tuple[int, ...]], Awaitable[None]]  # is told the ports
 async def run(start: Start, signals: Signals, journal: Journal, ready: Ready) -> None:
     """Serves until a signal says stop; what was taken is answered then."""
     certificates = Certificates(start.config, journal)
-    async with running(
-        start.config,
-        start.dsn,
-        clock=Clock(),
-        journal=journal,
-        tls=certificates.context,
-        reuse_port=start.shared,
-    ) as app:
-        await ready(app.ports)
-        signals.started()
-        chores = [
-            asyncio.create_task(certificates.watch()),
-            asyncio.create_task(_follow(start, app, signals, certificates)),
-        ]
-        try:
-            await signals.stop.wait()
-        finally:
-            for chore in chores:
-                chore.cancel()
-            await asyncio.wait(chores)
-        journal.draining(signals.reason)
+    try:
+        async with running(
+            start.config,
+            start.dsn,
+            clock=Clock(),
+            journal=journal,
+            tls=certificates.context,
+            reuse_port=start.shared,
+        ) as app:
+            await ready(app.ports)
+            signals.started()
+            await _until_told(start, app, signals, certificates)
+            journal.draining(signals.reason)
+    except AMTPError as failure:
+        raise _explained(failure, start) from None
+
+
+async def _until_told(start: Start, app: App, signals: Signals, certificates: "Certificates") -> None:
+    chores = [
+        asyncio.create_task(certificates.watch()),
+        asyncio.create_task(_follow(start, app, signals, certificates)),
+    ]
+    try:
+        await signals.stop.wait()
+    finally:
+        for chore in chores:
+            chore.cancel()
+        await asyncio.wait(chores)
+
+
+def _explained(failure: AMTPError, start: Start) -> StartError:
+    """What an operator wants to know of a store that is not available."""
+    cause = failure.__cause__
+    if cause is None:
+        return StartError(str(failure))
+    remedy = "Check that it runs and that database.url leads to it." if start.config.database.url else ""
+    return StartError(f"The database can't be used: {reason(cause)}. {remedy}".rstrip())
 
 
 def journal_of(config: Config) -> Journal:

@@ -12,7 +12,6 @@ import typer
 import uvloop
 
 from gateway.cli import pid_file, process, workers
-from gateway.cli.expected import StartError
 from gateway.cli.first_steps import greeting, keep_admin_key
 from gateway.cli.local_store import ConfigFile
 from gateway.cli.ports import check_free, first_free, reserve
@@ -22,8 +21,6 @@ from gateway.config import DEVELOPMENT_LISTEN, Config, Listener
 from gateway.config_file import find_file
 from gateway.config_values import HostPort
 from gateway.embedded import EmbeddedPostgres
-from gateway.journal import reason
-from gateway.protocol.errors import AMTPError
 
 WORKERS_MAX = 64
 
@@ -102,8 +99,6 @@ async def _serve(start: Start, worker_count: int, local: bool) -> None:
                 await workers.run(start, worker_count, signals, journal, ready)
             else:
                 await process.run(start, signals, journal, ready)
-        except AMTPError as failure:
-            raise _explained(failure, start) from None
         finally:
             journal.flush()
 
@@ -117,12 +112,3 @@ async def _embedded(data: Path, stack: AsyncExitStack) -> str:
 def _url(listener: Listener, port: int) -> str:
     scheme = "https" if listener.tls else "http"
     return f"{scheme}://{HostPort(listener.address.host, port)}"
-
-
-def _explained(failure: AMTPError, start: Start) -> StartError:
-    """What an operator wants to know of a store that is not available."""
-    cause = failure.__cause__
-    if cause is None:
-        return StartError(str(failure))
-    remedy = "Check that it runs and that database.url leads to it." if start.config.database.url else ""
-    return StartError(f"The database can't be used: {reason(cause)}. {remedy}".rstrip())

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -18,6 +19,7 @@ from gateway.cli import process
 from gateway.cli.expected import StartError, tell
 from gateway.cli.process import Ready, Start, journal_of
 from gateway.cli.signals import HEARD, Signals
+from gateway.config import ConfigError, reloadable
 from gateway.journal import Journal
 from gateway.metrics import forget_process
 from gateway.metrics_folder import prepare_multiprocess
@@ -36,7 +38,7 @@ async def run(start: Start, count: int, signals: Signals, journal: Journal, read
     resource_tracker.ensure_running()  # it plays with the signal mask, so not while we do
     posts = [Post(start, folder, journal) for _ in range(count)]
     keepers = [asyncio.create_task(post.keep()) for post in posts]
-    follower = asyncio.create_task(_follow(posts, signals))
+    follower = asyncio.create_task(_follow(start, posts, signals))
     try:
         await asyncio.gather(*(post.ready for post in posts))
         await ready(tuple(listener.address.port for listener in start.config.listen))
@@ -50,11 +52,15 @@ async def run(start: Start, count: int, signals: Signals, journal: Journal, read
         await asyncio.wait(keepers)
 
 
-async def _follow(posts: list["Post"], signals: Signals) -> None:
+async def _follow(start: Start, posts: list["Post"], signals: Signals) -> None:
+    """Workers read the configuration again, and those that will take their places are born with it."""
     while True:
         await signals.reload.wait()
         signals.reload.clear()
+        with contextlib.suppress(ConfigError):  # each worker says so
+            start = replace(start, config=reloadable(start.config, start.load())[0])
         for post in posts:
+            post.start = start
             post.signal(signal.SIGHUP)
 
 
@@ -62,7 +68,7 @@ class Post:
     """A place that is never left empty for long."""
 
     def __init__(self, start: Start, folder: Path, journal: Journal) -> None:
-        self._start = start
+        self.start = start
         self._folder = folder
         self._journal = journal
         self._worker: SpawnProcess | None = None
@@ -102,7 +108,7 @@ class Post:
         """One worker from its birth to its end, and how that was."""
         loop = asyncio.get_running_loop()
         ours, theirs = multiprocessing.Pipe(duplex=False)
-        worker = self._worker = _spawn(self._start, theirs)
+        worker = self._worker = _spawn(self.start, theirs)
         theirs.close()
         ended = asyncio.Event()
         loop.add_reader(worker.sentinel, ended.set)

@@ -1,0 +1,194 @@
+"""`amtp serve` as a process: how it starts, what signals do to it, and how it ends."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from gateway.admit.api_key import mint_key
+from gateway.cli.expected import StartError
+from gateway.cli.ports import check_free, first_free
+from gateway.clock import Clock
+from gateway.config_values import HostPort
+from gateway.mint import Mint
+from gateway.store.audit import Audit
+from gateway.store.database import Database
+from gateway.store.keys import NamedKeys, NewKey
+from tests.cli.gateway_process import amtp, serving, write
+from tests.served import served
+
+SECONDS_MAX = 30
+
+
+async def register(session: aiohttp.ClientSession, url: str, key: str, *names: str) -> None:
+    for name in names:
+        headers = {"Authorization": f"Bearer {key}"}
+        async with session.post(f"{url}/v1/admin/agents", json={"address": name}, headers=headers) as answer:
+            assert answer.status == 201, await answer.text()
+
+
+@pytest.fixture
+async def admin_key(database: Database) -> str:
+    key = mint_key()
+    keys = NamedKeys(database, Audit(Mint(Clock())()))
+    await keys.add(NewKey(key.id, key.digest), "tests", ["admin"], "tests")
+    return key.text
+
+
+def test_a_gateway_for_this_machine_keeps_its_key_and_ends_at_ctrl_c(tmp_path: Path) -> None:
+    with served(tmp_path) as first:
+        kept = tmp_path / "data" / "admin.key"
+        assert kept.read_text().strip() == first.admin_key
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    with served(tmp_path) as second:
+        assert second.admin_key == first.admin_key
+    assert (first.process.returncode, second.process.returncode) == (0, 0)
+    assert "Traceback" not in "".join(first.lines + second.lines)
+
+
+def test_a_taken_default_port_moves_to_the_next_free_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = HostPort("127.0.0.1", taken.getsockname()[1])
+        assert first_free(address).port > address.port
+        with pytest.raises(StartError, match="the port is taken"):
+            check_free(address)
+
+
+async def test_a_given_port_that_is_taken_is_one_line_and_no_gateway(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, out, err = await amtp("serve", "--local", "--data", str(tmp_path), "--port", str(port))
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert f"127.0.0.1:{port}" in err
+    assert not (tmp_path / "postgres").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("domains: [acme.test]\nlissten: []\n", "lissten"),
+        ("domains: [acme.test]\ndatabase: {url: 'postgresql://x@127.0.0.1:1/x'}\n", "database.url"),
+    ],
+)
+async def test_what_keeps_it_from_starting_is_told_in_a_line(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "amtp.yaml"
+    file.write_text(text + "listen: [{address: '127.0.0.1:0'}]\n")
+    code, _, err = await amtp("serve", "--config", str(file))
+    assert (code, len(err.splitlines())) == (1, 1), err
+    assert words in err
+
+
+async def test_it_reads_its_configuration_again_and_keeps_the_old_one_over_a_broken_one(
+    tmp_path: Path, dsn: str
+) -> None:
+    async with serving(tmp_path, dsn) as gateway:
+        good = gateway.file.read_text()
+        gateway.file.write_text(good + "lissten: []\n")
+        gateway.send(signal.SIGHUP)
+        await gateway.says("config_kept", "lissten")
+        gateway.file.write_text(good + "log: {format: text}\nqueue: {concurrency: 3}\n")
+        gateway.send(signal.SIGHUP)
+        await gateway.says('change="log.format: in effect now"')  # which shows in the line's own form
+        await gateway.says('change="queue.concurrency: changed; takes effect after a restart"')
+        gateway.send(signal.SIGTERM)
+        assert await gateway.ended() == 0
+
+
+async def test_a_stop_under_load_answers_every_request_it_took(
+    tmp_path: Path, dsn: str, database: Database, admin_key: str
+) -> None:
+    async with serving(tmp_path, dsn) as gateway, aiohttp.ClientSession() as session:
+        await register(session, gateway.url, admin_key, "alice", "bob")
+        message = {"sender": "alice@acme.test", "recipients": ["bob@acme.test"], "payload": 1}
+        accepted: list[str] = []
+        half_answered: list[BaseException] = []
+        enough = asyncio.Event()
+
+        async def send_until_refused() -> None:
+            while True:
+                try:
+                    answer = await session.post(f"{gateway.url}/v1/messages", json=message)
+                    assert answer.status == 202
+                    accepted.append((await answer.json())["message_id"])
+                except aiohttp.ClientConnectorError:
+                    return
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as hung_up:
+                    # A connection that idled was closed as the request came: it was not taken.
+                    half_answered.append(hung_up)
+                    continue
+                if len(accepted) > 200:
+                    enough.set()
+
+        senders = [asyncio.create_task(send_until_refused()) for _ in range(8)]
+        async with asyncio.timeout(SECONDS_MAX):
+            await enough.wait()
+        gateway.send(signal.SIGTERM)
+        assert await gateway.ended() == 0
+        await asyncio.gather(*senders)
+    stored = await database.fetchval("select count(*) from messages")
+    assert stored == len(accepted)
+    assert len(half_answered) <= len(senders)
+    assert "draining" in gateway.log
+
+
+async def test_two_workers_share_a_port_and_a_killed_one_is_replaced(tmp_path: Path, dsn: str) -> None:
+    async with serving(tmp_path, dsn, "--workers", "2") as gateway, aiohttp.ClientSession() as session:
+        await gateway.says('"event":"started"', times=2)
+        first, second = gateway.children()
+        assert listeners(gateway.url) == 2
+        os.kill(first, signal.SIGKILL)
+        await gateway.says("was killed by SIGKILL; another takes its place")
+        await gateway.says('"event":"started"', times=3)
+        assert second in gateway.children()
+        assert listeners(gateway.url) == 2
+        for _ in range(8):
+            async with session.get(f"{gateway.url}/ready", headers={"Connection": "close"}) as answer:
+                assert answer.status == 200
+        async with session.get(f"{gateway.url}/metrics") as answer:
+            assert "amtp_database_up 1.0" in await answer.text()
+        gateway.send(signal.SIGHUP)
+        await gateway.says("config_reloaded", times=2)
+        code, out, err = await amtp("drain", "--data", str(tmp_path / "data"), "--json")
+        assert (code, json.loads(out)) == (0, {"process": gateway.pid, "state": "ended"})
+        assert "waiting" in err
+        assert await gateway.ended() == 0
+
+
+def listeners(url: str) -> int:
+    """Sockets that listen on the port."""
+    port = f":{int(url.rpartition(':')[2]):04X} "
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(port.strip()) and row[3] == "0A" for row in rows)
+
+
+async def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path, dsn: str) -> None:
+    async with serving(tmp_path, dsn, "--workers", "2") as gateway:
+        await gateway.says('"event":"started"', times=2)
+        endings = [os.pidfd_open(pid) for pid in gateway.children()]
+        gateway.send(signal.SIGKILL)
+        for ending in endings:
+            loop, gone = asyncio.get_running_loop(), asyncio.Event()
+            loop.add_reader(ending, gone.set)
+            async with asyncio.timeout(SECONDS_MAX):
+                await gone.wait()
+            loop.remove_reader(ending)
+            os.close(ending)
+    assert len(endings) == 2
+
+
+async def test_a_second_gateway_on_the_ports_is_refused(tmp_path: Path, dsn: str) -> None:
+    async with serving(tmp_path, dsn, "--workers", "2") as gateway:
+        await gateway.says('"event":"started"', times=2)
+        other = tmp_path / "other.yaml"
+        write(other, dsn, int(gateway.url.rpartition(":")[2]))
+        code, _, err = await amtp("serve", "--config", str(other), "--workers", "2")
+        assert code == 1
+        assert "the port is taken" in err
+        gateway.send(signal.SIGTERM)
+        assert await gateway.ended() == 0
