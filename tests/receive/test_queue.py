@@ -1,0 +1,279 @@
+"""Queue control over HTTP at a whole gateway: what waits and why, and what operators do about it."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from gateway.lanes import Lane
+from gateway.protocol.discovery import Broken, Silent
+from gateway.protocol.timestamp import render_timestamp
+from gateway.receive.queue import why
+from gateway.receive.traffic import reasons
+from gateway.route.directory import Known
+from gateway.store.queue import Waiting
+from gateway.store.tallies import balance
+from gateway.store.traffic import Destination
+from tests.store.house import House
+from tests.world import Agent, Gateway, Reply, World
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+QUEUE = "/v1/admin/queue"
+
+
+@dataclass
+class Control:
+    """An operator at a gateway whose mail for elsewhere waits, paused."""
+
+    gateway: Gateway
+    alice: Agent
+    house: House = field(init=False)
+
+    def __post_init__(self) -> None:
+        app = self.gateway.app
+        self.house = House(app.database, app.mint, app.clock)
+
+    async def ask(self, method: str, path: str, body: Any = None) -> Reply:
+        return await self.gateway.call(method, path, key=self.gateway.admin_key, json=body)
+
+    async def do(self, method: str, path: str, body: Any = None) -> Any:
+        reply = await self.ask(method, path, body)
+        assert reply.status == 200, reply.text
+        return reply.json
+
+    async def send(self, *recipients: str, **members: Any) -> str:
+        """A message that waits until tomorrow."""
+        tomorrow = render_timestamp(self.gateway.app.clock.now() + timedelta(days=1))
+        reply = await self.alice.send(*recipients, headers={"deliver-after": tomorrow}, **members)
+        assert reply.status == 202, reply.text
+        return str(reply.json["message_id"])
+
+    async def waiting(self, query: str = "") -> list[Any]:
+        found: list[Any] = (await self.do("GET", f"{QUEUE}{query}"))["deliveries"]
+        return found
+
+
+@pytest.fixture
+async def control(world: World) -> AsyncIterator[Control]:
+    async with world.gateway() as gateway:
+        yield Control(gateway, await gateway.register("alice"))
+
+
+async def test_the_queue_is_listed_by_filter_and_page_with_the_reason_of_each(control: Control) -> None:
+    first = await control.send("x@p.test")
+    second = await control.send("y@p.test", "z@q.test")
+    everything = await control.waiting()
+    assert [(each["message_id"], each["recipient"]) for each in everything] == [
+        (first, "x@p.test"),
+        (second, "y@p.test"),
+        (second, "z@q.test"),
+    ]
+    assert (everything[0]["reason"], everything[0]["status"]) == (
+        "It was sent to be delivered later.",
+        "queued",
+    )
+    assert everything[0]["next_attempt"] > everything[0]["accepted_at"]
+    assert [each["recipient"] for each in await control.waiting("?destination=Q.test&status=queued")] == [
+        "z@q.test"
+    ]
+    page = await control.do("GET", f"{QUEUE}?limit=2")
+    rest = await control.do("GET", f"{QUEUE}?limit=2&cursor={page['cursor']}")
+    assert page["deliveries"] + rest["deliveries"] == everything
+    assert (page["has_more"], rest["has_more"], rest["cursor"]) == (True, False, None)
+    refused = await control.ask("GET", f"{QUEUE}?cursor=here")
+    assert (refused.status, "cursor" in refused.text) == (400, True)
+
+
+async def test_one_message_is_shown_with_the_history_of_its_attempts(control: Control) -> None:
+    row = await control.house.send("x@p.test", due=60)
+    at = control.gateway.app.clock.now()
+    await control.house.database.execute(
+        "insert into attempts (message, recipient, attempt, at, via, code, error, milliseconds)"
+        " values ($1, 'x@p.test', 1, $2, 'amtp:gw.p.test', 'TEMPORARY_FAILURE', 'Later.', 12)",
+        row,
+        at,
+    )
+    (shown,) = (await control.do("GET", f"{QUEUE}/{row}"))["deliveries"]
+    assert shown["history"] == [
+        {
+            "attempt": 1,
+            "at": render_timestamp(at),
+            "via": "amtp:gw.p.test",
+            "code": "TEMPORARY_FAILURE",
+            "error": "Later.",
+            "milliseconds": 12,
+        }
+    ]
+    assert (await control.ask("GET", f"{QUEUE}/none")).code == "NOT_FOUND"
+
+
+async def test_what_is_held_says_so_to_its_sender_too_until_it_is_released(control: Control) -> None:
+    message = await control.send("x@p.test")
+    dry = await control.do("POST", f"{QUEUE}/hold", {"ids": [message], "dry_run": True})
+    assert (dry["matched"], dry["changed"], dry["dry_run"]) == (1, 1, True)
+    held = await control.do("POST", f"{QUEUE}/hold", {"ids": [message], "reason": "odd"})
+    assert held == {
+        "action": "hold",
+        "dry_run": False,
+        "matched": 1,
+        "busy": 0,
+        "changed": 1,
+        "has_more": False,
+    }
+    assert (await control.alice.status(message))["recipients"][0]["status"] == "held"
+    (shown,) = await control.waiting("?status=held")
+    assert (shown["reason"], shown["next_attempt"]) == ("An operator holds it.", None)
+    await control.do("POST", f"{QUEUE}/release", {"sender": control.alice.address})
+    assert (await control.alice.status(message))["recipients"][0]["status"] == "queued"
+
+
+async def test_what_is_cancelled_is_reported_to_its_sender_and_audited(control: Control) -> None:
+    message = await control.send("x@p.test", "y@p.test")
+    done = await control.do("POST", f"{QUEUE}/cancel", {"destination": "p.test", "reason": "Wrong list."})
+    assert (done["matched"], done["changed"]) == (2, 2)
+    status = await control.alice.status(message)
+    assert [each["status"] for each in status["recipients"]] == ["cancelled", "cancelled"]
+    automatic = await control.house.send("x@p.test", due=60)
+    await control.house.database.execute("update messages set automatic = true where id = $1", automatic)
+    await control.do("POST", f"{QUEUE}/cancel", {"ids": [str(automatic)]})
+    (report,) = await control.alice.inbox()  # none about what was itself automatic
+    assert (report["message_type"], report["in_reply_to"]) == ("delivery_failure", message)
+    assert report["failed_recipients"] == ["x@p.test", "y@p.test"]
+    assert report["error_message"] == "Cancelled by an operator. Wrong list."
+    database = control.gateway.app.database
+    written = await database.fetch("select actor, act from audit where act like 'queue.%'")
+    assert [(actor.startswith("tests-"), act) for actor, act in written] == [(True, "queue.cancel")] * 2
+    assert (await balance(database)).unaccounted == 0
+
+
+async def test_the_shape_counts_by_age_and_destination(control: Control) -> None:
+    await control.send("x@p.test", "y@p.test", "z@q.test")
+    control.gateway.turn(700)
+    await control.send("x@p.test", "x@r.test")
+    shape = await control.do("GET", f"{QUEUE}/shape?top=1")
+    (named,) = shape["destinations"]
+    assert (named["destination"], named["count"]) == ("p.test", 3)
+    assert (named["by_age"]["1m"], named["by_age"]["1h"]) == (1, 2)
+    assert (shape["others"]["count"], shape["total"]["count"]) == (2, 5)
+    assert list(named["by_age"]) == shape["ages"]
+
+
+async def test_a_paused_destination_gets_nothing_and_says_why_until_it_is_resumed(control: Control) -> None:
+    place = "/v1/admin/destinations/P.test"
+    for body, named in (({}, "reason"), ({"reason": "x", "expires_in": 0}, "expires_in")):
+        refused = await control.ask("POST", f"{place}/pause", body)
+        assert (refused.status, named in refused.json["error"]["message"]) == (400, True)
+    paused = await control.do("POST", f"{place}/pause", {"reason": "they move", "expires_in": 3600})
+    assert (paused["destination"], paused["paused"]["reason"]) == ("p.test", "they move")
+    row = await control.house.send("x@p.test")
+    (shown,) = await control.waiting()
+    assert shown["reason"] == "p.test is paused: they move"
+    explained = await control.do("GET", f"{place}/explain")
+    assert explained["reasons"][0].endswith(": they move")
+    assert explained["due"] == 1
+    (listed,) = (await control.do("GET", "/v1/admin/destinations"))["destinations"]
+    assert listed["paused"]["by"].startswith("tests-")
+    await control.do("POST", f"{QUEUE}/hold", {"ids": [str(row)]})
+    assert (await control.do("POST", f"{place}/resume"))["paused"] is None
+
+
+async def test_a_breaker_is_explained_and_reset_and_what_waited_is_flushed(control: Control) -> None:
+    app = control.gateway.app
+    await app.database.execute(
+        "insert into destinations (destination, failures, open_until, last_error)"
+        " values ('p.test', 7, amtp_now() + interval '1 h', 'No route to host.')"
+    )
+    place = "/v1/admin/destinations/p.test"
+    explained = await control.do("GET", f"{place}/explain")
+    assert "failed 7 times" in explained["reasons"][0]
+    assert "No route to host." in explained["reasons"][0]
+    reset = await control.do("POST", f"{place}/reset")
+    assert (reset["failures"], reset["open_until"]) == (0, None)
+    await control.do("POST", f"{place}/pause", {"reason": "a test"})
+    await control.house.send("x@p.test", "y@p.test", due=3600)
+    await control.house.database.execute("update deliveries set attempts = 3")
+    assert (await control.do("POST", f"{place}/flush"))["flushed"] == 2
+    assert (await control.do("GET", f"{place}/explain"))["due"] == 2
+
+
+def test_a_destination_where_nothing_waits_says_so() -> None:
+    assert reasons(Destination("p.test"), None, None) == ["Nothing waits for it."]
+
+
+def test_every_cause_is_told_the_weightiest_first() -> None:
+    found = Destination(
+        "p.test",
+        queued=10,
+        held=1,
+        under_way=2,
+        due=3,
+        scheduled=1,
+        next_due=NOW,
+        failures=6,
+        open_until=NOW,
+        last_error="Refused.",
+        paused_at=NOW,
+        paused_by="ops",
+        pause_reason="they move",
+    )
+    told = reasons(found, Lane("p.test", window=2.5, active=2), Known(Silent(), NOW, NOW))
+    assert told == [
+        "Paused by ops until it is resumed: they move",
+        "It failed 6 times and is tried again at 2026-03-01T00:00:00.000Z: Refused.",
+        "It publishes no AMTP gateway.",
+        "2 under way right now.",
+        "3 due and about to start, unless something above prevents it.",
+        "4 failed before and wait for their next attempt, the first at 2026-03-01T00:00:00.000Z.",
+        "1 sent to be delivered later.",
+        "1 held by an operator.",
+        "All 2 places of its window are taken.",
+    ]
+
+
+def test_a_broken_record_is_told_in_the_words_of_its_fault() -> None:
+    told = reasons(Destination("p.test"), None, Known(Broken("no gateway="), NOW, NOW))
+    assert told == ["Its record in the DNS is broken: no gateway=."]
+
+
+WAITS = Waiting(
+    message=UUID(int=1),
+    recipient="x@p.test",
+    message_id="m",
+    sender="alice@acme.test",
+    address="x@p.test",
+    destination="p.test",
+    state="queued",
+    under_way=False,
+    due=NOW,
+    scheduled=False,
+    attempts=0,
+    accepted_at=NOW,
+    expires_at=NOW,
+    first_attempt=None,
+    last_attempt=None,
+    code=None,
+    error=None,
+    paused=None,
+    open_until=None,
+    trouble=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "It waits for its turn."),
+        ({"error": "Later."}, "Later."),
+        ({"under_way": True, "error": "Later."}, "It is under way right now."),
+        ({"state": "held", "paused": "x"}, "An operator holds it."),
+        ({"paused": "they move"}, "p.test is paused: they move"),
+        ({"open_until": NOW, "trouble": "Refused."}, "p.test can't be reached: Refused."),
+        ({"open_until": NOW}, "p.test can't be reached: it fails as a whole"),
+        ({"scheduled": True}, "It was sent to be delivered later."),
+    ],
+)
+def test_whatever_waits_says_why(changes: dict[str, Any], told: str) -> None:
+    assert why(replace(WAITS, **changes)) == told
