@@ -1,4 +1,4 @@
-"""The README's lines work as they stand, against a gateway that was started as it says."""
+"""The lines of README.md and docs/agents.md work as they stand, against a gateway started as they say."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,11 @@ DEFAULT_URL = "http://127.0.0.1:8080"  # tests run side by side, each on a port 
 SECONDS_MAX = 60
 
 
-def lines_of(fence: str) -> str:
-    """The README's one block with this info string."""
-    blocks = re.findall(rf"^```{re.escape(fence)}\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
-    assert len(blocks) == 1, f"README.md has {len(blocks)} blocks of {fence}"
-    return str(blocks[0])
+def lines_of(fence: str, page: str = "README.md") -> str:
+    """The page's blocks with this info string, one after the other."""
+    blocks = re.findall(rf"^```{re.escape(fence)}\n(.*?)^```$", (ROOT / page).read_text(), re.M | re.S)
+    assert blocks, f"{page} has no block of {fence}"
+    return "".join(blocks)
 
 
 def run(command: list[str], script: str, gateway: Served, folder: Path, path: str) -> str:
@@ -62,11 +63,19 @@ def path(folder: Path) -> str:
     return os.pathsep.join([str(tools), str(Path(AMTP).parent), os.environ["PATH"]])
 
 
+def answers_in(printed: str) -> list[Any]:
+    """One JSON document after the other."""
+    decoder, answers = json.JSONDecoder(), []
+    while printed := printed.lstrip():
+        answer, end = decoder.raw_decode(printed)
+        answers.append(answer)
+        printed = printed[end:]
+    return answers
+
+
 def check_curl(printed: str) -> None:
     """The answers to the lines with curl: a receipt, then an inbox."""
-    decoder = json.JSONDecoder()
-    receipt, end = decoder.raw_decode(printed)
-    page, _ = decoder.raw_decode(printed[end:].lstrip())
+    receipt, page = answers_in(printed)
     assert receipt["status"] == "delivered"
     assert [message["message_id"] for message in page["messages"]] == [receipt["message_id"]]
     assert page["messages"][0]["payload"] == {"text": "Hello, Bob."}
@@ -90,6 +99,16 @@ def test_the_lines_with_python_send_read_and_acknowledge_a_message(
 ) -> None:
     printed = run([sys.executable, "-"], lines_of("python"), gateway, folder, path)
     assert printed == "carol@localhost {'text': 'Hello, Dave.'}\n"
+
+
+def test_the_lines_for_authors_of_agents_send_read_acknowledge_and_answer(
+    gateway: Served, folder: Path, path: str
+) -> None:
+    printed = run(["sh", "-eu"], lines_of("sh run", "docs/agents.md"), gateway, folder, path)
+    sent, page, acknowledged, reply, status = answers_in(printed)
+    assert sent["status"] == reply["status"] == status["status"] == "delivered"
+    assert page["messages"][0]["gateway"]["lease"]
+    assert acknowledged["acknowledged"] == 1
 
 
 def test_the_admin_key_is_kept_for_its_owner_alone(gateway: Served, folder: Path) -> None:
