@@ -6,7 +6,10 @@ The rules, in the order they are kept:
 2. Keys and ids are inserted sorted by hash, in one order everywhere, so two processes never deadlock over them.
 3. A batch whose COMMIT was sent when the line broke is undecided. It is decided by inserting its tally again: that waits
    for a predecessor still at work, and a tally that is there already proves the batch. Looking would be a race.
-4. A row that fails alone is refused alone.
+4. The tally that decides against a batch stays, as nought, and the batch goes on under another id: what is still on its
+   way under the old one finds its place taken, and comes to nothing.
+5. A row that fails alone is refused alone.
+6. Without keys and ids to register, a batch is one statement, which is its own transaction.
 """
 
 import asyncio
@@ -196,15 +199,18 @@ class Intake:
                 await self._line.execute("rollback")
             except _Undecided as doubt:
                 await self._drop_line()
-                repeats = await self._decide(batch, doubt.repeats)
-                if repeats is not None:
-                    return repeats
+                if await self._happened(batch):
+                    return doubt.repeats
+                batch.id = self._mint()
         raise TimeoutError("the database kept asking for a repetition")
 
     async def _transact(self, batch: _Batch) -> dict[UUID, Repeat]:
         line = await self._connected()
-        await line.execute("begin")
-        repeats = await _claim_hashes(line, batch.waiting) if any(w.hashes for w in batch.waiting) else {}
+        if self._database.listens and not any(waiting.hashes for waiting in batch.waiting):
+            await _insert_at_once(line, batch)
+            return {}
+        await line.execute("begin")  # behind a pooler always: it gives a statement alone to several servers
+        repeats = await _claim_hashes(line, batch.waiting)
         new = [w.admitted for w in batch.waiting if w.admitted.message.row not in repeats]
         if new:
             await insert(line, batch.id, new)
@@ -214,21 +220,14 @@ class Intake:
             raise _Undecided(repeats) from failure
         return repeats
 
-    async def _decide(self, batch: _Batch, repeats: dict[UUID, Repeat]) -> dict[UUID, Repeat] | None:
-        """After a COMMIT without an answer: the repeats if it happened, None if it did not."""
+    async def _happened(self, batch: _Batch) -> bool:
+        """After a COMMIT without an answer: whether the batch was committed; if not, it never will be."""
         deadline = asyncio.get_running_loop().time() + UNDECIDED_SECONDS_MAX
         while True:
             try:
                 line = await self._connected()
-                await line.execute("begin")
-                await line.execute(
-                    "insert into tallies (id, at, accepted, finished) values ($1, amtp_now(), 0, 0)", batch.id
-                )
-                await line.execute("rollback")
-                return None
-            except asyncpg.UniqueViolationError:
-                await line.execute("rollback")
-                return repeats
+                accepted: int = await line.fetchval(_DECIDE, batch.id)
+                return accepted > 0
             except WEATHER as failure:
                 await self._drop_line()
                 if asyncio.get_running_loop().time() > deadline:
@@ -272,8 +271,28 @@ class _Undecided(Exception):
         self.repeats = repeats
 
 
+async def _insert_at_once(line: Any, batch: _Batch) -> None:
+    try:
+        await insert(line, batch.id, [waiting.admitted for waiting in batch.waiting])
+    except WEATHER as failure:
+        if _told_no(failure):
+            raise
+        raise _Undecided({}) from failure
+
+
+def _told_no(failure: BaseException) -> bool:
+    """Whether the server itself said that a statement failed. The end of a server or of a line says nothing."""
+    return (
+        isinstance(failure, asyncpg.PostgresError)
+        and not isinstance(failure, asyncpg.PostgresConnectionError)
+        and failure.severity_en == "ERROR"
+    )
+
+
 async def _claim_hashes(line: Any, batch: Sequence[_Waiting]) -> dict[UUID, Repeat]:
     """Registers keys and ids; tells which messages repeat one that is there, and leaves no trace of those."""
+    if not any(waiting.hashes for waiting in batch):
+        return {}
     wanted = sorted(
         (hashed, waiting.admitted.message.row, waiting.admitted.message.content)
         for waiting in batch
@@ -327,6 +346,13 @@ async def _minted_before(line: Any, batch: Sequence[_Waiting]) -> dict[UUID, UUI
     }
 
 
+# Waits for a batch still at work under this id. A batch that was written has accepted somebody.
+_DECIDE = """
+insert into tallies as t (id, at, accepted, finished) values ($1, amtp_now(), 0, 0)
+on conflict (id) do update set accepted = t.accepted
+returning accepted
+"""
+
 _INSERT = """
 with m as (
     insert into messages
@@ -341,9 +367,11 @@ with m as (
     select * from unnest($11::uuid[], $12::bigint[], $13::text[], $14::timestamptz[])
 ), d as (
     insert into deliveries
-        (message, recipient, address, destination, due, expires_at, expiry, token, attempts, accepted_at, first_attempt)
+        (message, recipient, address, destination, due, expires_at, expiry, token, attempts, accepted_at,
+         first_attempt, last_attempt)
     select message, recipient, address, destination, due, expires_at, expiry, token,
-           case when token is null then 0 else 1 end, amtp_now(), case when token is not null then amtp_now() end
+           case when token is null then 0 else 1 end, amtp_now(),
+           case when token is not null then amtp_now() end, case when token is not null then amtp_now() end
     from unnest($15::uuid[], $16::text[], $17::text[], $18::text[], $19::timestamptz[], $20::timestamptz[],
                 $21::text[], $22::bigint[])
         as u (message, recipient, address, destination, due, expires_at, expiry, token)

@@ -1,7 +1,11 @@
-"""A line to Postgres that breaks at the worst moment: when COMMIT was sent and no answer came."""
+"""A line to Postgres that breaks at the worst moment: when COMMIT was sent and no answer came.
+
+A batch that is one statement has no COMMIT: its end is that of the statement.
+"""
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import StrEnum
@@ -10,6 +14,9 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 # As the intake sends it; transactions of asyncpg's own say COMMIT.
 COMMIT = b"Q\x00\x00\x00\x0bcommit\x00"
+BEGIN = b"Q\x00\x00\x00\x0abegin\x00"
+SYNC = b"S\x00\x00\x00\x04"
+PREPARED = re.compile(rb"(__asyncpg_stmt_[0-9a-f]+__)\x00\s*with m as \(\s*insert into messages")
 PIECE_BYTES = 65_536
 
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -74,19 +81,24 @@ class CutLine:
             return
         server_reader, server_writer = await self._reach()
         answers = asyncio.create_task(_pour(server_reader, writer))
+        commits = Commits()
         with contextlib.suppress(ConnectionError):
             while piece := await reader.read(PIECE_BYTES):
-                if piece == COMMIT and self._fate is not None:
+                if commits.one_in(piece) and self._fate is not None:
                     answers.cancel()
                     await asyncio.wait({answers})
-                    await self._meet(server_reader, server_writer, writer)
+                    await self._meet(piece, server_reader, server_writer, writer)
                     break
                 server_writer.write(piece)
         for end in (writer, server_writer):
             end.close()
 
     async def _meet(
-        self, server_reader: asyncio.StreamReader, server: asyncio.StreamWriter, client: asyncio.StreamWriter
+        self,
+        commit: bytes,
+        server_reader: asyncio.StreamReader,
+        server: asyncio.StreamWriter,
+        client: asyncio.StreamWriter,
     ) -> None:
         fate, self._fate = self._fate, None
         assert fate is not None
@@ -94,9 +106,31 @@ class CutLine:
             client.close()
             await self._released.wait()
         if fate in (Fate.DONE, Fate.LATE):
-            server.write(COMMIT)
+            server.write(commit)
             await server_reader.read(PIECE_BYTES)  # it is done when the server says so
         self.met.append(fate)
+
+
+class Commits:
+    """Tells what commits a batch from the rest of what a client says."""
+
+    def __init__(self) -> None:
+        self._statement: bytes | None = None
+        self._begun = False
+
+    def one_in(self, piece: bytes) -> bool:
+        if prepared := PREPARED.search(piece):
+            self._statement = prepared[1]
+        if piece == BEGIN:
+            self._begun = True
+        elif piece == COMMIT:
+            self._begun = False
+            return True
+        bound = self._statement is not None and piece[5:].startswith(b"\0" + self._statement + b"\0")
+        if bound and piece.startswith(b"B") and not self._begun:
+            assert piece.endswith(SYNC), "the batch is too large for one piece"
+            return True
+        return False
 
 
 async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -7,10 +7,42 @@ import pytest
 
 from gateway.store.tallies import balance
 from tests.faults.cut_line import CutLine, Fate
-from tests.faults.watching import SOMEBODY_WAITS, until
+from tests.faults.watching import PATIENCE_SECONDS, SOMEBODY_WAITS, until
 from tests.world import World
 
 MESSAGES = 20
+
+
+@pytest.mark.parametrize("fate", [Fate.LOST, Fate.DONE])
+async def test_a_batch_of_one_statement_in_doubt_is_decided_too(world: World, dsn: str, fate: Fate) -> None:
+    async with CutLine.before(dsn) as line, world.gateway(dsn=line.dsn) as gateway:
+        alice, bob = await gateway.register("alice"), await gateway.register("bob")
+        earlier = (await alice.send(bob.address)).json["message_id"]
+        line.arm(fate)
+        replies = await asyncio.gather(*(alice.send(bob.address) for _ in range(MESSAGES)))
+        assert line.met == [fate]
+        assert {reply.status for reply in replies} == {202}
+        found = Counter(message["message_id"] for message in await bob.inbox("?limit=1000"))
+        assert found == Counter([earlier, *(reply.json["message_id"] for reply in replies)])
+        assert (await balance(gateway.app.database)).unaccounted == 0
+
+
+async def test_a_statement_that_arrives_after_its_batch_was_given_up_comes_to_nothing(
+    world: World, dsn: str
+) -> None:
+    async with CutLine.before(dsn) as line, world.gateway(dsn=line.dsn) as gateway:
+        alice, bob = await gateway.register("alice"), await gateway.register("bob")
+        earlier = (await alice.send(bob.address)).json["message_id"]
+        line.arm(Fate.LATE)
+        reply = await alice.send(bob.address)
+        assert reply.status == 202
+        line.release()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not line.met:  # noqa: ASYNC110 - the line tells nobody
+                await asyncio.sleep(0.01)
+        found = Counter(message["message_id"] for message in await bob.inbox("?limit=1000"))
+        assert found == Counter([earlier, reply.json["message_id"]])
+        assert (await balance(gateway.app.database)).unaccounted == 0
 
 
 @pytest.mark.parametrize("fate", Fate)
@@ -21,7 +53,10 @@ async def test_a_batch_in_doubt_is_decided_and_everyone_in_it_hears_the_truth(
         alice, bob = await gateway.register("alice"), await gateway.register("bob")
         earlier = (await alice.send(bob.address, idempotency_key="earlier")).json["message_id"]
         line.arm(fate)
-        new = [asyncio.ensure_future(alice.send(bob.address)) for _ in range(MESSAGES)]
+        new = [
+            asyncio.ensure_future(alice.send(bob.address, idempotency_key=f"new-{number}"))
+            for number in range(MESSAGES)
+        ]
         again = asyncio.ensure_future(alice.send(bob.address, idempotency_key="earlier"))
         if fate.hangs:
             await until(dsn, SOMEBODY_WAITS)
