@@ -167,7 +167,7 @@ async def _about(database: Database) -> AsyncIterator[Finding]:
         yield Finding("database", "takes no writes", "point database.url at the primary, or make room there")
     else:
         yield Finding("database", f"Postgres {found.release} answers and takes writes")
-    yield _clock(found.now, before, after)
+    yield judge_clock(found.now, before, after)
     lacking = await migrate.pending(database)
     if lacking:
         yield Finding("schema", f"lacks {', '.join(lacking)}", "run amtp migrate")
@@ -176,7 +176,7 @@ async def _about(database: Database) -> AsyncIterator[Finding]:
     yield await _admin_keys(database)
 
 
-def _clock(theirs: datetime, before: datetime, after: datetime) -> Finding:
+def judge_clock(theirs: datetime, before: datetime, after: datetime) -> Finding:
     """Off by at least as much as no moment between asking and the answer explains."""
     seconds = max((before - theirs).total_seconds(), (theirs - after).total_seconds(), 0.0)
     text = f"{seconds:.1f} s between this machine and the database"
