@@ -350,6 +350,7 @@ def _delivery_of(row: UUID, queued: Queued, now: datetime) -> Delivery:
         expires_at=queued.expires_at,
         expiry=queued.expiry,
         first_attempt=now,
+        due=queued.due,
     )
 
 

@@ -206,7 +206,4 @@ class Worker:
 
     async def _hand_back(self, waiting: Sequence[Waiting]) -> None:
         if waiting:
-            await deliveries.hand_back(
-                self._database,
-                [(w.delivery.message, w.delivery.recipient, w.delivery.token) for w in waiting],
-            )
+            await deliveries.hand_back(self._database, [one.delivery for one in waiting])

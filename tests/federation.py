@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,10 @@ class Federation:
             **{**usual, **changes},
         ) as gateway:
             yield gateway
+
+    def turn(self, seconds: float) -> None:
+        """Turns the clock of all of them."""
+        self.clock.offset += timedelta(seconds=seconds)
 
     def publish(self, domain: str, host: str, port: int, *, ttl: int = TTL_SECONDS, rest: str = "") -> None:
         """The records of a domain whose gateway is there."""

@@ -49,6 +49,10 @@ class Agent:
     key: str
     gateway: "Gateway" = field(repr=False)
 
+    def at(self, gateway: "Gateway") -> Self:
+        """The same agent at another gateway on the same database."""
+        return replace(self, gateway=gateway)
+
     async def send(self, *recipients: str, **members: Any) -> Reply:
         message = {"sender": self.address, "recipients": list(recipients), "payload": {"n": 1}, **members}
         return await self.gateway.call("POST", "/v1/messages", key=self.key, json=message)

@@ -1,7 +1,7 @@
 """The queue as workers see it: what is due is claimed in batches, under a lease with a fencing token."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -26,6 +26,7 @@ class Delivery:
     first_attempt: datetime | None
     last_code: str | None = None  # of the attempt before
     last_error: str | None = None
+    due: datetime | None = field(default=None, compare=False)  # before it was leased
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +86,21 @@ async def claim(
         _CLAIM, list(closed), per_destination, min(limit, CLAIM_MAX), float(lease_seconds), token, after
     )
     rows.sort(key=lambda row: (row["destination"], row[-1]))
-    return [Delivery(*row[:-1]) for row in rows]
+    return [Delivery(*row) for row in rows]
 
 
-async def hand_back(database: Database, claimed: Sequence[tuple[UUID, str, int]]) -> int:
-    """Gives leases back as if they had never been taken: due now, and not counted as attempts."""
+async def hand_back(database: Database, leased: Sequence[Delivery]) -> int:
+    """Gives leases back as if they had never been taken: due as before, and not counted as attempts."""
     done = await database.execute(
-        "update deliveries d set due = amtp_now(), token = null, attempts = d.attempts - 1"
-        " from unnest($1::uuid[], $2::text[], $3::bigint[]) as u (message, recipient, token)"
+        "update deliveries d set due = coalesce(u.due, amtp_now()), token = null, attempts = d.attempts - 1,"
+        " first_attempt = case when d.attempts > 1 then d.first_attempt end,"
+        " last_attempt = case when d.attempts > 1 then d.last_attempt end"
+        " from unnest($1::uuid[], $2::text[], $3::bigint[], $4::timestamptz[]) as u (message, recipient, token, due)"
         " where d.message = u.message and d.recipient = u.recipient and d.token = u.token",
-        [message for message, _, _ in claimed],
-        [recipient for _, recipient, _ in claimed],
-        [token for _, _, token in claimed],
+        [delivery.message for delivery in leased],
+        [delivery.recipient for delivery in leased],
+        [delivery.token for delivery in leased],
+        [delivery.due for delivery in leased],
     )
     return int(done.split()[-1])
 

@@ -98,7 +98,7 @@ async def test_a_worker_past_its_lease_changes_nothing_whatever_it_saw(
     assert late == replace(early, token=LATE, attempts=2)
     before = await everything(house)
     assert await finish(house, early, **outcome) == []
-    assert await hand_back(house.database, [(early.message, early.recipient, EARLY)]) == 0
+    assert await hand_back(house.database, [early]) == 0
     assert await everything(house) == before
     assert await finish(house, late, **outcome)
     assert await finish(house, late, **outcome) == []
