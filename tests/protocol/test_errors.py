@@ -1,4 +1,4 @@
-"""Every code has the answer PROTOCOL.md gives it, and an error survives the way home from a child process."""
+"""Every code has the answer docs/protocol.md gives it, and an error survives the way home from a child process."""
 
 import pickle
 
