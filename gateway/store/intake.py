@@ -16,7 +16,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
@@ -27,7 +26,10 @@ from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message
+from gateway.store.admitted import Admitted, Entry, Queued
 from gateway.store.database import WEATHER, Database, told
+
+__all__ = ["Admitted", "Entry", "Intake", "Queued", "Repeat", "hashes_of", "insert", "notice_of"]
 
 BATCH_MESSAGES_MAX = 256
 BATCH_BYTES_MAX = 8 * 1024 * 1024
@@ -35,41 +37,6 @@ WAITING_MAX = 4096  # requests waiting for the writer; above it the sender is to
 UNDECIDED_SECONDS_MAX = 30.0  # how long a batch in doubt is asked after before its senders hear "temporary"
 REPEATS_MAX = 8  # of a batch the database asked us to repeat
 NOTICE_BYTES_MAX = 7900  # Postgres carries 8 000
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A recipient whose inbox is in this house: delivered by the commit itself."""
-
-    agent: int
-    address: str | None  # as written, where that is not the agent's name
-
-
-@dataclass(frozen=True, slots=True)
-class Queued:
-    """A recipient who is delivered to later."""
-
-    recipient: str
-    address: str
-    destination: str
-    due: datetime
-    expires_at: datetime
-    expiry: str  # "ttl" or "horizon"
-    token: int | None = None  # with leased_until: a worker of this process takes it straight from memory
-    leased_until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """A message that may enter, and where each accepted recipient of it goes."""
-
-    message: Message
-    proven: bool
-    entries: tuple[Entry, ...] = ()
-    deliveries: tuple[Queued, ...] = ()
-    automatic: bool = False
-    hops: tuple[str, ...] = ()
-    local: bool = True  # handed in by an agent of ours: its id may repeat one that we minted
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,41 @@
+"""Messages that may enter, and where each of their recipients goes: what the intake writes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway.protocol.message import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A recipient whose inbox is in this house: delivered by the commit itself."""
+
+    agent: int
+    address: str | None  # as written, where that is not the agent's name
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A recipient who is delivered to later."""
+
+    recipient: str
+    address: str
+    destination: str
+    due: datetime
+    expires_at: datetime
+    expiry: str  # "ttl" or "horizon"
+    token: int | None = None  # with leased_until: a worker of this process takes it straight from memory
+    leased_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A message that may enter, and where each accepted recipient of it goes."""
+
+    message: Message
+    proven: bool
+    entries: tuple[Entry, ...] = ()
+    deliveries: tuple[Queued, ...] = ()
+    automatic: bool = False
+    hops: tuple[str, ...] = ()
+    local: bool = True  # handed in by an agent of ours: its id may repeat one that we minted
