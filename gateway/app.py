@@ -262,31 +262,6 @@ class Parts:
                 clock=clock,
                 domains=config.domains,
             ),
-            QueueDoor(
-                database=database,
-                authenticator=authenticator,
-                queue=Queue(database, self.mint, self.audit),
-                flow=self.flow,
-                journal=self.journal,
-            ),
-            TrafficDoor(
-                database=database,
-                authenticator=authenticator,
-                traffic=Traffic(database, self.audit),
-                lanes=self.lanes,
-                directory=self.directory,
-            ),
-            DeadLetterDoor(
-                database=database,
-                authenticator=authenticator,
-                dead_letters=DeadLetters(
-                    database,
-                    self.mint,
-                    self.audit,
-                    domains=config.domains,
-                    horizon=timedelta(days=config.queue.horizon_days),
-                ),
-            ),
             CapabilityDoor(
                 directory=self.directory,
                 authenticator=authenticator,
@@ -295,8 +270,38 @@ class Parts:
             ),
             HealthDoor(looks=self._looks(), metrics=self.journal.metrics, clock=clock),
         )
-        routes = [route for door in doors for route in door.routes()]
+        routes = [route for door in (*doors, *self._operators_doors()) for route in door.routes()]
         return [*routes, *OpenApiDoor(routes).routes()]
+
+    def _operators_doors(self) -> tuple["HasRoutes", ...]:
+        database = self.database
+        return (
+            QueueDoor(
+                database=database,
+                authenticator=self.authenticator,
+                queue=Queue(database, self.mint, self.audit),
+                flow=self.flow,
+                journal=self.journal,
+            ),
+            TrafficDoor(
+                database=database,
+                authenticator=self.authenticator,
+                traffic=Traffic(database, self.audit),
+                lanes=self.lanes,
+                directory=self.directory,
+            ),
+            DeadLetterDoor(
+                database=database,
+                authenticator=self.authenticator,
+                dead_letters=DeadLetters(
+                    database,
+                    self.mint,
+                    self.audit,
+                    domains=self.config.domains,
+                    horizon=timedelta(days=self.config.queue.horizon_days),
+                ),
+            ),
+        )
 
     def _looks(self) -> list[Look]:
         looks: list[Look] = [DatabaseLook(self.database), draining_look(lambda: self.draining)]
