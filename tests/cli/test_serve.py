@@ -6,12 +6,14 @@ import os
 import signal
 import socket
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from gateway.admit.api_key import mint_key
+from gateway.cli import pid_file
 from gateway.cli.expected import StartError
 from gateway.cli.ports import check_free, first_free
 from gateway.clock import Clock
@@ -20,7 +22,7 @@ from gateway.mint import Mint
 from gateway.store.audit import Audit
 from gateway.store.database import Database
 from gateway.store.keys import NamedKeys, NewKey
-from tests.cli.gateway_process import amtp, serving, write
+from tests.cli.gateway_process import AMTP, amtp, environment, serving, write
 from tests.served import served
 
 SECONDS_MAX = 30
@@ -50,6 +52,31 @@ def test_a_gateway_for_this_machine_keeps_its_key_and_ends_at_ctrl_c(tmp_path: P
         assert second.admin_key == first.admin_key
     assert (first.process.returncode, second.process.returncode) == (0, 0)
     assert "Traceback" not in "".join(first.lines + second.lines)
+
+
+async def test_ctrl_c_while_it_starts_ends_it_in_good_order(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(AMTP, "serve", "--local", "--data", str(tmp_path), "--port", "0", "--workers", "2"),
+        env=environment(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(SECONDS_MAX):
+        while not (tmp_path / "postgres.lock").exists():  # noqa: ASYNC110 - another process makes it
+            await asyncio.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = await process.communicate()
+    assert (process.returncode, out) == (0, b"")
+    assert err == b"amtp: stopped before it was ready\n"
+    assert pid_file.holder(tmp_path) is None
+
+
+def test_a_data_folder_names_the_process_that_serves_from_it(tmp_path: Path) -> None:
+    assert pid_file.holder(tmp_path) is None
+    with ExitStack() as first, ExitStack() as second:
+        assert pid_file.claim(tmp_path, first) is None
+        assert pid_file.claim(tmp_path, second) == pid_file.holder(tmp_path) == os.getpid()
+    assert pid_file.holder(tmp_path) is None
 
 
 def test_a_taken_default_port_moves_to_the_next_free_one() -> None:
