@@ -25,7 +25,7 @@ run: $(READY) ## a gateway for the domain localhost, with its own Postgres (DATA
 test: $(READY) ## the whole suite: no root, no packages, no running services needed
 	$(BIN)/pytest -q -n $(CORES) --dist worksteal
 
-test-real: $(READY) ## the stories against Debian's parts: knot, namespaces, Postgres 15 (root; TOOLS=install fetches them)
+test-real: $(READY) ## the stories against Debian's parts: curl, proxies, Postgres 15, a full disk (root; TOOLS=install fetches them)
 	tests/real/run $(BIN)/pytest
 
 check: $(READY) ## lint, format, types
