@@ -45,7 +45,7 @@ class Mapping:
 Node = Scalar | Sequence | Mapping
 
 
-class Refused(Exception):  # noqa: N818 - one fault with its place, on its way into the list of all faults
+class Refused(Exception):
     """This text is no configuration; the message says where and why."""
 
 

@@ -21,7 +21,7 @@ PLAIN_NAME = re.compile(r"[a-z_-]{1,32}")
 CHARSET_UTF8 = re.compile(r"""\s*charset\s*=\s*"?utf-?8"?\s*""", re.IGNORECASE)
 
 
-class HungUp(Exception):  # noqa: N818 - not an error of ours
+class HungUp(Exception):
     """The client is gone, so nobody waits for an answer."""
 
 
