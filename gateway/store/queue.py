@@ -19,7 +19,8 @@ from gateway.store.database import Database
 from gateway.store.intake import Admitted, insert
 from gateway.store.messages import row_of
 
-CHANGED_MAX = 1000  # deliveries by one act; a cancelled one may cause a report
+CHANGED_MAX = 10_000  # deliveries by one act
+CANCELLED_MAX = 1000  # each may cause a report
 ATTEMPTS_SHOWN_MAX = 200  # of one delivery: more than it is ever tried
 CANCELLED = "Cancelled by an operator."
 
@@ -291,7 +292,7 @@ class Queue:
         """Ends deliveries, and accepts the reports to their senders in the same transaction."""
         async with self._database.transaction() as connection:
             before = await _count(connection, Act.CANCEL, selection)
-            arguments = [CHANGED_MAX, CANCELLED, actor, self._mint()]
+            arguments = [CANCELLED_MAX, CANCELLED, actor, self._mint()]
             picked = _picked(Act.CANCEL, selection, arguments)
             rows = await connection.fetch(_CANCEL.format(picked=picked), *arguments)
             ended = tuple(_ended(list(group)) for _, group in groupby(rows, key=lambda row: row["message"]))
@@ -299,7 +300,7 @@ class Queue:
             if reports:
                 await insert(connection, self._mint(), reports)
             await self._note(connection, Act.CANCEL, selection, len(rows), actor, reason)
-        return Effect(before.matched, before.busy, len(rows), len(rows) == CHANGED_MAX, ended)
+        return Effect(before.matched, before.busy, len(rows), len(rows) == CANCELLED_MAX, ended)
 
     async def _note(
         self,

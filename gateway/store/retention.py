@@ -11,6 +11,7 @@ from gateway.config import Retention
 from gateway.store.database import Database
 from gateway.store.partitions import LOCK, PARTITIONED, days_of, partition_of
 
+FOLLOWERS = ("entries", "dead_letters")  # what else of a message goes with it
 AT_ONCE = 5000  # rows in one statement, so that none holds its locks for long
 
 # Whether anybody still needs the message {id}.
@@ -31,6 +32,10 @@ async def forget(database: Database, settings: Retention) -> None:
     )
     await database.execute(
         "delete from attempts where at < amtp_now() - make_interval(days => $1)", settings.attempts_days
+    )
+    await database.execute(
+        "delete from dead_letters where replayed_at < amtp_now() - make_interval(days => $1)",
+        settings.attempts_days,
     )
     await _old_days(database, settings.messages_days)
     await _leftovers(database, settings.messages_days)
@@ -78,6 +83,10 @@ async def _drop(connection: Any, day: date) -> None:
     messages = partition_of("messages", day)
     needed = f"select id from {messages} m where {_NEEDED.format(id='m.id')}"
     await connection.execute(f"create temporary table needed on commit drop as {needed}")
+    for table in FOLLOWERS:
+        await connection.execute(
+            f"delete from {table} where message in (select id from {messages} except select id from needed)"
+        )
     for table, column in PARTITIONED.items():
         name = partition_of(table, day)
         await connection.execute(f"alter table {table} detach partition {name}")
@@ -91,6 +100,9 @@ async def _drop(connection: Any, day: date) -> None:
 async def _leftovers(database: Database, days: int) -> None:
     """What was kept past its day, once nobody needs it."""
     bound = "amtp_first_id(amtp_now() - make_interval(days => $1))"
-    old = f"select id from messages_other m where id < {bound} and not ({_NEEDED.format(id='m.id')}) limit $2"
+    needed = _NEEDED.format(id="m.id")
+    old = f"select id from messages_other m where id < {bound} and not ({needed}) order by id limit $2"
+    for table in FOLLOWERS:
+        await database.execute(f"delete from {table} where message in ({old})", days, AT_ONCE)
     for table, column in reversed(PARTITIONED.items()):
         await database.execute(f"delete from {table}_other where {column} in ({old})", days, AT_ONCE)

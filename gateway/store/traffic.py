@@ -114,7 +114,7 @@ class Traffic:
     async def reset(self, name: str, *, actor: str) -> None:
         """Closes the breaker. What waits keeps its own next attempt; flush makes it due."""
         await self._change(
-            "update destinations set failures = 0, open_until = null"
+            "update destinations set failures = 0, open_until = null, unreachable = false"
             " where destination = $1 and (failures > 0 or open_until is not null)",
             name,
             "reset",

@@ -8,10 +8,12 @@ from uuid import UUID
 import pytest
 
 from gateway.clock import Clock
+from gateway.config import Retention
 from gateway.mint import Mint
 from gateway.store.audit import Audit
 from gateway.store.database import Database
 from gateway.store.dead_letters import DeadLetter, DeadLetters, Which, dead_letter, dead_letters, original
+from gateway.store.retention import forget
 from gateway.store.tallies import balance
 from tests.store.house import House
 
@@ -195,3 +197,18 @@ async def test_acts_stand_in_the_audit_unless_nothing_was_done(house: House, act
         ("ops", "dead_letter.replay", str(letters[0].number)),
         ("ops", "dead_letter.purge", "all"),
     ]
+
+
+async def test_a_replayed_letter_is_forgotten_in_time_and_an_open_one_never(
+    house: House, acts: DeadLetters
+) -> None:
+    await bury(house, "x@p.test", "y@p.test")
+    y, x = await listed(house)
+    await acts.replay(Which(number=x.number), actor="ops")
+    house.turn(20 * 86400)
+    await forget(house.database, Retention(attempts_days=30))
+    assert await dead_letter(house.database, x.number, own=None) is not None
+    house.turn(20 * 86400)
+    await forget(house.database, Retention(attempts_days=30))
+    assert await dead_letter(house.database, x.number, own=None) is None
+    assert await listed(house) == [y]
