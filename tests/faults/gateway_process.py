@@ -59,24 +59,29 @@ FUSE = Fuse(os.environ.get(KILL))
 
 
 class FusedLine:
-    """A writer's connection with a fuse around its statements."""
+    """A writer's connection with a fuse around its statements, for one batch."""
 
     def __init__(self, line: Any) -> None:
         self._line = line
+        self._begun = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._line, name)
 
     async def execute(self, statement: str, *arguments: object) -> Any:
-        if statement != "commit":
-            done = await self._line.execute(statement, *arguments)
-            if statement == "begin":
-                FUSE.reach(Point.IN_BATCH)
-            return done
+        if statement == "begin":
+            await self._line.execute(statement)
+            self._begun = True
+            FUSE.reach(Point.IN_BATCH)
+            return
+        if self._begun and statement != "commit":
+            await self._line.execute(statement, *arguments)
+            return
+        if not self._begun:  # a batch of one statement commits itself
+            FUSE.reach(Point.IN_BATCH)
         FUSE.reach(Point.BEFORE_COMMIT)
-        done = await self._line.execute(statement)
+        await self._line.execute(statement, *arguments)
         FUSE.reach(Point.AFTER_COMMIT)
-        return done
 
 
 class FusedIntake(Intake):

@@ -104,5 +104,5 @@ async def kill_postgres(postgres: EmbeddedPostgres, number: signal.Signals) -> N
     assert pid is not None
     os.kill(pid, number)
     async with asyncio.timeout(END_SECONDS):
-        while postgres.pid == pid:  # noqa: ASYNC110 - the other side is a process, it sends no event
+        while postgres.pid == pid:
             await asyncio.sleep(0.01)

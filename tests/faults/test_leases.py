@@ -53,8 +53,8 @@ async def take(database: Database, token: int, limit: int = 100) -> list[Deliver
     )
 
 
-async def finish(house: House, delivery: Delivery, **outcome: Any) -> list[Settlement]:
-    settlement = Settlement(
+def settlement_of(delivery: Delivery, **outcome: Any) -> Settlement:
+    return Settlement(
         delivery.message,
         delivery.recipient,
         delivery.address,
@@ -63,8 +63,11 @@ async def finish(house: House, delivery: Delivery, **outcome: Any) -> list[Settl
         delivery.first_attempt,
         **outcome,
     )
+
+
+async def finish(house: House, delivery: Delivery, **outcome: Any) -> list[Settlement]:
     async with house.database.transaction() as connection:
-        return await settle(connection, house.mint, [settlement])
+        return await settle(connection, house.mint, [settlement_of(delivery, **outcome)])
 
 
 async def everything(house: House) -> dict[str, list[Any]]:
@@ -102,6 +105,21 @@ async def test_a_worker_past_its_lease_changes_nothing_whatever_it_saw(
     assert await everything(house) == before
     assert await finish(house, late, **outcome)
     assert await finish(house, late, **outcome) == []
+    assert (await balance(house.database)).unaccounted == 0
+
+
+async def test_early_and_late_in_one_batch_are_told_apart(house: House) -> None:
+    row = await house.send("bob@far.test")
+    (early,) = await take(house.database, EARLY)
+    house.turn(LEASE_SECONDS + 1)
+    (late,) = await take(house.database, LATE)
+    settlements = [
+        settlement_of(early, status="failed", code="X", error="x", dead_letter=True),
+        settlement_of(late, due=house.clock.now()),
+    ]
+    async with house.database.transaction() as connection:
+        assert await settle(connection, house.mint, settlements) == settlements[1:]
+    assert await house.status(row) == "queued"
     assert (await balance(house.database)).unaccounted == 0
 
 

@@ -38,7 +38,7 @@ async def test_a_statement_that_arrives_after_its_batch_was_given_up_comes_to_no
         assert reply.status == 202
         line.release()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not line.met:  # noqa: ASYNC110 - the line tells nobody
+            while not line.met:
                 await asyncio.sleep(0.01)
         found = Counter(message["message_id"] for message in await bob.inbox("?limit=1000"))
         assert found == Counter([earlier, reply.json["message_id"]])

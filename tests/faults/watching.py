@@ -18,7 +18,7 @@ async def until(dsn: str, question: str) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not await connection.fetchval(question):  # noqa: ASYNC110 - a database sends no event for this
+            while not await connection.fetchval(question):
                 await asyncio.sleep(LOOK_SECONDS)
     finally:
         await connection.close()
