@@ -1,0 +1,179 @@
+"""The queue as workers see it: who is claimed, in which order, and who holds what."""
+
+from collections.abc import Collection
+
+import pytest
+
+from gateway.clock import Clock
+from gateway.mint import Mint
+from gateway.store import delays, deliveries, destinations
+from gateway.store.database import Database
+from gateway.store.deliveries import CLAIM_MAX, Delivery
+from tests.store.house import House
+
+LEASE_SECONDS = 30.0
+
+
+@pytest.fixture
+def house(database: Database, mint: Mint, clock: Clock) -> House:
+    return House(database, mint, clock)
+
+
+async def take(
+    house: House,
+    *,
+    token: int = 1,
+    closed: Collection[str] = (),
+    each: int = 100,
+    limit: int = 100,
+    after: str = "",
+) -> list[Delivery]:
+    return await deliveries.claim(
+        house.database,
+        closed=closed,
+        per_destination=each,
+        limit=limit,
+        lease_seconds=LEASE_SECONDS,
+        token=token,
+        after=after,
+    )
+
+
+def places(claimed: list[Delivery]) -> list[str]:
+    return [delivery.destination for delivery in claimed]
+
+
+async def test_a_destination_with_much_mail_takes_no_more_than_its_share(house: House) -> None:
+    await house.send(*(f"b{n}@a.test" for n in range(50)))
+    await house.send("bob@z.test")
+    assert places(await take(house, each=10)) == ["a.test"] * 10 + ["z.test"]
+
+
+async def test_a_claim_starts_behind_the_place_where_the_last_one_ended(house: House) -> None:
+    for destination in ("a.test", "b.test", "c.test"):
+        await house.send(*(f"b{n}@{destination}" for n in range(4)))
+    assert places(await take(house, each=2, limit=4)) == ["a.test", "a.test", "b.test", "b.test"]
+    assert places(await take(house, each=2, limit=4, after="b.test")) == ["c.test", "c.test"]
+
+
+async def test_closed_destinations_are_passed_by(house: House) -> None:
+    await house.send("bob@a.test", "bob@b.test", "bob@c.test")
+    assert places(await take(house, closed={"a.test", "c.test"})) == ["b.test"]
+
+
+async def test_the_oldest_is_claimed_first_and_what_is_not_due_not_at_all(house: House) -> None:
+    late = await house.send("bob@a.test", due=-10)
+    later = await house.send("bob@a.test", due=-5)
+    await house.send("bob@a.test", due=60)
+    latest = await house.send("bob@a.test", due=-1)
+    assert [delivery.message for delivery in await take(house, limit=2)] == [late, later]
+    assert [delivery.message for delivery in await take(house)] == [latest]
+
+
+async def test_a_held_delivery_is_not_claimed(house: House) -> None:
+    await house.send("bob@a.test")
+    await house.database.execute("update deliveries set state = 'held'")
+    assert await take(house) == []
+
+
+async def test_a_claim_is_bounded_whatever_is_asked(house: House) -> None:
+    await house.send(*(f"b{n}@a.test" for n in range(CLAIM_MAX + 1)))
+    assert len(await take(house, each=1000, limit=1000)) == CLAIM_MAX
+
+
+async def test_a_lease_that_lapsed_is_found_again_and_counts(house: House) -> None:
+    await house.send("bob@a.test")
+    (first,) = await take(house, token=1)
+    house.turn(LEASE_SECONDS - 1)
+    assert await take(house, token=2) == []
+    house.turn(2)
+    (second,) = await take(house, token=2)
+    assert (first.attempts, second.attempts, second.token) == (1, 2, 2)
+    assert second.first_attempt == first.first_attempt
+
+
+async def test_what_is_handed_back_is_as_if_it_had_never_been_taken(house: House) -> None:
+    await house.send("bob@a.test", due=-600)
+    before = await house.database.fetch("select * from deliveries")
+    claimed = await take(house)
+    assert await deliveries.hand_back(house.database, claimed) == 1
+    assert await house.database.fetch("select * from deliveries") == before
+    assert await deliveries.hand_back(house.database, claimed) == 0
+
+
+async def test_what_another_has_claimed_since_is_not_handed_back(house: House) -> None:
+    await house.send("bob@a.test")
+    claimed = await take(house, token=1)
+    house.turn(LEASE_SECONDS + 1)
+    assert len(await take(house, token=2)) == 1
+    assert await deliveries.hand_back(house.database, claimed) == 0
+    assert await take(house, token=3) == []
+
+
+async def test_what_is_past_its_time_is_claimed_wherever_it_waits_but_not_from_under_a_courier(
+    house: House,
+) -> None:
+    held, waiting, leased = [await house.send(f"bob@{name}.test", due=0) for name in ("a", "b", "c")]
+    await house.database.execute("update deliveries set state = 'held' where message = $1", held)
+    await house.database.execute(
+        "update deliveries set due = due + interval '20 days' where message = $1", waiting
+    )
+    house.turn(8 * 86_400)
+    assert len(await take(house, token=1)) == 1
+
+    async def over() -> set[object]:
+        claimed = await deliveries.claim_expired(
+            house.database, limit=100, lease_seconds=LEASE_SECONDS, token=2
+        )
+        assert {delivery.attempts for delivery in claimed} <= {0, 1}
+        return {delivery.message for delivery in claimed}
+
+    assert await over() == {held, waiting}
+    house.turn(LEASE_SECONDS + 1)
+    assert await over() >= {leased}
+
+
+async def test_letters_have_what_couriers_need(house: House) -> None:
+    row = await house.send("bob@a.test", message_id="m-1")
+    (letter,) = (await deliveries.letters(house.database, [row])).values()
+    assert (letter.row, letter.message_id, letter.sender, letter.proven) == (
+        row,
+        "m-1",
+        "alice@acme.test",
+        True,
+    )
+    assert letter.hops == ()
+
+
+async def test_a_recovery_moves_what_waited_but_not_what_was_just_answered_badly(house: House) -> None:
+    now = house.clock.now()
+    for destination, unreachable in (("a.test", True), ("b.test", False)):
+        await house.send(f"bob@{destination}")
+        await destinations.note_failure(
+            house.database, destination, 5, now, "It is down.", unreachable=unreachable
+        )
+    for delivery in await take(house):
+        await house.database.execute(
+            "update deliveries set token = null, due = amtp_now() + interval '1 hour' where message = $1",
+            delivery.message,
+        )
+    for destination in ("a.test", "b.test"):
+        await destinations.note_recovery(house.database, destination)
+    house.turn(destinations.RECOVERY_SPREAD_SECONDS + 1)
+    assert places(await take(house)) == ["a.test"]
+    house.turn(destinations.RECOVERY_REST_SECONDS)
+    await destinations.note_recovery(house.database, "b.test")
+    house.turn(destinations.RECOVERY_SPREAD_SECONDS + 1)
+    assert places(await take(house, closed=["a.test"])) == ["b.test"]
+    assert await destinations.troubled(house.database) == {}
+
+
+async def test_a_message_is_late_from_its_first_chance_on(house: House) -> None:
+    scheduled = await house.send("bob@a.test", due=7200)
+    urgent = await house.send("bob@b.test", due=-700)
+    house.turn(4 * 3600 - 60)
+    assert await delays.late_messages(house.database, hours=4, limit=10) == {}
+    house.turn(120)
+    assert set(await delays.late_messages(house.database, hours=4, limit=10)) == {urgent}
+    house.turn(7200)
+    assert set(await delays.late_messages(house.database, hours=4, limit=10)) == {urgent, scheduled}

@@ -1,0 +1,57 @@
+"""Chores are done on their beat, and one that fails harms no other."""
+
+import asyncio
+import io
+
+from gateway.housekeeping import Chore, Housekeeping
+from gateway.journal import Journal
+from gateway.protocol.errors import AMTPError, Code
+
+PATIENCE_SECONDS = 5.0
+
+
+async def test_a_chore_that_fails_is_done_again_and_the_others_go_on() -> None:
+    done: dict[str, int] = {"away": 0, "broken": 0, "well": 0}
+    enough = asyncio.Event()
+
+    def count(name: str) -> None:
+        done[name] += 1
+        if min(done.values()) >= 3:
+            enough.set()
+
+    async def away() -> None:
+        count("away")
+        raise AMTPError(Code.TEMPORARY_FAILURE, "The database is away.")
+
+    async def broken() -> None:
+        count("broken")
+        raise ValueError("a secret value")
+
+    async def well() -> None:
+        count("well")
+
+    log = io.StringIO()
+    journal = Journal(log, form="text")
+    chores = [Chore("away", 0.001, away), Chore("broken", 0.001, broken), Chore("well", 0.001, well)]
+    running = asyncio.create_task(Housekeeping(chores, journal).run())
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await enough.wait()
+    running.cancel()
+    await asyncio.wait({running})
+    journal.flush()
+    assert "housekeeping: broken" in log.getvalue()
+    assert "housekeeping: away" not in log.getvalue()
+    assert "secret" not in log.getvalue()
+
+
+async def test_all_chores_can_be_done_at_once_in_their_order() -> None:
+    done: list[str] = []
+
+    def chore(name: str) -> Chore:
+        async def do() -> None:
+            done.append(name)
+
+        return Chore(name, 3600, do)
+
+    await Housekeeping([chore("first"), chore("second")], Journal(io.StringIO())).once()
+    assert done == ["first", "second"]
