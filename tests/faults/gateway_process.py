@@ -59,7 +59,7 @@ FUSE = Fuse(os.environ.get(KILL))
 
 
 class FusedLine:
-    """A writer's connection with a fuse around its statements, for one batch."""
+    """The connection of one batch, with a fuse around what commits it: a statement alone does that itself."""
 
     def __init__(self, line: Any) -> None:
         self._line = line
@@ -70,18 +70,17 @@ class FusedLine:
 
     async def execute(self, statement: str, *arguments: object) -> Any:
         if statement == "begin":
-            await self._line.execute(statement)
             self._begun = True
+            done = await self._line.execute(statement)
             FUSE.reach(Point.IN_BATCH)
-            return
-        if self._begun and statement != "commit":
-            await self._line.execute(statement, *arguments)
-            return
-        if not self._begun:  # a batch of one statement commits itself
-            FUSE.reach(Point.IN_BATCH)
-        FUSE.reach(Point.BEFORE_COMMIT)
-        await self._line.execute(statement, *arguments)
-        FUSE.reach(Point.AFTER_COMMIT)
+            return done
+        commits = statement == "commit" or not self._begun
+        if commits:
+            FUSE.reach(Point.BEFORE_COMMIT)
+        done = await self._line.execute(statement, *arguments)
+        if commits:
+            FUSE.reach(Point.AFTER_COMMIT)
+        return done
 
 
 class FusedIntake(Intake):
