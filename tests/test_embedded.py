@@ -75,7 +75,7 @@ async def ask(dsn: str, question: str) -> object:
 
 async def wait_until(happened: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not happened():  # noqa: ASYNC110 - the other side is a process, it sends no event
+        while not happened():
             await asyncio.sleep(0.01)
 
 

@@ -9,7 +9,6 @@
 4. A page is bounded in bytes too; its last message may go over, so that every message fits a page of its own.
 """
 
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime

@@ -5,7 +5,6 @@
    cursor leads on.
 """
 
-
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID

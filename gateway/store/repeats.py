@@ -35,11 +35,8 @@ async def _refuse_conflict(connection: Any, admitted: Admitted, original: UUID, 
     }
     by_key = "key" in hashes and hashes["key"] in known
     row = known.get(hashes["key"] if by_key else hashes.get("id", b""))
-    same = (
-        (row is not None
-        and row["content"] == message.content)
-        or (stored is not None
-        and same_content(stored["body"], message.body))
+    same = (row is not None and row["content"] == message.content) or (
+        stored is not None and same_content(stored["body"], message.body)
     )
     if by_key and not same:
         raise AMTPError(

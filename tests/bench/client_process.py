@@ -77,7 +77,7 @@ async def open_loop(task: dict[str, Any]) -> dict[str, Any]:
             await listener.ready.wait()
         accepted, refused = await _at_rate(pool, task, total)
         ends = monotonic() + LATE_SECONDS_MAX
-        while listeners and _arrived(listeners) < total and monotonic() < ends:  # noqa: ASYNC110 - others count
+        while listeners and _arrived(listeners) < total and monotonic() < ends:
             await asyncio.sleep(0.05)
         for ear in ears:
             ear.cancel()

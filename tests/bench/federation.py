@@ -130,7 +130,7 @@ async def _one_run(road: Road, seconds: float) -> Run:
 
 async def _until_arrived(road: Road, expected: int) -> None:
     async with asyncio.timeout(ARRIVAL_SECONDS_MAX):
-        while await road.receiver.query(ACCEPTED) < expected:  # noqa: ASYNC110 - another process counts
+        while await road.receiver.query(ACCEPTED) < expected:
             await asyncio.sleep(0.05)
 
 

@@ -62,7 +62,7 @@ async def test_ctrl_c_while_it_starts_ends_it_in_good_order(tmp_path: Path) -> N
         stderr=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(SECONDS_MAX):
-        while not (tmp_path / "postgres.lock").exists():  # noqa: ASYNC110 - another process makes it
+        while not (tmp_path / "postgres.lock").exists():
             await asyncio.sleep(0.01)
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()

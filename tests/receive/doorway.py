@@ -167,5 +167,5 @@ def head(method: str, path: str, *lines: str) -> bytes:
 async def until(condition: Any) -> None:
     """Wait for what another task is about to do."""
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - what is awaited lies inside the door
+        while not condition():
             await asyncio.sleep(0)

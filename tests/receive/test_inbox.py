@@ -91,7 +91,7 @@ class House:
     async def waiting(self, count: int = 1) -> None:
         """Returns when that many wait for mail."""
         async with asyncio.timeout(DEADLINE_SECONDS):
-            while sum(map(len, self.bell._ears.values())) < count:  # noqa: ASYNC110 - it lies inside the door
+            while sum(map(len, self.bell._ears.values())) < count:
                 await asyncio.sleep(0.01)
 
 
@@ -563,7 +563,7 @@ async def test_who_hung_up_is_handed_nothing(house: House) -> None:
     await house.waiting()
     wire.close()
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while house.bell._ears:  # noqa: ASYNC110 - it lies inside the door
+        while house.bell._ears:
             await asyncio.sleep(0.01)
     message_id = await house.put()
     assert await house.ids("?lease=60") == [message_id]
@@ -575,7 +575,7 @@ async def test_a_key_revoked_meanwhile_opens_nothing_any_more(house: House) -> N
     await house.database.execute("update keys set revoked_at = amtp_now() where agent is not null")
     await house.database.execute("update directory_version set version = version + 1")
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while (await house.ask("GET", ALICE)).status != 401:  # noqa: ASYNC110 - the process looks each second
+        while (await house.ask("GET", ALICE)).status != 401:
             await asyncio.sleep(0.05)
     await house.put()
     assert (await waiting).code == "AUTHENTICATION_FAILED"

@@ -34,7 +34,7 @@ async def running(database: Database) -> AsyncIterator[Bell]:
 
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await condition():  # noqa: ASYNC110 - the other side is a server, it sends no event
+        while not await condition():
             await asyncio.sleep(0.01)
 
 
