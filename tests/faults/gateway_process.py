@@ -47,9 +47,10 @@ class Fuse:
         point, _, count = (setting or "").partition(":")
         self._point = Point(point) if point else None
         self._left = int(count or 1)
+        self.armed = False  # until somebody knows that this process is ready
 
     def reach(self, point: Point) -> None:
-        if point is self._point:
+        if self.armed and point is self._point:
             self._left -= 1
             if self._left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -132,6 +133,7 @@ async def serve(dsn: str, data: Path, port: int) -> None:
             NewKey(key.id, key.digest), f"tests-{secrets.token_hex(4)}", ["admin"], "tests"
         )
         print(json.dumps({"port": running.ports[0], "admin_key": key.text}), flush=True)
+        FUSE.armed = True
         await stopped.wait()
 
 
