@@ -70,14 +70,14 @@ async def _well(outbound: Outbound) -> Response:
 @pytest.mark.parametrize(
     ("coding", "body"),
     [
-        ("gzip", gzip.compress(b"\x00" * 50_000_000)),
-        ("x-gzip", gzip.compress(b"{}")),
+        ("gzip", gzip.compress(b"\x00" * 50_000_000, mtime=0)),
+        ("x-gzip", gzip.compress(b"{}", mtime=0)),
         ("deflate", zlib.compress(b"\x00" * 50_000_000)),
         ("br", b"\x00" * 100),
         ("zstd", b"\x28\xb5\x2f\xfd"),
-        ("GZIP", gzip.compress(b"{}")),
-        ("gzip, gzip", gzip.compress(gzip.compress(b"{}"))),
-        ("identity, gzip", gzip.compress(b"{}")),
+        ("GZIP", gzip.compress(b"{}", mtime=0)),
+        ("gzip, gzip", gzip.compress(gzip.compress(b"{}", mtime=0), mtime=0)),
+        ("identity, gzip", gzip.compress(b"{}", mtime=0)),
         ("nonsense", b"{}"),
     ],
 )
@@ -88,7 +88,7 @@ async def test_a_compressed_answer_is_refused_unopened(outbound: Outbound, codin
 
 
 async def test_of_a_compressed_download_no_chunk_is_handed_out(outbound: Outbound) -> None:
-    async with RawServer(answer(200, gzip.compress(b"{}"), Content_Encoding="gzip")) as server:
+    async with RawServer(answer(200, gzip.compress(b"{}", mtime=0), Content_Encoding="gzip")) as server:
         url = f"http://{HOST}:{server.port}/"
         async with outbound.stream(url, {}, deadline_seconds=5, answer_bytes_max=99, plain=True) as download:
             with pytest.raises(OutboundError):
