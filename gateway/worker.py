@@ -113,8 +113,8 @@ class Worker:
 
     async def _claim(self) -> bool:
         """Takes what is due, the destinations in turn; tells whether there may be more."""
-        room = min(self._concurrency - self._active, HAND_OVER_MAX - self._lanes.held, deliveries.CLAIM_MAX)
-        if room <= 0:
+        room = min(HAND_OVER_MAX - self._lanes.held, deliveries.CLAIM_MAX)
+        if room <= 0 or self._active >= self._concurrency:
             return False
         closed, after = self._lanes.closed(), self._place
         claimed = await deliveries.claim(
