@@ -95,11 +95,16 @@ async def _acknowledged(sender: Agent, message: dict[str, Any]) -> bool:
 
 
 async def watch(agent: Agent, books: Books) -> None:
-    """Notes what is unread in the agent's inbox, for ever, whether or not its gateway lives."""
+    """Notes what comes into the agent's inbox, for ever, whether or not its gateway lives.
+
+    An answer that broke off may have marked messages as read: so everything is looked at before going on.
+    """
     while True:
         try:
-            for entry, number in (await _page(agent, "status=unread&wait=1"))[0]:
-                books.entries[entry] = (number, agent.address)
+            await count(agent, books)
+            while True:
+                for entry, number in (await _page(agent, "status=unread&wait=1"))[0]:
+                    books.entries[entry] = (number, agent.address)
         except (aiohttp.ClientError, TimeoutError):
             await asyncio.sleep(TRY_AGAIN_SECONDS)
 
