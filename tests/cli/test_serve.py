@@ -194,22 +194,7 @@ def listeners(url: str) -> int:
     return sum(row[1].endswith(port.strip()) and row[3] == "0A" for row in rows)
 
 
-async def test_workers_die_with_a_parent_that_is_killed(tmp_path: Path, dsn: str) -> None:
-    async with serving(tmp_path, dsn, "--workers", "2") as gateway:
-        await gateway.says('"event":"started"', times=2)
-        endings = [os.pidfd_open(pid) for pid in gateway.children()]
-        gateway.send(signal.SIGKILL)
-        for ending in endings:
-            loop, gone = asyncio.get_running_loop(), asyncio.Event()
-            loop.add_reader(ending, gone.set)
-            async with asyncio.timeout(SECONDS_MAX):
-                await gone.wait()
-            loop.remove_reader(ending)
-            os.close(ending)
-    assert len(endings) == 2
-
-
-async def test_a_second_gateway_on_the_ports_is_refused(tmp_path: Path, dsn: str) -> None:
+async def test_workers_hold_their_port_and_die_with_a_parent_that_is_killed(tmp_path: Path, dsn: str) -> None:
     async with serving(tmp_path, dsn, "--workers", "2") as gateway:
         await gateway.says('"event":"started"', times=2)
         other = tmp_path / "other.yaml"
@@ -217,5 +202,18 @@ async def test_a_second_gateway_on_the_ports_is_refused(tmp_path: Path, dsn: str
         code, _, err = await amtp("serve", "--config", str(other), "--workers", "2")
         assert code == 1
         assert "the port is taken" in err
-        gateway.send(signal.SIGTERM)
-        assert await gateway.ended() == 0
+        endings = [os.pidfd_open(pid) for pid in gateway.children()]
+        assert len(endings) == 2
+        gateway.send(signal.SIGKILL)
+        for ending in endings:
+            await readable(ending)
+            os.close(ending)
+
+
+async def readable(descriptor: int) -> None:
+    """Waits until there is news on it; of a process, that it has ended."""
+    loop, news = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, news.set)
+    async with asyncio.timeout(SECONDS_MAX):
+        await news.wait()
+    loop.remove_reader(descriptor)
