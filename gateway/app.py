@@ -149,7 +149,7 @@ class Parts:
         self.agents = Agents(database, self.audit)
         self.activity = Activity(database)
         self.sealer = Sealer.of(config.data)
-        self.intake = Intake(database, mint, journal, committed=self.bell.ring)
+        self.intake = Intake(database, mint, journal, committed=self.bell.ring, limits=config.limits)
         self.settle = Settle(database, mint, journal, committed=self.bell.ring)
         self.lanes = Lanes(
             clock,

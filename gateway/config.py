@@ -126,7 +126,6 @@ class Limits:
     bodies_in_flight_bytes: int = setting(
         256 * MEBIBYTE, "Bodies in memory; above it 503.", low=MEBIBYTE, high=2**40
     )
-    recipients: int = setting(1000, "Recipients of one message.", low=1, high=1000)
     batch_messages: int = setting(256, "Messages in one commit.", low=1, high=256)
     batch_bytes: int = setting(8 * MEBIBYTE, "Bytes in one commit.", low=1024, high=64 * MEBIBYTE)
     waiting_messages: int = setting(
@@ -174,7 +173,6 @@ class Inbox:
 class Dns:
     nameservers: tuple[str, ...] = setting((), "Each address[:port]; none: the system's.", check=_nameserver)
     timeout_seconds: float = setting(5.0, "For one answer.", low=0.1, high=60)
-    stale_days: int = setting(7, "How old an answer may serve while DNS is down.", low=0, high=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +196,6 @@ class Outbound:
     allow_networks: tuple[Network, ...] = setting((), "Private networks that URLs may lead to; for tests.")
     ca_file: Path | None = setting(None, "More certificate authorities to believe, PEM.", readable=True)
     connect_seconds: float = setting(10.0, "To connect, TLS included.", low=0.1, high=120)
-    total_seconds: float = setting(30.0, "For one exchange.", low=0.1, high=600)
     answer_bytes: int = setting(MEBIBYTE, "Of an answer that are read.", low=1024, high=100 * MEBIBYTE)
 
 

@@ -94,8 +94,8 @@ def test_all_faults_are_told_at_once_with_line_and_key_and_remedy(tmp_path: Path
         pool_size: 3
         limits:
           body_byte: 4
-          recipients: 0
-          recipients: 4
+          batch_messages: 0
+          batch_messages: 4
         listen:
           - {adress: "127.0.0.1:1"}
         log: {level: warn}
@@ -111,8 +111,8 @@ def test_all_faults_are_told_at_once_with_line_and_key_and_remedy(tmp_path: Path
         " without a trailing dot, underscore or IP address (given: '-x')",
         "amtp.yaml:3: pool_size is not a known key (did you mean database.pool_size?); rename or remove it",
         "amtp.yaml:5: limits.body_byte is not a known key (did you mean body_bytes?); rename or remove it",
-        "amtp.yaml:6: limits.recipients must be between 1 and 1000 (given: '0')",
-        "amtp.yaml:7: recipients is given twice (first on line 6); remove one",
+        "amtp.yaml:6: limits.batch_messages must be between 1 and 256 (given: '0')",
+        "amtp.yaml:7: batch_messages is given twice (first on line 6); remove one",
         "amtp.yaml:9: listen[0].adress is not a known key (did you mean address?); rename or remove it",
         "amtp.yaml:9: listen[0].address is missing; add it",
         "amtp.yaml:10: log.level must be one of debug, info, warning, error (did you mean warning?)"
@@ -187,14 +187,14 @@ def test_development_listens_on_any_loopback_address(address: str) -> None:
 def test_environment_wins_over_the_file(tmp_path: Path) -> None:
     config = loaded(
         tmp_path,
-        GOOD + "limits: {recipients: 5}\ndatabase: {url: postgresql://file}",
-        AMTP_LIMITS_RECIPIENTS="7",
+        GOOD + "limits: {batch_messages: 5}\ndatabase: {url: postgresql://file}",
+        AMTP_LIMITS_BATCH_MESSAGES="7",
         AMTP_DOMAINS="a.example, b.example",
         AMTP_DATABASE_URL="postgresql://u:${literal}@h/d",
         AMTP_LOG_LEVEL="",
         AMTP_PEERS="{p.example: {gateway: 'https://p'}}",
     )
-    assert config.limits.recipients == 7
+    assert config.limits.batch_messages == 7
     assert config.domains == ("a.example", "b.example")
     assert config.database.url == "postgresql://u:${literal}@h/d"
     assert config.log.level == "info"
@@ -346,7 +346,7 @@ def test_a_reload_takes_up_what_it_can_and_names_what_waits(tmp_path: Path) -> N
         domains: [example.com, new.example]
         database: {pool_size: 9}
         log: {level: debug}
-        limits: {recipients: 5, connections: 7}
+        limits: {batch_messages: 5, connections: 7}
         proxy: {trusted: [10.0.0.0/8]}
         """,
     )
@@ -356,11 +356,11 @@ def test_a_reload_takes_up_what_it_can_and_names_what_waits(tmp_path: Path) -> N
         "database.pool_size: changed; takes effect after a restart",
         "proxy.trusted: in effect now",
         "limits.connections: in effect now",
-        "limits.recipients: changed; takes effect after a restart",
+        "limits.batch_messages: changed; takes effect after a restart",
         "log.level: in effect now",
     ]
     assert (merged.log.level, merged.limits.connections, merged.proxy) == ("debug", 7, new.proxy)
-    assert (merged.domains, merged.database.pool_size, merged.limits.recipients) == (old.domains, 8, 1000)
+    assert (merged.domains, merged.database.pool_size, merged.limits.batch_messages) == (old.domains, 8, 256)
 
 
 def test_a_reload_without_a_change_names_nothing(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from uuid import UUID
 
 import asyncpg
 
+from gateway.config import Limits
 from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code
@@ -31,9 +32,7 @@ from gateway.store.database import WEATHER, Database, told
 
 __all__ = ["Admitted", "Entry", "Intake", "Queued", "Repeat", "hashes_of", "insert", "notice_of"]
 
-BATCH_MESSAGES_MAX = 256
-BATCH_BYTES_MAX = 8 * 1024 * 1024
-WAITING_MAX = 4096  # requests waiting for the writer; above it the sender is told to come back
+LIMITS = Limits()
 UNDECIDED_SECONDS_MAX = 30.0  # how long a batch in doubt is asked after before its senders hear "temporary"
 REPEATS_MAX = 8  # of a batch the database asked us to repeat
 NOTICE_BYTES_MAX = 7900  # Postgres carries 8 000
@@ -80,12 +79,19 @@ class Intake:
     """Takes admitted messages and answers each when it is committed, or why it is not."""
 
     def __init__(
-        self, database: Database, mint: Mint, journal: Journal, *, committed: Callable[[Iterable[int]], None]
+        self,
+        database: Database,
+        mint: Mint,
+        journal: Journal,
+        *,
+        committed: Callable[[Iterable[int]], None],
+        limits: Limits = LIMITS,
     ) -> None:
         self._database = database
         self._mint = mint
         self._journal = journal
         self._committed = committed  # told the inboxes that gained an entry, after each commit
+        self._limits = limits
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._line: Any = None
@@ -93,7 +99,7 @@ class Intake:
 
     async def commit(self, admitted: Admitted) -> Repeat | None:
         """Returns when the message is committed (None) or known to be a repetition; raises otherwise."""
-        if self._stopping or len(self._queue) >= WAITING_MAX:
+        if self._stopping or len(self._queue) >= self._limits.waiting_messages:
             raise AMTPError(
                 Code.QUEUE_FULL, "Too many messages wait to be stored; try again shortly.", retry_after=1
             )
@@ -120,10 +126,10 @@ class Intake:
     def _gather(self) -> _Batch:
         """What waits, up to the limits; a second one with the same key or id waits for the next batch."""
         batch, seen, later, size = _Batch(self._mint()), set[bytes](), [], 0
-        while self._queue and len(batch.waiting) < BATCH_MESSAGES_MAX:
+        while self._queue and len(batch.waiting) < self._limits.batch_messages:
             waiting = self._queue.popleft()
             size += len(waiting.admitted.message.body)
-            if size > BATCH_BYTES_MAX and batch.waiting:
+            if size > self._limits.batch_bytes and batch.waiting:
                 self._queue.appendleft(waiting)
                 break
             hashes = waiting.hashes.values()

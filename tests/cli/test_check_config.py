@@ -25,7 +25,7 @@ def check(
 
 
 GOOD = "domains: [example.com]\n"
-BAD = "domains: [example.com]\nlimit: {}\nlimits: {recipients: many}\n"
+BAD = "domains: [example.com]\nlimit: {}\nlimits: {batch_messages: many}\n"
 
 
 def test_a_good_file_is_called_good(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_bad_file_shows_every_fault_and_no_traceback(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
         "amtp.yaml:2: limit is not a known key (did you mean limits?); rename or remove it",
-        "amtp.yaml:3: limits.recipients must be a whole number (given: 'many')",
+        "amtp.yaml:3: limits.batch_messages must be a whole number (given: 'many')",
         "amtp.yaml: 2 faults.",
     ]
 
@@ -54,7 +54,7 @@ def test_programs_get_a_good_file_as_json_and_its_values_where_asked(tmp_path: P
     good = {"ok": True, "file": "amtp.yaml", "faults": []}
     assert json.loads(check(tmp_path, GOOD, "--json").stdout) == good
     shown = json.loads(check(tmp_path, GOOD, "--json", "--show").stdout)["config"]
-    assert (shown["domains"], shown["limits"]["recipients"]) == (["example.com"], 1000)
+    assert (shown["domains"], shown["limits"]["batch_messages"]) == (["example.com"], 256)
 
 
 def test_what_is_in_force_is_shown_without_secrets(tmp_path: Path) -> None:
