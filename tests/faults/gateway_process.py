@@ -47,7 +47,8 @@ class Fuse:
         point, _, count = (setting or "").partition(":")
         self._point = Point(point) if point else None
         self._left = int(count or 1)
-        self.armed = False  # until somebody knows that this process is ready
+        # Traffic from outside must not blow it before somebody knows that this process is ready; the queue's own may.
+        self.armed = self._point in (Point.BEFORE_SETTLE, Point.AFTER_SETTLE)
 
     def reach(self, point: Point) -> None:
         if self.armed and point is self._point:
