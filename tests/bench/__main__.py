@@ -34,6 +34,7 @@ async def measure(folder: Path, options: argparse.Namespace) -> AsyncGenerator[F
                 await accept.one_run(site, gateway, letters, accept.FLOOR_CONNECTIONS, seconds)
                 yield await inbox.emptied(site, gateway, agents, seconds=seconds)
         if "accept" in options.rows:
+            yield await accept.by_two(site, letters, runs=runs, seconds=seconds)
             yield await accept.one_by_one(site, letters, runs=runs, seconds=seconds)
         if "idle" in options.rows:
             for figure in await inbox.idle(site, seconds=seconds * 2):

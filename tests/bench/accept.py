@@ -52,6 +52,14 @@ async def durable(
     return figures
 
 
+async def by_two(site: Site, letters: Sequence[Letter], *, runs: int, seconds: float) -> Figure:
+    """The same by `amtp serve --workers 2`: both cores for the gateway, as far as the others leave them."""
+    async with site.served(workers=2) as gateway:
+        measured = [await one_run(site, gateway, letters, FLOOR_CONNECTIONS, seconds) for _ in range(runs)]
+    name = f"durable accept, {FLOOR_CONNECTIONS} connections, two processes"
+    return Figure(name, "msg/s", measured)
+
+
 async def one_by_one(site: Site, letters: Sequence[Letter], *, runs: int, seconds: float) -> Figure:
     """The same load where every request opens a transaction of its own."""
     async with site.gateway("--one-by-one", database={"pool_size": 16}) as gateway:

@@ -4,16 +4,23 @@ import asyncio
 import contextlib
 import json
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 
+from gateway.admit.api_key import ApiKey, mint_key
+from gateway.clock import Clock
 from gateway.embedded import EmbeddedPostgres
+from gateway.store.audit import Audit
+from gateway.store.database import Database
+from gateway.store.keys import NamedKeys, NewKey
 from tests.bench.cost import Cost, cost_of
 from tests.bench.exchange import Connection, rendered
 
@@ -93,6 +100,43 @@ class Site:
                 process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(process.wait(), STOP_SECONDS)
 
+    @asynccontextmanager
+    async def served(self, workers: int) -> AsyncIterator[Process]:
+        """This domain by `amtp serve`, as an operator with so many cores would start it."""
+        key, port = mint_key(), free_port()
+        settings = {
+            **self._usual(),
+            "listen": [{"address": f"127.0.0.1:{port}", "roles": ["all"]}],
+            "database": {"url": self.postgres.dsn},
+        }
+        path = self.folder / "served.yaml"
+        path.write_text(json.dumps(settings))
+        await self._admit(key)
+        with (self.folder / "served.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "gateway", "serve", "--config", str(path), "--workers", str(workers)),
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                while not await _answers(port):
+                    await asyncio.sleep(0.1)
+            yield Process(process, (port,), key.text)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+
+    async def _admit(self, key: ApiKey) -> None:
+        database = Database(self.postgres.dsn, clock=Clock())
+        await database.open()
+        named = NamedKeys(database, Audit(uuid4()))
+        await named.add(NewKey(key.id, key.digest), f"bench-{key.id}", ["admin"], "bench")
+        await database.close()
+
     def _usual(self) -> dict[str, Any]:
         return {
             "domains": [self.domain],
@@ -140,3 +184,21 @@ class Site:
         """The settings that say whether an acknowledged message is on the disk, as the server tells them."""
         names = ("fsync", "synchronous_commit", "wal_sync_method", "full_page_writes", "server_version")
         return {name: await self.query("select current_setting($1)", name) for name in names}
+
+
+def free_port() -> int:
+    """A port nobody listens on, for processes that will share it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _answers(port: int) -> bool:
+    try:
+        connection = await Connection.open(port)
+        status, _ = await connection.exchange(rendered("GET", "/ready", "", b""))
+        connection.close()
+    except OSError:
+        return False
+    return status == 200
