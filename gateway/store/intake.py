@@ -330,8 +330,8 @@ _INSERT = """
 with m as (
     insert into messages
         (id, public_id, sender, proven, in_reply_to, schema, automatic, hops, body, expires_at, accepted_at)
-    select id, public_id, sender, proven, in_reply_to, schema, automatic,
-           case when hops = '' then null else string_to_array(hops, ',') end, body, expires_at, amtp_now()
+    select id, public_id, sender, proven, in_reply_to, schema, coalesce(automatic, false),
+           string_to_array(hops, ','), body, expires_at, amtp_now()
     from unnest($1::uuid[], $2::text[], $3::text[], $4::bool[], $5::text[], $6::text[], $7::bool[], $8::text[],
                 $9::bytea[], $10::timestamptz[])
         as u (id, public_id, sender, proven, in_reply_to, schema, automatic, hops, body, expires_at)
@@ -363,16 +363,19 @@ async def insert(line: Any, batch: UUID, new: Sequence[Admitted]) -> None:
     await line.execute(
         _INSERT,
         [m.row for m, _ in messages],
-        [None if m.minted else m.message_id for m, _ in messages],
+        _rare([None if m.minted else m.message_id for m, _ in messages]),
         [m.sender.name for m, _ in messages],
         [a.proven for _, a in messages],
-        [m.in_reply_to for m, _ in messages],
-        [m.schema for m, _ in messages],
-        [a.automatic for _, a in messages],
-        [",".join(a.hops) for _, a in messages],
+        _rare([m.in_reply_to for m, _ in messages]),
+        _rare([m.schema for m, _ in messages]),
+        _rare([a.automatic or None for _, a in messages]),
+        _rare([",".join(a.hops) or None for _, a in messages]),
         [m.body for m, _ in messages],
-        [m.expires_at for m, _ in messages],
-        *(list(column) for column in (zip(*entries, strict=True) if entries else ([], [], [], []))),
+        _rare([m.expires_at for m, _ in messages]),
+        [row for row, _, _, _ in entries],
+        [agent for _, agent, _, _ in entries],
+        _rare([address for _, _, address, _ in entries]),
+        _rare([expires for _, _, _, expires in entries]),
         [row for row, _ in queued],
         [d.recipient for _, d in queued],
         [d.address for _, d in queued],
@@ -384,6 +387,11 @@ async def insert(line: Any, batch: UUID, new: Sequence[Admitted]) -> None:
         batch,
         notice_of({entry[1] for entry in entries}),
     )
+
+
+def _rare(column: list[Any]) -> list[Any]:
+    """A column that most batches leave empty: unnest fills it up with nulls, and the driver encodes none."""
+    return column if any(value is not None for value in column) else []
 
 
 def notice_of(agents: Iterable[int]) -> str:
