@@ -16,11 +16,11 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+from conformance.dns_server import ADDRESS, DnsServer
+from conformance.fake_peer import Authority, FakePeer
 from gateway.clock import Clock
 from gateway.config import Dns, Listener, Outbound
 from gateway.config_values import HostPort
-from tests.dns_server import ADDRESS, DnsServer
-from tests.fake_peer import Authority, FakePeer
 from tests.world import LISTEN, Gateway, World
 
 TTL_SECONDS = 60

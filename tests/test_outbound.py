@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from conformance.fake_peer import Authority
 from gateway.outbound import Kind, Outbound, OutboundError, Response
 from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
 from gateway.tls import client_context
-from tests.fake_peer import Authority
 from tests.raw_server import RawServer, answer, read_request
 
 LOOPBACK = ip_network("127.0.0.0/8")

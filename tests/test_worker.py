@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from conformance.fake_peer import Authority, Exchange, FakePeer, accepts
 from gateway import worker
-from gateway.app import Parts
+from gateway.parts import Parts
 from gateway.clock import Clock
 from gateway.config import Config, Outbound, Peer, Queue, complete
 from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.store.database import Database
-from tests.fake_peer import Authority, Exchange, FakePeer, accepts
 from tests.store.house import House
 
 PATIENCE_SECONDS = 10.0

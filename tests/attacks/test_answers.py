@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conformance.fake_peer import Authority
 from gateway.outbound import Kind, Outbound, OutboundError, Response
 from gateway.protocol.dns_answer import DnsAnswer, Records
 from gateway.protocol.http_answer import BadHead, Head, parse_chunk_size, parse_head
-from tests.fake_peer import Authority
 from tests.raw_server import RawServer, Script, answer, read_request
 
 HOST = "gw.b.test"

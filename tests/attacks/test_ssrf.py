@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conformance.dns_server import DnsServer
+from conformance.fake_peer import Authority
 from gateway.clock import Clock
 from gateway.outbound import Kind, Outbound, OutboundError
 from gateway.protocol.discovery import Broken, Speaks
@@ -15,8 +17,6 @@ from gateway.protocol.reachable import judge, judge_port
 from gateway.route.decide import Memory
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns, Nameserver
-from tests.dns_server import DnsServer
-from tests.fake_peer import Authority
 from tests.raw_server import RawServer, answer
 
 # What a URL may say; PORT is the listener's.

@@ -8,11 +8,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from conformance.fake_peer import Authority
 from tests.bench.cost import cost_of, resident_bytes
 from tests.bench.figures import Figure, Run
 from tests.bench.load import Letter, ask, drive
 from tests.bench.site import Agent, Process, Site
-from tests.fake_peer import Authority
 
 HERE = "127.0.0.1"
 AGENTS, STREAMS, CONNECTIONS = 16, 4, 64

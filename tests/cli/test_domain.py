@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from conformance.dns_server import Behaviour, DnsServer
+from conformance.fake_peer import Authority, FakePeer, answers
 from gateway.cli.domain import look_at
 from gateway.config import load
 from gateway.protocol.discovery import Speaks, parse_record
-from tests.dns_server import Behaviour, DnsServer
-from tests.fake_peer import Authority, FakePeer, answers
 
 COMMAND = [sys.executable, "-c", "from gateway.cli.main import main; main()", "domain"]
 NOW = datetime.now(UTC)

@@ -13,18 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from gateway import __version__
-from gateway.config import Config, Peer, complete
-from gateway.config_values import Secret
-from gateway.deliver.courier import Consignment, Parcel
-from gateway.deliver.outcome import Deferred, Delivered, Outcome, Refused
-from gateway.deliver.peer import BATCH_LINES_MAX, PeerCourier
-from gateway.mint import Mint
-from gateway.outbound import Outbound
-from gateway.protocol.dns_answer import DnsAnswer, Records
-from gateway.protocol.errors import Code
-from gateway.store.deliveries import Delivery, Letter
-from tests.fake_peer import (
+from conformance.fake_peer import (
     Authority,
     Behaviour,
     Exchange,
@@ -40,6 +29,18 @@ from tests.fake_peer import (
     resets_before_body,
     writes,
 )
+from gateway import __version__
+from gateway.config import Config, Peer, complete
+from gateway.config_values import Secret
+from gateway.deliver.courier import Consignment, Parcel
+from gateway.deliver.outcome import Deferred, Delivered, Outcome, Refused
+from gateway.deliver.peer import BATCH_LINES_MAX, PeerCourier
+from gateway.mint import Mint
+from gateway.outbound import Outbound
+from gateway.protocol.dns_answer import DnsAnswer, Records
+from gateway.protocol.errors import Code
+from gateway.route.destination import Destination
+from gateway.store.deliveries import Delivery, Letter
 
 LOOPBACK = ip_network("127.0.0.0/8")
 TAKEN = Delivered("amtp:amtp.peer.test")
@@ -72,6 +73,12 @@ async def peer(authority: Authority) -> AsyncIterator[FakePeer]:
 async def batching(authority: Authority) -> AsyncIterator[FakePeer]:
     async with FakePeer(authority, features=frozenset({"batch"})).listening() as listening:
         yield listening
+
+
+def destination_of(peer: FakePeer) -> Destination:
+    return Destination(
+        peer.domain, peer.url, peer.host, peer.port, "", max_size=peer.max_size, features=peer.features
+    )
 
 
 def configured(**peers: Peer) -> Config:
@@ -144,7 +151,7 @@ def parcel(*consignments: Consignment) -> Parcel:
 
 async def outcome_of(courier: PeerCourier, peer: FakePeer, consignment: Consignment) -> Outcome:
     """Of a message with one recipient."""
-    [outcome] = await courier.deliver(parcel(consignment), peer.destination)
+    [outcome] = await courier.deliver(parcel(consignment), destination_of(peer))
     return outcome
 
 
@@ -154,7 +161,7 @@ async def test_one_post_carries_a_message_to_all_its_recipients_there(
     sent = post.message(
         "Bob+x@peer.test", "carol@peer.test", everybody=("Bob+x@peer.test", "d@other.test", "carol@peer.test")
     )
-    assert await courier.deliver(parcel(sent), peer.destination) == [TAKEN, TAKEN]
+    assert await courier.deliver(parcel(sent), destination_of(peer)) == [TAKEN, TAKEN]
     [request] = peer.requests
     assert (request.method, request.path) == ("POST", "/v1/messages")
     assert request.messages[0]["recipients"] == ["Bob+x@peer.test", "carol@peer.test"]
@@ -170,7 +177,7 @@ async def test_a_message_that_needs_no_change_travels_byte_for_byte(
     courier: PeerCourier, peer: FakePeer, post: Post
 ) -> None:
     sent = post.message("bob@peer.test", idempotency_key="k-1", indent=3, payload={"n": 1.50})
-    await courier.deliver(parcel(sent), peer.destination)
+    await courier.deliver(parcel(sent), destination_of(peer))
     assert peer.requests[0].body == sent.letter.body
 
 
@@ -179,7 +186,7 @@ async def test_every_attempt_carries_the_same_ids_and_a_key_of_its_own_where_the
 ) -> None:
     first, other = post.message("bob@peer.test"), post.message("bob@peer.test")
     for sent in (first, first, other):
-        await courier.deliver(parcel(sent), peer.destination)
+        await courier.deliver(parcel(sent), destination_of(peer))
     one, again, another = [request.messages[0] for request in peer.requests]
     assert one == again
     assert one["idempotency_key"]
@@ -189,9 +196,9 @@ async def test_every_attempt_carries_the_same_ids_and_a_key_of_its_own_where_the
 async def test_the_path_behind_a_message_and_our_own_name_stand_in_via(
     courier: PeerCourier, peer: FakePeer, post: Post
 ) -> None:
-    await courier.deliver(parcel(post.message("bob@peer.test")), peer.destination)
+    await courier.deliver(parcel(post.message("bob@peer.test")), destination_of(peer))
     sent = post.message("bob@peer.test", hops=("first.test", "second.test"))
-    await courier.deliver(parcel(sent), peer.destination)
+    await courier.deliver(parcel(sent), destination_of(peer))
     assert [request.headers["via"] for request in peer.requests] == [
         "1.1 amtp.acme.test",
         "1.1 first.test, 1.1 second.test, 1.1 amtp.acme.test",
@@ -206,7 +213,7 @@ async def test_a_refused_recipient_does_not_hold_up_the_others(
         {"message_id": "m", "recipients": ["bob@peer.test", "carol@peer.test"]}, carol="AGENT_UNKNOWN"
     )
     peer.will(answers(202, document))
-    bob, carol = await courier.deliver(parcel(sent), peer.destination)
+    bob, carol = await courier.deliver(parcel(sent), destination_of(peer))
     assert bob == TAKEN
     assert isinstance(carol, Refused)
     assert carol.code is Code.AGENT_UNKNOWN
@@ -217,7 +224,7 @@ async def test_a_message_larger_than_the_peer_takes_is_not_sent(
 ) -> None:
     peer.max_size = 1000
     outcomes = await courier.deliver(
-        parcel(post.message("bob@peer.test", "carol@peer.test", payload="x" * 1000)), peer.destination
+        parcel(post.message("bob@peer.test", "carol@peer.test", payload="x" * 1000)), destination_of(peer)
     )
     assert [isinstance(each, Refused) and each.code for each in outcomes] == [Code.MESSAGE_TOO_LARGE] * 2
     assert peer.requests == []
@@ -340,7 +347,7 @@ async def test_a_configured_peer_sees_our_key_and_our_certificate(
     courier = PeerCourier(outbound, configured(**{"peer.test": access}))
     async with FakePeer(authority, wants_certificate=True).listening() as peer:
         assert await outcome_of(courier, peer, post.message("bob@peer.test")) == TAKEN
-        assert await courier.probe(peer.destination) is None
+        assert await courier.probe(destination_of(peer)) is None
         delivered, probed = peer.requests
     assert delivered.headers["authorization"] == "Bearer a key for the peer"
     assert delivered.certificate == "amtp.acme.test"
@@ -351,7 +358,7 @@ async def test_messages_that_wait_travel_together_where_the_peer_takes_batches(
     courier: PeerCourier, batching: FakePeer, post: Post
 ) -> None:
     batch = [post.message("bob@peer.test", "carol@peer.test"), post.message("bob@peer.test")]
-    assert await courier.deliver(parcel(*batch), batching.destination) == [TAKEN] * 3
+    assert await courier.deliver(parcel(*batch), destination_of(batching)) == [TAKEN] * 3
     [request] = batching.requests
     assert request.batch
     assert [each["message_id"] for each in request.messages] == [each.letter.message_id for each in batch]
@@ -367,7 +374,7 @@ async def test_each_message_of_a_batch_has_its_own_outcome(
 
     batching.will(refuses_carol)
     batch = [post.message("bob@peer.test"), post.message("carol@peer.test"), post.message("bob@peer.test")]
-    first, second, third = await courier.deliver(parcel(*batch), batching.destination)
+    first, second, third = await courier.deliver(parcel(*batch), destination_of(batching))
     assert first == third == TAKEN
     assert isinstance(second, Refused)
 
@@ -376,7 +383,7 @@ async def test_messages_travel_one_by_one_where_batches_are_not_advertised(
     courier: PeerCourier, peer: FakePeer, post: Post
 ) -> None:
     batch = [post.message("bob@peer.test") for _ in range(20)]
-    assert await courier.deliver(parcel(*batch), peer.destination) == [TAKEN] * 20
+    assert await courier.deliver(parcel(*batch), destination_of(peer)) == [TAKEN] * 20
     assert len(peer.requests) == 20
     assert not any(request.batch for request in peer.requests)
 
@@ -388,7 +395,7 @@ async def test_a_message_with_line_breaks_or_another_path_does_not_join_a_batch(
     relayed = post.message("bob@peer.test", hops=("relay.test",))
     outcomes = await courier.deliver(
         parcel(post.message("bob@peer.test"), broken, relayed, post.message("bob@peer.test")),
-        batching.destination,
+        destination_of(batching),
     )
     assert outcomes == [TAKEN] * 4
     assert sorted(len(request.messages) for request in batching.requests) == [1, 1, 2]
@@ -398,12 +405,12 @@ async def test_a_batch_stays_within_a_hundred_lines_and_the_peers_size(
     courier: PeerCourier, batching: FakePeer, post: Post
 ) -> None:
     many = [post.message("bob@peer.test") for _ in range(BATCH_LINES_MAX + 1)]
-    assert await courier.deliver(parcel(*many), batching.destination) == [TAKEN] * len(many)
+    assert await courier.deliver(parcel(*many), destination_of(batching)) == [TAKEN] * len(many)
     assert sorted(len(request.messages) for request in batching.requests) == [1, BATCH_LINES_MAX]
     batching.requests.clear()
     batching.max_size = 2500
     large = [post.message("bob@peer.test", payload="x" * 900) for _ in range(4)]
-    assert await courier.deliver(parcel(*large), batching.destination) == [TAKEN] * 4
+    assert await courier.deliver(parcel(*large), destination_of(batching)) == [TAKEN] * 4
     assert [len(request.messages) for request in batching.requests] == [2, 2]
     assert all(len(request.body) <= 2500 for request in batching.requests)
 
@@ -413,7 +420,7 @@ async def test_a_batch_refused_as_a_batch_goes_message_by_message_at_once(
 ) -> None:
     batching.will(refuses(415, "UNSUPPORTED_MEDIA_TYPE"), accepts)
     batch = [post.message("bob@peer.test") for _ in range(3)]
-    assert await courier.deliver(parcel(*batch), batching.destination) == [TAKEN] * 3
+    assert await courier.deliver(parcel(*batch), destination_of(batching)) == [TAKEN] * 3
     assert [request.batch for request in batching.requests] == [True, False, False, False]
 
 
@@ -422,7 +429,7 @@ async def test_a_batch_cut_off_in_its_answer_is_tried_again_as_a_whole(
 ) -> None:
     batching.will(resets_after_body)
     outcomes = await courier.deliver(
-        parcel(post.message("bob@peer.test"), post.message("bob@peer.test")), batching.destination
+        parcel(post.message("bob@peer.test"), post.message("bob@peer.test")), destination_of(batching)
     )
     assert [isinstance(each, Deferred) and each.blames for each in outcomes] == [True, True]
     assert len(batching.requests) == 1
@@ -449,13 +456,13 @@ async def test_a_probe_asks_whether_anybody_answers(
     courier: PeerCourier, peer: FakePeer, behaviour: Behaviour, fault: str | None
 ) -> None:
     peer.will(behaviour)
-    assert await courier.probe(peer.destination) == fault
+    assert await courier.probe(destination_of(peer)) == fault
     assert (peer.requests[0].method, peer.requests[0].path) == ("GET", "/health")
 
 
 async def test_a_probe_says_what_is_wrong(courier: PeerCourier, authority: Authority) -> None:
     async with FakePeer(authority, expired=True).listening() as peer:
-        fault = await courier.probe(peer.destination)
+        fault = await courier.probe(destination_of(peer))
     assert fault is not None
     assert "expired" in fault
 
@@ -470,7 +477,9 @@ async def test_a_courier_that_is_cancelled_leaves_no_request_behind(
         await hangs(exchange)
 
     peer.will(hangs_and_tells)
-    delivering = asyncio.create_task(courier.deliver(parcel(post.message("bob@peer.test")), peer.destination))
+    delivering = asyncio.create_task(
+        courier.deliver(parcel(post.message("bob@peer.test")), destination_of(peer))
+    )
     await asyncio.wait_for(reached.wait(), 10)
     delivering.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from conformance.dns_server import Behaviour, DnsServer
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.directory import DirectoryWatch
 from gateway.clock import Clock
@@ -16,7 +17,6 @@ from gateway.route.dns import Dns, Nameserver
 from gateway.route.memories import StoredMemories
 from gateway.store.database import Database
 from gateway.store.keys import directory_version
-from tests.dns_server import Behaviour, DnsServer
 from tests.receive.doorway import Doorway, Reply, doorway, get
 
 KEY = "the secret of a configured peer"

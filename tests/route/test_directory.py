@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from conformance.dns_server import Behaviour, DnsServer
 from gateway.clock import Clock
 from gateway.protocol.discovery import Broken, Capabilities, Silent, Speaks, parse_gateway
 from gateway.protocol.dns_answer import Records
@@ -14,7 +15,6 @@ from gateway.protocol.url import Url
 from gateway.route.decide import Lookup, Memory, Temporary
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns, Nameserver
-from tests.dns_server import Behaviour, DnsServer
 
 NAME = "_amtp.b.test"
 RECORD = "v=amtp1;gateway=https://gw.b.test"

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from conformance.dns_server import Behaviour, DnsServer
 from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
 from gateway.route.dns import Dns, Nameserver
-from tests.dns_server import Behaviour, DnsServer
 
 NAME = "_amtp.b.test"
 

@@ -9,12 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway import worker
-from gateway.config import Peer, Queue
-from gateway.config_values import Secret
-from gateway.protocol.timestamp import render_timestamp
-from tests.dns_server import Behaviour
-from tests.fake_peer import (
+from conformance.dns_server import Behaviour
+from conformance.fake_peer import (
     Authority,
     Exchange,
     FakePeer,
@@ -23,6 +19,10 @@ from tests.fake_peer import (
     receipt,
     refuses,
 )
+from gateway import worker
+from gateway.config import Peer, Queue
+from gateway.config_values import Secret
+from gateway.protocol.timestamp import render_timestamp
 from tests.federation import Federation, federation, free_port, host_of
 from tests.world import Agent, Gateway, World
 
