@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from gateway.clock import Clock
-from gateway.flow import Carried, Flow
+from gateway.deliver.settlement import Carried
+from gateway.flow import Flow
 from gateway.journal import Journal
 from gateway.lanes import HAND_OVER_MAX, Lane, Lanes, Waiting, new_token, parcel_of
 from gateway.protocol.errors import AMTPError

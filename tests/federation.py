@@ -19,7 +19,7 @@ from typing import Any
 from conformance.dns_server import ADDRESS, DnsServer
 from conformance.fake_peer import Authority, FakePeer
 from gateway.clock import Clock
-from gateway.config import Dns, Listener, Outbound
+from gateway.config_sections import Dns, Listener, Outbound
 from gateway.config_values import HostPort
 from tests.world import LISTEN, Gateway, World
 

@@ -6,8 +6,9 @@ from textwrap import dedent
 import pytest
 
 from gateway import config_file
-from gateway.config import Config, ConfigError, Listener, load, reloadable
+from gateway.config import Config, ConfigError, load, reloadable
 from gateway.config_fields import variables_of
+from gateway.config_sections import Listener
 from gateway.config_show import effective, example
 from gateway.config_values import HostPort, Secret
 

@@ -13,11 +13,12 @@ import pytest
 
 from conformance.fake_peer import Authority, Exchange, FakePeer, accepts
 from gateway import worker
-from gateway.parts import Parts
 from gateway.clock import Clock
-from gateway.config import Config, Outbound, Peer, Queue, complete
+from gateway.config import Config, complete
+from gateway.config_sections import Outbound, Peer, Queue
 from gateway.journal import Journal
 from gateway.mint import Mint
+from gateway.parts import Parts
 from gateway.store.database import Database
 from tests.store.house import House
 

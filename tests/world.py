@@ -17,7 +17,8 @@ import aiohttp
 from gateway.admit.api_key import mint_key
 from gateway.app import App, running
 from gateway.clock import Clock
-from gateway.config import Config, Listener, complete
+from gateway.config import Config, complete
+from gateway.config_sections import Listener
 from gateway.config_values import HostPort
 from gateway.journal import Journal
 from gateway.store.keys import NamedKeys, NewKey

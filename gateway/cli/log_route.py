@@ -2,7 +2,7 @@
 
 import logging
 
-from gateway.config import Log
+from gateway.config_sections import Log
 from gateway.journal import Journal
 from gateway.log_writer import LEVELS
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from gateway.cli.expected import StartError
-from gateway.config import Listener
+from gateway.config_sections import Listener
 from gateway.config_values import HostPort
 
 PORTS_TRIED = 100  # from the default one on; more gateways on one machine have configurations

@@ -12,7 +12,8 @@ from gateway.cli.expected import StartError
 from gateway.cli.log_route import route_logs
 from gateway.cli.signals import Signals
 from gateway.clock import Clock
-from gateway.config import Config, ConfigError, Tls, load, reloadable
+from gateway.config import Config, ConfigError, load, reloadable
+from gateway.config_sections import Tls
 from gateway.journal import Journal, reason
 from gateway.protocol.errors import AMTPError
 from gateway.tls import CertificateReloader, TlsError, server_context

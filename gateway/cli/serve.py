@@ -17,8 +17,9 @@ from gateway.cli.local_store import ConfigFile
 from gateway.cli.ports import check_free, first_free, reserve
 from gateway.cli.process import Start, journal_of
 from gateway.cli.signals import Signals
-from gateway.config import DEVELOPMENT_LISTEN, Config, Listener
+from gateway.config import DEVELOPMENT_LISTEN, Config
 from gateway.config_file import find_file
+from gateway.config_sections import Listener
 from gateway.config_values import HostPort
 from gateway.embedded import EmbeddedPostgres
 

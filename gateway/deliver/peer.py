@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from gateway import __version__
-from gateway.config import Config, Peer
+from gateway.config import Config
+from gateway.config_sections import Peer
 from gateway.deliver.answer import Asked, Reply, outcomes_of, outcomes_of_lines
 from gateway.deliver.courier import Consignment, Parcel
 from gateway.deliver.outcome import Deferred, Outcome, Refused, tidy

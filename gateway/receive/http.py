@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gateway.clock import Clock
-from gateway.config import Limits
+from gateway.config_sections import Limits
 from gateway.receive.connection import Connection
 from gateway.receive.limits import Load, Manners, tick_seconds
 from gateway.receive.listener import Listener, Watch

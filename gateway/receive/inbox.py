@@ -16,7 +16,7 @@ from gateway.admit.authenticate import Authenticator
 from gateway.admit.inbox_rule import inbox_rule
 from gateway.admit.residents import Resident, Residents
 from gateway.clock import Clock
-from gateway.config import Inbox
+from gateway.config_sections import Inbox
 from gateway.journal import Journal
 from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code

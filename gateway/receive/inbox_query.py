@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from gateway.config import Inbox
+from gateway.config_sections import Inbox
 from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.timestamp import parse_timestamp

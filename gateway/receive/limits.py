@@ -9,7 +9,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from time import monotonic
 from types import TracebackType
 
-from gateway.config import Limits
+from gateway.config_sections import Limits
 from gateway.protocol.errors import AMTPError, Code
 
 RETRY_AFTER_SECONDS = 1  # a process that is full now is rarely full a second later

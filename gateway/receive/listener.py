@@ -9,7 +9,7 @@ from aiohttp import hdrs
 from aiohttp.http import RawRequestMessage
 
 from gateway.clock import Clock
-from gateway.config import Limits
+from gateway.config_sections import Limits
 from gateway.protocol.errors import AMTPError, Code
 from gateway.receive.answers import Answer, Stream, answer_error, check_answer, fixed_head
 from gateway.receive.framing import (

@@ -8,7 +8,6 @@ from uuid import UUID
 
 from gateway.admit.admission import require_admin
 from gateway.admit.authenticate import Authenticator
-from gateway.flow import Flow
 from gateway.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.timestamp import render_timestamp
@@ -19,6 +18,7 @@ from gateway.receive.parameters import count_of, limit_of
 from gateway.receive.request import Request, bad_parameter
 from gateway.receive.routing import Role, Route
 from gateway.report.failure import FAILURE, Trouble
+from gateway.report.postmaster import Postmaster
 from gateway.store.database import Database
 from gateway.store.intake import Admitted
 from gateway.store.queue import (
@@ -51,13 +51,13 @@ class QueueDoor:
         database: Database,
         authenticator: Authenticator,
         queue: Queue,
-        flow: Flow,
+        postmaster: Postmaster,
         journal: Journal,
     ) -> None:
         self._database = database
         self._authenticator = authenticator
         self._queue = queue
-        self._flow = flow
+        self._postmaster = postmaster
         self._journal = journal
 
     def routes(self) -> list[Route]:
@@ -121,7 +121,7 @@ class QueueDoor:
             ended.attempts,
             ended.last_attempt,
         )
-        return await self._flow.report(trouble, proven=ended.proven, automatic=ended.automatic)
+        return await self._postmaster.report(trouble, proven=ended.proven, automatic=ended.automatic)
 
     async def _operator(self, request: Request) -> str:
         return require_admin(await self._authenticator.caller(request.header_values, request.client))

@@ -1,6 +1,7 @@
 """What configuration says about ways: name servers, peers known without DNS, what our own domains publish."""
 
-from gateway.config import Config, ConfigError, Peer
+from gateway.config import Config, ConfigError
+from gateway.config_sections import Peer
 from gateway.config_values import HostPort
 from gateway.protocol.discovery import Capabilities, parse_gateway
 from gateway.protocol.url import BadUrl, Url

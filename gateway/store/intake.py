@@ -22,7 +22,7 @@ from uuid import UUID
 
 import asyncpg
 
-from gateway.config import Limits
+from gateway.config_sections import Limits
 from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code

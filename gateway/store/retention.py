@@ -7,7 +7,7 @@ and leaves it, in pieces, when nobody needs it any more.
 from datetime import UTC, date, timedelta
 from typing import Any
 
-from gateway.config import Retention
+from gateway.config_sections import Retention
 from gateway.store.database import Database
 from gateway.store.partitions import LOCK, PARTITIONED, days_of, partition_of
 

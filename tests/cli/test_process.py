@@ -13,7 +13,8 @@ import trustme
 from gateway.cli.expected import StartError, tell
 from gateway.cli.log_route import route_logs
 from gateway.cli.process import Certificates
-from gateway.config import Config, Listener, Log, Tls
+from gateway.config import Config
+from gateway.config_sections import Listener, Log, Tls
 from gateway.config_values import HostPort
 from gateway.journal import Journal
 

@@ -30,7 +30,8 @@ from conformance.fake_peer import (
     writes,
 )
 from gateway import __version__
-from gateway.config import Config, Peer, complete
+from gateway.config import Config, complete
+from gateway.config_sections import Peer
 from gateway.config_values import Secret
 from gateway.deliver.courier import Consignment, Parcel
 from gateway.deliver.outcome import Deferred, Delivered, Outcome, Refused

@@ -29,7 +29,8 @@ import uvloop
 from gateway import app
 from gateway.admit.api_key import mint_key
 from gateway.clock import Clock
-from gateway.config import Config, Listener, complete
+from gateway.config import Config, complete
+from gateway.config_sections import Listener
 from gateway.config_values import HostPort
 from gateway.journal import Journal
 from gateway.store.intake import Admitted, Intake, Repeat

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.clock import Clock
-from gateway.config import Limits
+from gateway.config_sections import Limits
 from gateway.receive.http import Door
 from gateway.receive.limits import Manners
 from gateway.receive.origin import Network

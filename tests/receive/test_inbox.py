@@ -17,7 +17,7 @@ from gateway.admit.authenticate import Authenticator
 from gateway.admit.directory import DirectoryWatch
 from gateway.admit.residents import Residents
 from gateway.clock import Clock
-from gateway.config import Inbox
+from gateway.config_sections import Inbox
 from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.protocol.message import parse_message

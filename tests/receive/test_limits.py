@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.config import Limits
+from gateway.config_sections import Limits
 from gateway.protocol.errors import AMTPError, Code
 from gateway.receive.limits import LATELY_SECONDS, Lately, Load, Manners, Slots, site_of, tick_seconds
 

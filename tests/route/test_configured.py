@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, ConfigError, Dns, Limits, Listener, Peer, Tls, complete
+from gateway.config import Config, ConfigError, complete
+from gateway.config_sections import Dns, Limits, Listener, Peer, Tls
 from gateway.config_values import HostPort
 from gateway.protocol.discovery import Speaks, parse_record, render_record
 from gateway.route.configured import nameservers_of, plain_domains, published, static_peers

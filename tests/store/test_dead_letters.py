@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from gateway.clock import Clock
-from gateway.config import Retention
+from gateway.config_sections import Retention
 from gateway.mint import Mint
 from gateway.store.audit import Audit
 from gateway.store.database import Database

@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from gateway.clock import Clock
-from gateway.config import Retention
+from gateway.config_sections import Retention
 from gateway.mint import Mint
 from gateway.store import partitions
 from gateway.store.database import Database

@@ -20,7 +20,7 @@ from conformance.fake_peer import (
     refuses,
 )
 from gateway import worker
-from gateway.config import Peer, Queue
+from gateway.config_sections import Peer, Queue
 from gateway.config_values import Secret
 from gateway.protocol.timestamp import render_timestamp
 from tests.federation import Federation, federation, free_port, host_of

@@ -1,0 +1,78 @@
+"""What an attempt comes to: for the store a settlement of each delivery, for its lane the state of the destination."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from gateway.deliver.outcome import Again, Deferred, Done, Ended, Outcome, Refused, Shelved, Verdict
+from gateway.protocol.errors import Code
+from gateway.protocol.status import Status
+from gateway.route.router import Here, There, Way
+from gateway.store.deliveries import Delivery
+from gateway.store.settle import Settlement
+
+PRESSING = frozenset(
+    {Code.RATE_LIMIT_EXCEEDED, Code.QUEUE_FULL, Code.TEMPORARY_FAILURE}
+)  # "not so much at once"
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a lane learns from a parcel about its destination."""
+
+    answered: bool = False  # it took something, or refused it in order
+    pressed: bool = False  # it has no room for so much at once
+    blame: str | None = None  # it failed as a whole
+    unreachable: bool = False  # in that nothing could be sent
+    batch: bool = False  # it takes several messages at once
+
+
+def carried_of(way: Way, outcomes: Sequence[Outcome]) -> Carried:
+    """What the outcomes say of the destination; one that was never asked is not told to be well."""
+    batch = isinstance(way, There) and "batch" in way.destination.features
+    blamed = [o for o in outcomes if isinstance(o, Deferred) and o.blames]
+    if blamed:
+        unreachable = all(o.unreachable for o in blamed)
+        return Carried(blame=blamed[0].reason, unreachable=unreachable, batch=batch)
+    if any(isinstance(o, Deferred) and o.code in PRESSING for o in outcomes):
+        return Carried(pressed=True, batch=batch)
+    asked = any(not isinstance(o, Refused) or o.code is not Code.MESSAGE_TOO_LARGE for o in outcomes)
+    return Carried(answered=asked and isinstance(way, There | Here), batch=batch)
+
+
+def too_late(delivery: Delivery) -> Outcome:
+    """Its time was over before this attempt; what the last one came to is the reason."""
+    code = Code(delivery.last_code) if delivery.last_code else Code.RECIPIENT_UNAVAILABLE
+    return Deferred(code, delivery.last_error or "It waited all the time and was never tried.")
+
+
+def settlement_of(delivery: Delivery, verdict: Verdict, milliseconds: int) -> Settlement:
+    """The verdict as the store writes it."""
+    settlement = Settlement(
+        message=delivery.message,
+        recipient=delivery.recipient,
+        address=delivery.address,
+        token=delivery.token,
+        attempts=delivery.attempts,
+        first_attempt=delivery.first_attempt,
+        milliseconds=milliseconds,
+    )
+    match verdict:
+        case Done(via):
+            return replace(settlement, status=Status.DELIVERED.value, via=via)
+        case Shelved(agent, address):
+            expires = delivery.expires_at if delivery.expiry == "ttl" else None
+            return replace(settlement, agent=agent, entry_address=address, expires_at=expires)
+        case Again(due, code, reason):
+            return replace(settlement, due=due, code=code.value, error=reason)
+        case Ended(status, code, reason, dead_letter, report):
+            return replace(
+                settlement,
+                status=status.value,
+                code=code.value,
+                error=reason,
+                dead_letter=dead_letter,
+                report=report,
+            )
+        case _:
+            assert_never(verdict)

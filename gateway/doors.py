@@ -1,0 +1,151 @@
+"""The doors of a gateway: every HTTP endpoint, given the parts it works with."""
+
+from datetime import timedelta
+from typing import Protocol
+
+from gateway.embedded import FREE_BYTES_MIN, free_bytes
+from gateway.journal import Journal
+from gateway.parts import Parts
+from gateway.receive.agents import AgentDoor
+from gateway.receive.capabilities import CapabilityDoor
+from gateway.receive.dead_letters import DeadLetterDoor
+from gateway.receive.health import DatabaseLook, HealthDoor, Look, disk_look, draining_look
+from gateway.receive.http import Door
+from gateway.receive.inbox import InboxDoor
+from gateway.receive.limits import Manners
+from gateway.receive.messages import MessageDoor
+from gateway.receive.openapi import OpenApiDoor
+from gateway.receive.queue import QueueDoor
+from gateway.receive.routing import Route
+from gateway.receive.status import StatusDoor
+from gateway.receive.traffic import TrafficDoor
+from gateway.route.configured import published
+from gateway.store.cancellation import Cancellations
+from gateway.store.dead_letters import DeadLetters
+from gateway.store.queue import Queue
+from gateway.store.traffic import Traffic
+
+
+class HasRoutes(Protocol):
+    def routes(self) -> list[Route]: ...
+
+
+def door_of(parts: Parts) -> Door:
+    """The server with all its routes; it listens when it is opened."""
+    doors = (*_message_doors(parts), *_agent_doors(parts), *_operator_doors(parts), _health_door(parts))
+    routes = [route for door in doors for route in door.routes()]
+    return Door(
+        routes=[*routes, *OpenApiDoor(routes).routes()],
+        limits=parts.config.limits,
+        manners=Manners(),
+        watch=DoorWatch(parts.journal),
+        clock=parts.clock,
+        trusted=parts.config.proxy.trusted,
+    )
+
+
+def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
+    """What agents and other gateways use to send, and to see what became of it."""
+    return (
+        MessageDoor(
+            flow=parts.flow,
+            authenticator=parts.authenticator,
+            parsing=parts.parsing,
+            slots=parts.slots,
+            clock=parts.clock,
+            mint=parts.mint,
+            hostname=parts.config.hostname,
+            body_bytes_max=parts.config.limits.body_bytes,
+            room=parts.disk_has_room,
+        ),
+        StatusDoor(
+            database=parts.database,
+            authenticator=parts.authenticator,
+            cancellations=Cancellations(parts.database, parts.mint, parts.audit),
+            journal=parts.journal,
+        ),
+        CapabilityDoor(
+            directory=parts.directory,
+            authenticator=parts.authenticator,
+            domains=parts.config.domains,
+            published=published(parts.config),
+        ),
+    )
+
+
+def _agent_doors(parts: Parts) -> tuple[HasRoutes, ...]:
+    """What agents live on."""
+    return (
+        InboxDoor(
+            database=parts.database,
+            authenticator=parts.authenticator,
+            residents=parts.residents,
+            bell=parts.bell,
+            activity=parts.activity,
+            journal=parts.journal,
+            clock=parts.clock,
+            rules=parts.config.inbox,
+        ),
+        AgentDoor(
+            agents=parts.agents,
+            authenticator=parts.authenticator,
+            watch=parts.watch,
+            sealer=parts.sealer,
+            clock=parts.clock,
+            domains=parts.config.domains,
+        ),
+    )
+
+
+def _operator_doors(parts: Parts) -> tuple[HasRoutes, ...]:
+    """What operators steer the queue with."""
+    return (
+        QueueDoor(
+            database=parts.database,
+            authenticator=parts.authenticator,
+            queue=Queue(parts.database, parts.mint, parts.audit),
+            postmaster=parts.postmaster,
+            journal=parts.journal,
+        ),
+        TrafficDoor(
+            database=parts.database,
+            authenticator=parts.authenticator,
+            traffic=Traffic(parts.database, parts.audit),
+            lanes=parts.lanes,
+            directory=parts.directory,
+        ),
+        DeadLetterDoor(
+            database=parts.database,
+            authenticator=parts.authenticator,
+            dead_letters=DeadLetters(
+                parts.database,
+                parts.mint,
+                parts.audit,
+                domains=parts.config.domains,
+                horizon=timedelta(days=parts.config.queue.horizon_days),
+            ),
+        ),
+    )
+
+
+def _health_door(parts: Parts) -> HealthDoor:
+    looks: list[Look] = [DatabaseLook(parts.database), draining_look(lambda: parts.draining)]
+    if not parts.config.database.url:
+        looks.append(disk_look(lambda: free_bytes(parts.config.data), FREE_BYTES_MIN))
+    return HealthDoor(looks=looks, metrics=parts.journal.metrics, clock=parts.clock)
+
+
+class DoorWatch:
+    """What happens at the doors, told to the journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def request_answered(self, method: str, path: str, status: int, seconds: float) -> None:
+        self._journal.request(f"{method} {path}", status, seconds)
+
+    def request_failed(self, request_id: str, path: str, error: Exception) -> None:
+        self._journal.broke(f"request {request_id} at {path}", error)
+
+    def connection_refused(self, address: str) -> None:
+        self._journal.noted("warning", f"Too many connections: one from {address} was turned away.")

@@ -1,0 +1,162 @@
+"""Everything a gateway is made of, built once and put together."""
+
+from datetime import timedelta
+
+from gateway import __version__
+from gateway.admit.authenticate import Authenticator
+from gateway.admit.directory import DirectoryWatch
+from gateway.admit.residents import Residents
+from gateway.clock import Clock
+from gateway.config import Config
+from gateway.deliver.peer import COURIER_SECONDS, PeerCourier
+from gateway.embedded import FREE_BYTES_MIN, free_bytes
+from gateway.flow import Flow
+from gateway.housekeeping import Chore, Housekeeping
+from gateway.journal import Journal
+from gateway.lanes import Lanes
+from gateway.mint import Mint
+from gateway.outbound import Outbound
+from gateway.placing import Placing
+from gateway.receive.limits import Slots
+from gateway.receive.parsing import Parsing
+from gateway.report.postmaster import Postmaster
+from gateway.route.configured import nameservers_of, plain_domains, static_peers
+from gateway.route.directory import Directory
+from gateway.route.dns import Dns
+from gateway.route.memories import StoredMemories
+from gateway.route.router import Router
+from gateway.store import destinations, keys, partitions, poison, removal, retention, tallies
+from gateway.store.activity import Activity
+from gateway.store.agents import Agents
+from gateway.store.audit import Audit
+from gateway.store.bell import Bell
+from gateway.store.database import Database
+from gateway.store.intake import Intake
+from gateway.store.sealed import Sealer
+from gateway.store.settle import Settle
+from gateway.tls import client_context
+from gateway.worker import Worker
+
+POSTMASTER_ENTRIES_MAX = 10_000  # unread mail that nobody reads goes, oldest first
+
+
+class Parts:
+    """Everything a gateway is made of, put together."""
+
+    def __init__(self, config: Config, database: Database, clock: Clock, journal: Journal) -> None:
+        self.config, self.database, self.clock, self.journal = config, database, clock, journal
+        self.mint = mint = Mint(clock)
+        self.audit = Audit(mint())
+        self.bell = Bell(database, journal)
+        self.watch = DirectoryWatch(lambda: keys.directory_version(database))
+        self.authenticator = Authenticator(
+            database, self.watch, clock, development=config.development, peers=_proving_keys(config)
+        )
+        self.residents = Residents(database, self.watch)
+        self.agents = Agents(database, self.audit)
+        self.activity = Activity(database)
+        self.sealer = Sealer.of(config.data)
+        self.intake = Intake(database, mint, journal, committed=self.bell.ring, limits=config.limits)
+        self.settle = Settle(database, mint, journal, committed=self.bell.ring)
+        self.lanes = Lanes(
+            clock,
+            lease_seconds=config.queue.lease_seconds,
+            courier_seconds=COURIER_SECONDS,
+            window_max=config.queue.per_destination_window_max,
+        )
+        self.directory = _directory(config, database, clock)
+        self.outbound = Outbound(
+            self.directory.resolve_host,
+            client_context(config.outbound.ca_file),
+            agent=f"AMTP/1.0 (amtp-gateway/{__version__})",
+            allow=config.outbound.allow_networks,
+            connect_seconds=config.outbound.connect_seconds,
+        )
+        self.peer = PeerCourier(self.outbound, config)
+        self.placing = Placing(
+            config.domains, self.residents, clock, timedelta(days=config.queue.horizon_days)
+        )
+        self.postmaster = Postmaster(
+            domains=config.domains,
+            database=database,
+            placing=self.placing,
+            committed=self.bell.ring,
+            clock=clock,
+            mint=mint,
+        )
+        self.flow = Flow(
+            domains=config.domains,
+            database=database,
+            intake=self.intake,
+            settle=self.settle,
+            router=Router(self.residents, self.directory),
+            peer=self.peer,
+            placing=self.placing,
+            postmaster=self.postmaster,
+            lanes=self.lanes,
+            committed=self.bell.ring,
+            clock=clock,
+            mint=mint,
+            journal=journal,
+            attempts_max=config.queue.attempts_max,
+        )
+        self.worker = Worker(
+            database=database,
+            lanes=self.lanes,
+            flow=self.flow,
+            journal=journal,
+            clock=clock,
+            lease_seconds=config.queue.lease_seconds,
+            concurrency=config.queue.concurrency,
+        )
+        self.parsing = Parsing()
+        self.slots = Slots(config.limits.requests_in_admission, "The gateway is busy; try again shortly.")
+        self.draining = False
+        self.housekeeping = Housekeeping(self._chores(), journal)
+
+    def _chores(self) -> list[Chore]:
+        database, config = self.database, self.config
+        return [
+            Chore("expiry", 5, self.worker.expire),
+            Chore("late mail", 60, lambda: self.postmaster.tell_delays(config.queue.delay_report_hours)),
+            Chore(
+                "poison",
+                5,
+                lambda: poison.bury(database, self.journal, lapses_max=config.inbox.poison_lapses),
+            ),
+            Chore("activity", 30, self.activity.write),
+            Chore("removed agents", 30, lambda: removal.clear_removed(database, self.mint)),
+            Chore(
+                "postmasters",
+                600,
+                lambda: removal.bound_postmasters(database, self.mint, POSTMASTER_ENTRIES_MAX),
+            ),
+            Chore("conservation", 15, self._measure),
+            Chore("tallies", 3600, lambda: tallies.compact(database)),
+            Chore("partitions", 3600, lambda: partitions.keep_ahead(database)),
+            Chore("retention", 600, lambda: retention.forget(database, config.retention)),
+            Chore("pauses", 60, lambda: destinations.forget_quiet(database)),
+        ]
+
+    async def _measure(self) -> None:
+        counted = await tallies.balance(self.database)
+        live = {"queued": counted.queued, "held": counted.held}
+        self.journal.measured(live, counted.oldest_seconds, counted.unaccounted)
+
+    def disk_has_room(self) -> bool:
+        """New mail is refused before the embedded Postgres stops for want of room."""
+        return bool(self.config.database.url) or free_bytes(self.config.data) >= FREE_BYTES_MIN
+
+
+def _directory(config: Config, database: Database, clock: Clock) -> Directory:
+    return Directory(
+        Dns(nameservers_of(config), question_seconds=config.dns.timeout_seconds),
+        clock,
+        StoredMemories(database),
+        peers=static_peers(config),
+        plain_domains=plain_domains(config),
+    )
+
+
+def _proving_keys(config: Config) -> dict[str, str]:
+    return {domain: peer.proving_key for domain, peer in config.peers.items() if peer.proving_key}

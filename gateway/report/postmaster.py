@@ -1,0 +1,113 @@
+"""The postmaster: writes to senders about their messages, and knows where its own mail goes."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from gateway.clock import Clock
+from gateway.mint import Mint
+from gateway.placing import Placing
+from gateway.protocol.errors import Code
+from gateway.protocol.message import Message
+from gateway.report.failure import DELAY, FAILURE, Trouble, may_report, report_on
+from gateway.store import delays
+from gateway.store.database import Database
+from gateway.store.deliveries import Letter
+from gateway.store.intake import Admitted
+from gateway.store.settle import Settlement
+
+LATE_AT_ONCE = 200  # messages told of as late in one round
+
+
+class Postmaster:
+    """Writes reports. What it writes is committed together with what it is about."""
+
+    def __init__(
+        self,
+        *,
+        domains: Sequence[str],
+        database: Database,
+        placing: Placing,
+        committed: Callable[[Collection[int]], None],
+        clock: Clock,
+        mint: Mint,
+    ) -> None:
+        self._domains = frozenset(domains)
+        self._home = next(iter(domains))
+        self._database = database
+        self._placing = placing
+        self._committed = committed
+        self._clock = clock
+        self._mint = mint
+
+    async def tell_delays(self, hours: float) -> None:
+        """One report for each message that waits too long."""
+        for row, letter in (
+            await delays.late_messages(self._database, hours=hours, limit=LATE_AT_ONCE)
+        ).items():
+            report = partial(self._delay_report, letter)
+            told = await delays.tell(self._database, self._mint, row, hours=hours, report=report)
+            if told is not None:
+                self._committed([entry.agent for entry in told.entries])
+
+    async def _delay_report(self, letter: Letter, late: Sequence[delays.Late]) -> Admitted | None:
+        first = late[0]
+        trouble = Trouble(
+            DELAY,
+            letter.message_id,
+            letter.sender,
+            [one.address for one in late],
+            Code(first.code) if first.code else Code.RECIPIENT_UNAVAILABLE,
+            first.error or "It waits for its destination.",
+            first.attempts,
+            first.last_attempt,
+            first.due,
+        )
+        return await self.report(trouble, proven=letter.proven, automatic=letter.automatic)
+
+    async def reports(
+        self, settlements: Sequence[Settlement], letters: Mapping[UUID, Letter], now: datetime
+    ) -> dict[int, tuple[Admitted, ...]]:
+        """A report for each message that ended badly, beside the settlement of its first such recipient."""
+        ended: dict[UUID, list[int]] = {}
+        for index, settlement in enumerate(settlements):
+            if settlement.report:
+                ended.setdefault(settlement.message, []).append(index)
+        reports: dict[int, tuple[Admitted, ...]] = {}
+        for row, indexes in ended.items():
+            first = settlements[indexes[0]]
+            trouble = Trouble(
+                FAILURE,
+                letters[row].message_id,
+                letters[row].sender,
+                [settlements[index].address for index in indexes],
+                Code(first.code or Code.TEMPORARY_FAILURE),
+                first.error or "",
+                first.attempts,
+                now,
+            )
+            report = await self.report(trouble, proven=letters[row].proven, automatic=letters[row].automatic)
+            if report is not None:
+                reports[indexes[0]] = (report,)
+        return reports
+
+    async def report(self, trouble: Trouble, *, proven: bool, automatic: bool) -> Admitted | None:
+        """A report on its way to the sender of what it is about; None where nobody is there or may be told."""
+        if not may_report(sender=trouble.sender, proven=proven, automatic=automatic):
+            return None
+        domain, now = self._home_of(trouble.sender), self._clock.now()
+        return await self.addressed(report_on(trouble, domain=domain, row=self._mint(), now=now))
+
+    async def addressed(self, message: Message) -> Admitted | None:
+        """A message of our own on its way in; None where its recipient is gone."""
+        places = await self._placing.place(message)
+        if not places.accepted:
+            return None
+        automatic = message.headers.auto_submitted != "no"
+        return Admitted(message, True, tuple(places.entries), tuple(places.queued), automatic=automatic)
+
+    def _home_of(self, sender: str) -> str:
+        """The local domain in whose name we write about a message: its sender's, else our first."""
+        domain = sender.rpartition("@")[2]
+        return domain if domain in self._domains else self._home
