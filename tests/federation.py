@@ -1,6 +1,6 @@
 """Several gateways that find each other by DNS and speak TLS, each with a database of its own, on one clock.
 
-async with federation(world) as net:
+async with loopback() as ground, federation(world, ground) as net:
     async with net.gateway("acme.test") as acme, net.gateway("umbrella.test") as umbrella:
         ...
     peer = net.peer("peer.test")      # a FakePeer whose domain is published when it listens
@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from conformance.dns_server import ADDRESS, DnsServer
+from conformance.dns_server import ADDRESS, Behaviour, DnsServer
 from conformance.fake_peer import Authority, FakePeer
 from gateway.clock import Clock
 from gateway.config_sections import Dns, Listener, Outbound
@@ -26,17 +26,59 @@ from tests.world import LISTEN, Gateway, World
 TTL_SECONDS = 60
 
 
+class Names(Protocol):
+    """The DNS as a story changes it."""
+
+    def add(self, name: str, kind: str, *values: str, ttl: int = TTL_SECONDS) -> None: ...
+
+    def txt(self, name: str, *texts: str, ttl: int = TTL_SECONDS) -> None: ...
+
+    def behave(self, name: str, behaviour: Behaviour | None) -> None: ...
+
+
+class Ground(Protocol):
+    """Where gateways stand, and who tells them where the others do."""
+
+    @property
+    def dns(self) -> Names: ...
+
+    @property
+    def resolution(self) -> Dns: ...
+
+    @property
+    def network(self) -> str: ...
+
+    def site(self, host: str) -> HostPort:
+        """Where that host listens, always the same."""
+
+
+class Loopback:
+    """Everybody on loopback, each on a port of its own."""
+
+    def __init__(self, dns: DnsServer) -> None:
+        self.dns = dns
+        self.resolution = Dns(nameservers=(f"{ADDRESS}:{dns.port}",), timeout_seconds=1.0)
+        self.network = "127.0.0.0/8"
+        self._sites: dict[str, HostPort] = {}
+
+    def site(self, host: str) -> HostPort:
+        return self._sites.setdefault(host, HostPort(ADDRESS, _free_port()))
+
+
 @dataclass
 class Federation:
     """What the gateways share: names, trust and time."""
 
     world: World
-    dns: DnsServer
+    ground: Ground
     authority: Authority
     ca_file: Path
     clock: Clock = field(default_factory=Clock)
-    _ports: dict[str, int] = field(default_factory=dict)
     _databases: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def dns(self) -> Names:
+        return self.ground.dns
 
     @asynccontextmanager
     async def gateway(
@@ -45,17 +87,16 @@ class Federation:
         """A gateway for these domains, published; started again it has its port and database of before."""
         home = domains[0]
         host = host_of(home)
-        port = self._ports.setdefault(home, free_port())
         if home not in self._databases:
             self._databases[home] = await self.world.create_database()
         for domain in domains:
-            self.publish(domain, host, port)
+            self.publish(domain, host)
         usual = {
             "hostname": host,
             "data": self.world.folder / home,
-            "listen": (*LISTEN, Listener(HostPort(ADDRESS, port), tls=True, roles=("public",))),
-            "dns": Dns(nameservers=(f"{ADDRESS}:{self.dns.port}",), timeout_seconds=1.0),
-            "outbound": Outbound(allow_networks=(ip_network("127.0.0.0/8"),), ca_file=self.ca_file),
+            "listen": (*LISTEN, Listener(self.ground.site(host), tls=True, roles=("public",))),
+            "dns": self.ground.resolution,
+            "outbound": Outbound(allow_networks=(ip_network(self.ground.network),), ca_file=self.ca_file),
         }
         async with self.world.gateway(
             domains,
@@ -70,36 +111,48 @@ class Federation:
         """Turns the clock of all of them."""
         self.clock.offset += timedelta(seconds=seconds)
 
-    def publish(self, domain: str, host: str, port: int, *, ttl: int = TTL_SECONDS, rest: str = "") -> None:
-        """The records of a domain whose gateway is there."""
-        features = rest or ";features=batch"
-        self.dns.txt(f"_amtp.{domain}", f"v=amtp1;gateway=https://{host}:{port}{features}", ttl=ttl)
-        self.dns.add(host, "A", ADDRESS)
+    def publish(self, domain: str, host: str, *, ttl: int = TTL_SECONDS) -> None:
+        """The records of a domain whose gateway is that host."""
+        site = self.ground.site(host)
+        self.dns.txt(f"_amtp.{domain}", f"v=amtp1;gateway=https://{host}:{site.port};features=batch", ttl=ttl)
+        self.dns.add(host, "A", site.host)
+
+    def fake(self, domain: str = "peer.test", host: str | None = None, **how: Any) -> FakePeer:
+        """A peer of a test's making, at its place, neither listening nor published."""
+        host = host or host_of(domain)
+        site = self.ground.site(host)
+        usual = {"authority": self.authority, "address": site.host, "port": site.port}
+        return FakePeer(domain=domain, host=host, **{**usual, **how})
 
     @asynccontextmanager
     async def peer(self, domain: str = "peer.test", **how: Any) -> AsyncIterator[FakePeer]:
-        """A peer of a test's making, listening and published."""
-        peer = FakePeer(self.authority, domain, host_of(domain), **how)
+        """One that listens and is published."""
+        peer = self.fake(domain, **how)
         async with peer.listening():
             self.introduce(peer)
             yield peer
 
     def introduce(self, peer: FakePeer, *, ttl: int = TTL_SECONDS) -> None:
         self.dns.txt(f"_amtp.{peer.domain}", peer.record, ttl=ttl)
-        self.dns.add(peer.host, "A", ADDRESS)
+        self.dns.add(peer.host, "A", peer.address)
 
 
 @asynccontextmanager
-async def federation(world: World) -> AsyncIterator[Federation]:
+async def federation(world: World, ground: Ground) -> AsyncIterator[Federation]:
     authority = Authority()
+    yield Federation(world, ground, authority, authority.write_ca(world.folder))
+
+
+@asynccontextmanager
+async def loopback() -> AsyncIterator[Loopback]:
     async with DnsServer() as dns:
-        yield Federation(world, dns, authority, authority.write_ca(world.folder))
+        yield Loopback(dns)
 
 
 def host_of(domain: str) -> str:
     return f"amtp.{domain}"
 
 
-def free_port() -> int:
+def _free_port() -> int:
     with socket.create_server((ADDRESS, 0)) as taken:
         return int(taken.getsockname()[1])

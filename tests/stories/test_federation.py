@@ -13,7 +13,6 @@ from conformance.dns_server import Behaviour
 from conformance.fake_peer import (
     Authority,
     Exchange,
-    FakePeer,
     accepts,
     answers,
     receipt,
@@ -23,16 +22,16 @@ from gateway import worker
 from gateway.config_sections import Peer, Queue
 from gateway.config_values import Secret
 from gateway.protocol.timestamp import render_timestamp
-from tests.federation import Federation, federation, free_port, host_of
+from tests.federation import Federation, Ground, federation
 from tests.world import Agent, Gateway, World
 
 PATIENCE_SECONDS = 15.0
 
 
 @pytest.fixture
-async def net(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Federation]:
+async def net(world: World, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Federation]:
     monkeypatch.setattr(worker, "POLL_SECONDS", 0.1)  # the clock is turned by hours here, and watched closely
-    async with federation(world) as built:
+    async with federation(world, ground) as built:
         yield built
 
 
@@ -192,7 +191,7 @@ async def test_a_domain_that_does_not_exist_is_reported_at_once(net: Federation)
 async def test_mail_for_a_gateway_that_is_down_waits_and_arrives_when_it_is_back(net: Federation) -> None:
     async with net.gateway("acme.test") as acme, AsyncExitStack() as stack:
         alice = await acme.register("alice")
-        peer = FakePeer(net.authority, "peer.test", host_of("peer.test"), port=free_port())
+        peer = net.fake()
         net.introduce(peer)
         ids = [await sent(alice, "bob@peer.test", payload=n) for n in range(8)]
         await until(lambda: logged(acme, "destination_closed"))
@@ -234,16 +233,15 @@ async def test_a_peer_that_answers_badly_is_not_tried_more_often_because_it_answ
 
 async def test_a_domain_that_contacts_us_is_looked_at_again_at_once(net: Federation) -> None:
     key = "a-key-that-proves-the-peer"
-    port = free_port()
-    known = Peer(f"https://amtp.peer.test:{port}", proving_key=Secret(key))
-    net.dns.add("amtp.peer.test", "A", "127.0.0.1")
+    peer = net.fake()
+    known = Peer(peer.url, proving_key=Secret(key))
+    net.dns.add(peer.host, "A", peer.address)
     async with net.gateway("acme.test", peers={"peer.test": known}) as acme, AsyncExitStack() as stack:
         alice = await acme.register("alice")
         for n in range(6):
             await sent(alice, "bob@peer.test", payload=n)
         await until(lambda: logged(acme, "destination_closed"))
         await acme.app.database.execute("update destinations set open_until = amtp_now() + interval '1 hour'")
-        peer = FakePeer(net.authority, "peer.test", "amtp.peer.test", port=port)
         await stack.enter_async_context(peer.listening())
         message = {"version": "1.0", "sender": "bob@peer.test", "recipients": [alice.address], "payload": 1}
         reply = await acme.call("POST", "/v1/messages", key=key, json=message)
@@ -298,8 +296,7 @@ SPOILED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("fault", SPOILED)
 async def test_nothing_is_sent_to_a_gateway_whose_certificate_is_bad(net: Federation, fault: str) -> None:
     how, words = SPOILED[fault]
-    authority = how.get("authority", net.authority)
-    peer = FakePeer(**{"authority": authority, "domain": "peer.test", "host": host_of("peer.test"), **how})
+    peer = net.fake(**how)
     async with net.gateway("acme.test") as acme, peer.listening():
         net.introduce(peer)
         alice = await acme.register("alice")
@@ -323,7 +320,7 @@ async def test_a_message_larger_than_the_peer_takes_is_not_sent(net: Federation)
 
 async def test_a_changed_record_is_followed_when_its_time_is_over(net: Federation) -> None:
     async with net.gateway("acme.test") as acme, net.peer() as old:
-        new = FakePeer(net.authority, "peer.test", "new.peer.test")
+        new = net.fake(host="new.peer.test")
         alice = await acme.register("alice")
         async with new.listening():
             for expected in ((1, 0), (2, 0), (2, 1)):
@@ -480,7 +477,7 @@ async def test_only_a_proven_sender_from_elsewhere_is_told_of_a_failure(
 ) -> None:
     key = "a-key-that-proves-the-peer"
     async with AsyncExitStack() as stack:
-        peer = FakePeer(net.authority, "peer.test", host_of("peer.test"), port=free_port())
+        peer = net.fake()
         net.introduce(peer)
         known = {"peer.test": Peer(peer.url, proving_key=Secret(key))}
         acme = await stack.enter_async_context(net.gateway("acme.test", peers=known))
