@@ -8,6 +8,8 @@
 | none | spoke within 30 days | Temporary for 24 h, then Silent | the same |
 | trouble | spoke within 7 days and was not silent since | Speaks, stale | 5 s |
 | trouble | else | Temporary | 5 s |
+
+The addresses of a host are what the DNS says, kept for a minute at most; in trouble, what it said within 7 days.
 """
 
 from dataclasses import dataclass, replace
@@ -57,6 +59,15 @@ class Decision:
     stale: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class HostDecision:
+    """The addresses of a host, or why there are none."""
+
+    answer: DnsAnswer
+    kept_seconds: int
+    confirmed_at: datetime | None = None  # when the DNS last told these addresses
+
+
 def decide(
     domain: str, answer: DnsAnswer, memory: Memory | None, now: datetime, *, plain: bool = False
 ) -> Decision:
@@ -75,13 +86,19 @@ def decide(
                     return _silent(_clamp(ttl_seconds, NEGATIVE_SECONDS_MAX), memory, now)
 
 
-def host_kept_seconds(answer: DnsAnswer) -> int:
-    """For how long the addresses of a host are good."""
+def decide_host(answer: DnsAnswer, last: HostDecision | None, now: datetime) -> HostDecision:
+    """A record that outlives an outage of the DNS is of no use without the addresses of the host it names."""
     match answer:
+        case Records(ttl_seconds=ttl_seconds):
+            return HostDecision(answer, _clamp(ttl_seconds, HOST_SECONDS_MAX), now)
+        case Absent(ttl_seconds):
+            return HostDecision(answer, _clamp(ttl_seconds, HOST_SECONDS_MAX))
         case Trouble():
-            return TROUBLE_SECONDS
-        case Records(ttl_seconds=ttl_seconds) | Absent(ttl_seconds):
-            return _clamp(ttl_seconds, HOST_SECONDS_MAX)
+            if last is None or last.confirmed_at is None:
+                return HostDecision(answer, TROUBLE_SECONDS)
+            if now - last.confirmed_at > timedelta(days=STALE_DAYS_MAX):
+                return HostDecision(answer, TROUBLE_SECONDS)
+            return replace(last, kept_seconds=TROUBLE_SECONDS)
 
 
 def _clamp(ttl_seconds: int, seconds_max: int) -> int:

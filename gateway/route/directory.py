@@ -9,7 +9,7 @@ from gateway.clock import Clock
 from gateway.protocol.discovery import Capabilities, Speaks
 from gateway.protocol.dns_answer import DnsAnswer
 from gateway.route.cache import ENTRIES_MAX, Cache, Kept
-from gateway.route.decide import Decision, Lookup, Memory, decide, host_kept_seconds
+from gateway.route.decide import Decision, HostDecision, Lookup, Memory, decide, decide_host
 
 
 class Memories(Protocol):
@@ -64,7 +64,7 @@ class Directory:
 
     async def resolve_host(self, host: str) -> DnsAnswer:
         """Every address of a host, IPv4 first."""
-        return await self._hosts.get(host)
+        return (await self._hosts.get(host)).answer
 
     def known(self, domain: str) -> Known | None:
         """What is held now, without asking."""
@@ -97,7 +97,9 @@ class Directory:
             await self._memories.remember(decision.memory)
         return Kept(decision, now, now + timedelta(seconds=decision.kept_seconds))
 
-    async def _ask_host(self, host: str) -> Kept[DnsAnswer]:
+    async def _ask_host(self, host: str) -> Kept[HostDecision]:
+        last = self._hosts.peek(host)
         answer = await self._dns.addresses(host)
         now = self._clock.now()
-        return Kept(answer, now, now + timedelta(seconds=host_kept_seconds(answer)))
+        decision = decide_host(answer, last.value if last else None, now)
+        return Kept(decision, now, now + timedelta(seconds=decision.kept_seconds))

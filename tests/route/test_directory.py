@@ -10,7 +10,7 @@ import pytest
 from conformance.dns_server import Behaviour, DnsServer
 from gateway.clock import Clock
 from gateway.protocol.discovery import Broken, Capabilities, Silent, Speaks, parse_gateway
-from gateway.protocol.dns_answer import Records
+from gateway.protocol.dns_answer import Absent, Records, Trouble
 from gateway.protocol.url import Url
 from gateway.route.decide import Lookup, Memory, Temporary
 from gateway.route.directory import Directory
@@ -357,3 +357,32 @@ async def test_the_addresses_of_a_host_are_kept_for_a_minute_at_most(
     assert server.count("gw.b.test", "A") == 1
     clock.offset += timedelta(seconds=61)
     assert await directory.resolve_host("gw.b.test") == Records(("192.0.2.2",), 86_400)
+
+
+async def test_the_addresses_of_a_host_outlive_an_outage_of_the_dns_for_a_week(
+    directory: Directory, server: DnsServer, clock: Clock
+) -> None:
+    server.add("gw.b.test", "A", "192.0.2.1", ttl=60)
+    found = await directory.resolve_host("gw.b.test")
+    server.behave("gw.b.test", Behaviour.SERVFAIL)
+    for _ in range(7):
+        clock.offset += timedelta(hours=23, minutes=59)
+        assert await directory.resolve_host("gw.b.test") == found
+    clock.offset += timedelta(minutes=10)
+    assert isinstance(await directory.resolve_host("gw.b.test"), Trouble)
+    server.behave("gw.b.test", None)
+    clock.offset += timedelta(seconds=6)
+    assert await directory.resolve_host("gw.b.test") == found
+
+
+async def test_addresses_taken_back_do_not_serve_as_stale(
+    directory: Directory, server: DnsServer, clock: Clock
+) -> None:
+    server.add("gw.b.test", "A", "192.0.2.1", ttl=60)
+    await directory.resolve_host("gw.b.test")
+    server.remove("gw.b.test")
+    clock.offset += timedelta(seconds=61)
+    assert isinstance(await directory.resolve_host("gw.b.test"), Absent)
+    server.behave("gw.b.test", Behaviour.SERVFAIL)
+    clock.offset += timedelta(seconds=61)
+    assert isinstance(await directory.resolve_host("gw.b.test"), Trouble)
