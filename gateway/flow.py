@@ -34,9 +34,10 @@ from gateway.protocol.retry import ATTEMPTS_MAX
 from gateway.protocol.status import Receipt, RecipientState
 from gateway.report.postmaster import Postmaster
 from gateway.route.router import Here, NotNow, NoWay, Router, There, Way
+from gateway.store.admitted import Admitted
 from gateway.store.database import Database
 from gateway.store.deliveries import Delivery
-from gateway.store.intake import Admitted, Intake
+from gateway.store.intake import Intake
 from gateway.store.messages import message_id_of, states
 from gateway.store.repeats import repeat
 from gateway.store.settle import Settle

@@ -16,9 +16,9 @@ from uuid import UUID
 from gateway.clock import Clock
 from gateway.deliver.courier import Consignment, Parcel
 from gateway.protocol.message import Message
+from gateway.store.admitted import Admitted, Queued
 from gateway.store.deliveries import Delivery, Letter
 from gateway.store.destinations import Trouble
-from gateway.store.intake import Admitted, Queued
 
 HAND_OVER_MAX = 2000  # deliveries waiting in memory, all lanes together
 HAND_OVER_BYTES_MAX = 32 * 1024 * 1024

@@ -12,7 +12,7 @@ from gateway.protocol.address import Address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message
 from gateway.protocol.status import RecipientState, Status
-from gateway.store.intake import Entry, Queued
+from gateway.store.admitted import Entry, Queued
 
 # Seconds a delivery goes ahead of its time, so that ageing is free.
 HEAD_START_SECONDS = {"urgent": 720, "high": 120, "normal": 60, "low": 0}

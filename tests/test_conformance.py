@@ -14,6 +14,8 @@ from aiohttp import web
 
 from conformance.__main__ import SECTIONS
 from conformance.check import Level, checks_in
+from gateway.config import Dns, load
+from tests.federation import free_port
 from tests.world import World
 
 ROOT = Path(__file__).parent.parent
@@ -21,12 +23,16 @@ CHECKS = checks_in(SECTIONS)
 
 
 async def conformance(url: str, domain: str, key: str, *options: str) -> tuple[int, str]:
+    return await run_suite("--url", url, "--domain", domain, "--admin-key", key, *options)
+
+
+async def run_suite(*options: str) -> tuple[int, str]:
     """Exit status and output of the suite, run as anybody runs it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "conformance",
-        *("--url", url, "--domain", domain, "--admin-key", key, *options),
+        *options,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=asyncio.subprocess.PIPE,
@@ -38,14 +44,52 @@ async def conformance(url: str, domain: str, key: str, *options: str) -> tuple[i
 
 
 async def test_this_gateway_conforms(world: World, tmp_path: Path) -> None:
+    """Prepared as the suite's README says, and then asked everything."""
     junit = tmp_path / "junit.xml"
-    async with world.gateway() as gateway:
+    bring = ("--peer", "127.0.0.1", "--dns-port", str(free_port()), "--keep", str(tmp_path / "kept"))
+    status, configuration = await run_suite(*bring, "--prepare")
+    assert status == 0, configuration
+    file = tmp_path / "amtp.yaml"
+    file.write_text(f"domains: [acme.test]\n{configuration}")
+    config = load(file, {})
+    async with world.gateway(dns=config.dns, outbound=config.outbound) as gateway:
         status, output = await conformance(
-            gateway.url, gateway.domain, gateway.admin_key, "--level", "extended", "--junit", str(junit)
+            gateway.url,
+            gateway.domain,
+            gateway.admin_key,
+            *bring,
+            "--level",
+            "extended",
+            "--junit",
+            str(junit),
         )
     assert status == 0, output
     assert output.count("\n  ok  ") == len(CHECKS)
+    assert "not run" not in output
     assert len(ET.parse(junit).findall("testcase")) == len(CHECKS)
+
+
+async def test_what_needs_a_peer_is_not_run_without_one_and_never_passed(
+    world: World, tmp_path: Path
+) -> None:
+    junit = tmp_path / "junit.xml"
+    async with world.gateway() as gateway:
+        status, output = await conformance(
+            gateway.url, gateway.domain, gateway.admin_key, "--section", "9", "--junit", str(junit)
+        )
+    waiting = [check for check in CHECKS if check.needs_peer and (check.section, check.level) == (9, "core")]
+    assert status == 0, output
+    assert "  not run: needs --peer" in output
+    assert output.count("\n  --  ") == len(waiting) > 0
+    assert len(ET.parse(junit).findall("testcase/skipped")) == len(waiting)
+
+
+async def test_a_gateway_that_was_not_told_of_the_peers_is_not_blamed(world: World, tmp_path: Path) -> None:
+    bring = ("--peer", "127.0.0.1", "--dns-port", str(free_port()), "--keep", str(tmp_path))
+    async with world.gateway(dns=Dns(nameservers=("127.0.0.1:9",), timeout_seconds=0.2)) as gateway:
+        status, output = await conformance(gateway.url, gateway.domain, gateway.admin_key, *bring)
+    assert status == 2
+    assert "does not ask the DNS server" in output
 
 
 async def test_it_leaves_no_agent_behind(world: World) -> None:

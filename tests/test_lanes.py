@@ -19,9 +19,9 @@ from gateway.lanes import (
 )
 from gateway.mint import Mint
 from gateway.protocol.message import parse_message
+from gateway.store.admitted import Admitted, Queued
 from gateway.store.deliveries import Delivery
 from gateway.store.destinations import UNTROUBLED, Trouble
-from gateway.store.intake import Admitted, Queued
 
 LEASE_SECONDS, COURIER_SECONDS = 30.0, 20.0
 MIDDLE = 0.5

@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 
 from gateway.protocol.address import Address, is_international, parse_address
-from gateway.protocol.attachments import check_attachments
+from gateway.protocol.attachments import Attachment, attachments_of, check_attachments
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.fields import fault, line, matching
 from gateway.protocol.headers import Headers, parse_headers
@@ -79,6 +79,7 @@ class Message:
     body: bytes  # the whole message as stored and passed on
     coordination: bool  # has a workflow block
     signed: bool  # has a signature
+    attachments: tuple[Attachment, ...] = ()
 
     @property
     def expires_at(self) -> datetime | None:
@@ -124,6 +125,7 @@ def parse_message(raw: bytes, *, row: UUID, now: datetime, local: bool) -> Messa
         body=body,
         coordination="coordination" in given,
         signed="signature" in given,
+        attachments=attachments_of(given.get("attachments", ())),
     )
 
 

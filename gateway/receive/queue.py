@@ -19,8 +19,8 @@ from gateway.receive.request import Request, bad_parameter
 from gateway.receive.routing import Role, Route
 from gateway.report.failure import FAILURE, Trouble
 from gateway.report.postmaster import Postmaster
+from gateway.store.admitted import Admitted
 from gateway.store.database import Database
-from gateway.store.intake import Admitted
 from gateway.store.queue import (
     CANCELLED,
     Act,

@@ -12,9 +12,9 @@ from gateway.protocol.errors import Code
 from gateway.protocol.message import Message
 from gateway.report.failure import DELAY, FAILURE, Trouble, may_report, report_on
 from gateway.store import delays
+from gateway.store.admitted import Admitted
 from gateway.store.database import Database
 from gateway.store.deliveries import Letter
-from gateway.store.intake import Admitted
 from gateway.store.settle import Settlement
 
 LATE_AT_ONCE = 200  # messages told of as late in one round

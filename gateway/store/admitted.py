@@ -1,9 +1,28 @@
 """Messages that may enter, and where each of their recipients goes: what the intake writes."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Protocol
 
 from gateway.protocol.message import Message
+
+
+class Rider(Protocol):
+    """A row of another table that is written in a message's own transaction, or a settlement's."""
+
+    @staticmethod
+    async def write(line: Any, riders: Sequence[Any], /) -> None:
+        """Writes all of a batch that are of this kind, in the open transaction."""
+
+
+async def write_riders(line: Any, riders: Iterable[Rider]) -> None:
+    """Writes them, each kind by one statement, the kinds in one order everywhere."""
+    kinds: dict[type[Rider], list[Rider]] = {}
+    for rider in riders:
+        kinds.setdefault(type(rider), []).append(rider)
+    for kind in sorted(kinds, key=lambda kind: kind.__name__):
+        await kind.write(line, kinds[kind])
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +58,4 @@ class Admitted:
     automatic: bool = False
     hops: tuple[str, ...] = ()
     local: bool = True  # handed in by an agent of ours: its id may repeat one that we minted
+    riders: tuple[Rider, ...] = ()

@@ -6,9 +6,10 @@ from datetime import datetime
 from uuid import UUID
 
 from gateway.mint import Mint
+from gateway.store.admitted import Admitted
 from gateway.store.database import Database
 from gateway.store.deliveries import Letter, letters
-from gateway.store.intake import Admitted, insert
+from gateway.store.insertion import insert
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ The rules, in the order they are kept:
 4. The tally that decides against a batch stays, as nought, and the batch goes on under another id: what is still on its
    way under the old one finds its place taken, and comes to nothing.
 5. A row that fails alone is refused alone.
-6. Without keys and ids to register, a batch is one statement, which is its own transaction.
+6. Without keys, ids and riders, a batch is one statement, which is its own transaction.
 """
 
 import asyncio
@@ -27,15 +27,13 @@ from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message
-from gateway.store.admitted import Admitted, Entry, Queued
+from gateway.store.admitted import Admitted
 from gateway.store.database import WEATHER, Database, told
-
-__all__ = ["Admitted", "Entry", "Intake", "Queued", "Repeat", "hashes_of", "insert", "notice_of"]
+from gateway.store.insertion import insert
 
 LIMITS = Limits()
 UNDECIDED_SECONDS_MAX = 30.0  # how long a batch in doubt is asked after before its senders hear "temporary"
 REPEATS_MAX = 8  # of a batch the database asked us to repeat
-NOTICE_BYTES_MAX = 7900  # Postgres carries 8 000
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +177,7 @@ class Intake:
 
     async def _transact(self, batch: _Batch) -> dict[UUID, Repeat]:
         line = await self._connected()
-        if self._database.listens and not any(waiting.hashes for waiting in batch.waiting):
+        if self._database.listens and not any(w.hashes or w.admitted.riders for w in batch.waiting):
             await _insert_at_once(line, batch)
             return {}
         await line.execute("begin")  # behind a pooler always: it gives a statement alone to several servers
@@ -325,76 +323,3 @@ insert into tallies as t (id, at, accepted, finished) values ($1, amtp_now(), 0,
 on conflict (id) do update set accepted = t.accepted
 returning accepted
 """
-
-_INSERT = """
-with m as (
-    insert into messages
-        (id, public_id, sender, proven, in_reply_to, schema, automatic, hops, body, expires_at, accepted_at)
-    select id, public_id, sender, proven, in_reply_to, schema, coalesce(automatic, false),
-           string_to_array(hops, ','), body, expires_at, amtp_now()
-    from unnest($1::uuid[], $2::text[], $3::text[], $4::bool[], $5::text[], $6::text[], $7::bool[], $8::text[],
-                $9::bytea[], $10::timestamptz[])
-        as u (id, public_id, sender, proven, in_reply_to, schema, automatic, hops, body, expires_at)
-), e as (
-    insert into entries (message, agent, address, expires_at)
-    select * from unnest($11::uuid[], $12::bigint[], $13::text[], $14::timestamptz[])
-), d as (
-    insert into deliveries
-        (message, recipient, address, destination, due, expires_at, expiry, token, attempts, accepted_at,
-         first_attempt, last_attempt)
-    select message, recipient, address, destination, due, expires_at, expiry, token,
-           case when token is null then 0 else 1 end, amtp_now(),
-           case when token is not null then amtp_now() end, case when token is not null then amtp_now() end
-    from unnest($15::uuid[], $16::text[], $17::text[], $18::text[], $19::timestamptz[], $20::timestamptz[],
-                $21::text[], $22::bigint[])
-        as u (message, recipient, address, destination, due, expires_at, expiry, token)
-), t as (
-    insert into tallies (id, at, accepted, finished)
-    values ($23::uuid, amtp_now(), cardinality($11::uuid[]) + cardinality($15::uuid[]), cardinality($11::uuid[]))
-)
-select case when $24::text <> '' then pg_notify('amtp_inbox', $24) end
-"""
-
-
-async def insert(line: Any, batch: UUID, new: Sequence[Admitted]) -> None:
-    messages = [(a.message, a) for a in new]
-    entries = [(a.message.row, e.agent, e.address, a.message.expires_at) for a in new for e in a.entries]
-    queued = [(a.message.row, d) for a in new for d in a.deliveries]
-    await line.execute(
-        _INSERT,
-        [m.row for m, _ in messages],
-        _rare([None if m.minted else m.message_id for m, _ in messages]),
-        [m.sender.name for m, _ in messages],
-        [a.proven for _, a in messages],
-        _rare([m.in_reply_to for m, _ in messages]),
-        _rare([m.schema for m, _ in messages]),
-        _rare([a.automatic or None for _, a in messages]),
-        _rare([",".join(a.hops) or None for _, a in messages]),
-        [m.body for m, _ in messages],
-        _rare([m.expires_at for m, _ in messages]),
-        [row for row, _, _, _ in entries],
-        [agent for _, agent, _, _ in entries],
-        _rare([address for _, _, address, _ in entries]),
-        _rare([expires for _, _, _, expires in entries]),
-        [row for row, _ in queued],
-        [d.recipient for _, d in queued],
-        [d.address for _, d in queued],
-        [d.destination for _, d in queued],
-        [d.leased_until or d.due for _, d in queued],
-        [d.expires_at for _, d in queued],
-        [d.expiry for _, d in queued],
-        [d.token for _, d in queued],
-        batch,
-        notice_of({entry[1] for entry in entries}),
-    )
-
-
-def _rare(column: list[Any]) -> list[Any]:
-    """A column that most batches leave empty: unnest fills it up with nulls, and the driver encodes none."""
-    return column if any(value is not None for value in column) else []
-
-
-def notice_of(agents: Iterable[int]) -> str:
-    """What the other processes are told: whose inbox gained something, or `*` where that is too much to tell."""
-    text = ",".join(map(str, agents))
-    return text if len(text) <= NOTICE_BYTES_MAX else "*"

@@ -14,9 +14,10 @@ from typing import Any
 from uuid import UUID
 
 from gateway.mint import Mint
+from gateway.store.admitted import Admitted
 from gateway.store.audit import Audit
 from gateway.store.database import Database
-from gateway.store.intake import Admitted, insert
+from gateway.store.insertion import insert
 from gateway.store.messages import row_of
 
 CHANGED_MAX = 10_000  # deliveries by one act

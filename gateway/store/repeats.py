@@ -7,8 +7,10 @@ from uuid import UUID
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import same_content
+from gateway.store.admitted import Admitted
 from gateway.store.database import Database
-from gateway.store.intake import Admitted, hashes_of, notice_of
+from gateway.store.insertion import notice_of
+from gateway.store.intake import hashes_of
 
 
 async def repeat(database: Database, mint: Mint, admitted: Admitted, original: UUID) -> list[int]:

@@ -14,8 +14,9 @@ import asyncpg
 
 from gateway.journal import Journal
 from gateway.mint import Mint
+from gateway.store.admitted import Admitted, Rider, write_riders
 from gateway.store.database import WEATHER, Database
-from gateway.store.intake import Admitted, insert, notice_of
+from gateway.store.insertion import insert, notice_of
 
 BATCH_MAX = 256
 RETRY_SECONDS = 0.5  # between tries while the database is away; leases lapse meanwhile, and nothing is lost
@@ -43,6 +44,7 @@ class Settlement:
     milliseconds: int | None = None
     expires_at: datetime | None = None  # of the message, for an entry
     follow_ups: tuple[Admitted, ...] = ()  # accepted in the same transaction, if this settlement takes effect
+    riders: tuple[Rider, ...] = ()  # as the follow-ups
 
 
 _SETTLE = """
@@ -125,6 +127,7 @@ async def settle(line: Any, mint: Mint, settlements: Sequence[Settlement]) -> li
     follow_ups = [follow_up for s in kept for follow_up in s.follow_ups]
     if follow_ups:
         await insert(line, mint(), follow_ups)
+    await write_riders(line, (rider for s in kept for rider in s.riders))
     return kept
 
 

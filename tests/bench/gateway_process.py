@@ -17,8 +17,10 @@ from gateway.admit.api_key import mint_key
 from gateway.clock import Clock
 from gateway.config import Config, load
 from gateway.journal import Journal
+from gateway.store.admitted import Admitted
 from gateway.store.database import Database
-from gateway.store.intake import Admitted, Intake, Repeat, insert
+from gateway.store.insertion import insert
+from gateway.store.intake import Intake, Repeat
 from gateway.store.keys import NamedKeys, NewKey
 from gateway.tls import server_context
 

@@ -14,9 +14,9 @@ import pytest
 from gateway.clock import Clock
 from gateway.mint import Mint
 from gateway.protocol.message import parse_message
+from gateway.store.admitted import Admitted, Entry
 from gateway.store.database import Database
 from gateway.store.deliveries import Delivery, claim, hand_back
-from gateway.store.intake import Admitted, Entry
 from gateway.store.settle import Settlement, settle
 from gateway.store.tallies import balance
 from tests.store.house import House

@@ -25,9 +25,10 @@ from gateway.receive.inbox import InboxDoor
 from gateway.receive.routing import Role
 from gateway.store import bell as bells
 from gateway.store.activity import Activity
+from gateway.store.admitted import Admitted, Entry
 from gateway.store.bell import Bell
 from gateway.store.database import Database
-from gateway.store.intake import Admitted, Entry, Intake
+from gateway.store.intake import Intake
 from gateway.store.keys import directory_version
 from gateway.store.poison import bury
 from tests.receive.doorway import DEADLINE_SECONDS, Doorway, Reply, Wire, doorway, head, post

@@ -13,11 +13,12 @@ from gateway.mint import Mint
 from gateway.protocol.message import parse_message
 from gateway.protocol.status import RecipientState, status_of_message
 from gateway.store import listing
+from gateway.store.admitted import Admitted, Entry, Queued
 from gateway.store.audit import Audit
 from gateway.store.cancellation import Cancellation, Cancellations
 from gateway.store.database import Database
 from gateway.store.deliveries import claim
-from gateway.store.intake import Admitted, Entry, Queued, insert
+from gateway.store.insertion import insert
 from gateway.store.listing import Page, Wanted
 from gateway.store.messages import states
 from gateway.store.settle import Settlement, settle

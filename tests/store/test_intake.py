@@ -15,8 +15,9 @@ from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message, parse_message
 from gateway.store import repeats
+from gateway.store.admitted import Admitted, Entry
 from gateway.store.database import Database
-from gateway.store.intake import Admitted, Entry, Intake, Repeat
+from gateway.store.intake import Intake, Repeat
 
 AGENT = 1
 

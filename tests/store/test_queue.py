@@ -10,9 +10,9 @@ from gateway.clock import Clock
 from gateway.mint import Mint
 from gateway.protocol.message import parse_message
 from gateway.store import queue
+from gateway.store.admitted import Admitted, Entry
 from gateway.store.audit import Audit, verify
 from gateway.store.database import Database
-from gateway.store.intake import Admitted, Entry
 from gateway.store.queue import Act, Effect, Ended, Queue, Selection, attempts, shape, waiting
 from gateway.store.tallies import balance
 from tests.store.house import House

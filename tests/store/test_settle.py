@@ -14,8 +14,8 @@ from gateway.clock import Clock
 from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.protocol.message import parse_message
+from gateway.store.admitted import Admitted, Entry
 from gateway.store.database import Database
-from gateway.store.intake import Admitted, Entry
 from gateway.store.settle import Settle, Settlement, settle
 from tests.store.house import TOKEN, House
 
