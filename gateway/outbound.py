@@ -20,6 +20,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from gateway.http_connection import Connection, HandshakeError, LostError, NonsenseError, connect
+from gateway.kept_connections import CONNECTIONS_MAX, KeptConnections
 from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
 from gateway.protocol.http_answer import Head
 from gateway.protocol.reachable import Network, judge, judge_port
@@ -28,18 +29,12 @@ from gateway.protocol.url import BadUrl, Url, parse_url
 Resolve = Callable[[str], Awaitable[DnsAnswer]]
 
 CONNECT_SECONDS: Final = 10.0  # a host that does not answer its door by then is down
-IDLE_SECONDS: Final = 30.0  # below the 60–75 s after which peers close, so few requests meet a closing door
-LIFE_SECONDS: Final = 60.0  # of a connection, so that a host that moves is followed
-CONNECTIONS_MAX: Final = 1024  # descriptors; the windows per destination are far below it
 ADDRESSES_MAX: Final = 8  # of one host that are tried
 
 URLS_REMEMBERED: Final = 4096  # the same few are asked for again and again
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
-
-
-Server = tuple[str, str, int, ssl.SSLContext | None]  # scheme, host, port and what proves the host
 
 
 class Kind(StrEnum):
@@ -78,6 +73,14 @@ class Download:
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """With a server that sends a large answer; how slowly we read it does not count."""
+
+    pause_seconds: float  # without a byte
+    total_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Greeting:
     """What a TLS server shows before HTTP begins, and what is wrong with it."""
 
@@ -102,7 +105,7 @@ class Outbound:
         self._allow = tuple(allow)
         self._headers = {"User-Agent": agent, "Accept": "*/*", "Accept-Encoding": "identity"}
         self._connect_seconds = connect_seconds
-        self._idle = _Idle()
+        self._idle = KeptConnections()
         self._exchanges = asyncio.Semaphore(CONNECTIONS_MAX)
 
     async def post(
@@ -187,6 +190,28 @@ class Outbound:
         except (LostError, NonsenseError, HandshakeError) as error:
             raise _outbound_error(error, target, deadline_seconds, sent=sent) from None
 
+    @asynccontextmanager
+    async def download(
+        self, url: Url | str, headers: Mapping[str, str], *, times: Patience, answer_bytes_max: int
+    ) -> AsyncIterator[Download]:
+        """A large answer at its reader's pace: only what we wait for the server counts."""
+        target = self._judged(url, plain=False)
+        server = target.scheme, target.host, target.port, self._tls
+        asked = _request("GET", target, {**self._headers, **headers}, b"")
+        try:
+            async with self._exchanges:
+                async with asyncio.timeout(times.pause_seconds):
+                    connection = self._idle.take(server) or await self._dial(target, self._tls)
+                try:
+                    async with asyncio.timeout(times.pause_seconds):
+                        head = await connection.ask(asked, b"")
+                    chunks = _paced(_limited(connection, head, answer_bytes_max), times)
+                    yield Download(head.status, head.headers, chunks)
+                finally:
+                    self._idle.put(server, connection)
+        except (LostError, NonsenseError, HandshakeError, TimeoutError) as error:
+            raise _outbound_error(error, target, times.pause_seconds, sent=False) from None
+
     async def greet(
         self, url: Url | str, *, deadline_seconds: float, tls: ssl.SSLContext | None = None
     ) -> Greeting:
@@ -251,51 +276,6 @@ class Outbound:
         return addresses[:ADDRESSES_MAX]
 
 
-class _Idle:
-    """Connections kept for the next request to the same server with the same TLS."""
-
-    def __init__(self) -> None:
-        self._kept: dict[Server, list[Connection]] = {}
-        self._count = 0
-        self._sweep: asyncio.TimerHandle | None = None
-
-    def take(self, server: Server) -> Connection | None:
-        """The one used last, so that the others grow old when fewer are needed."""
-        kept = self._kept.get(server)
-        while kept:
-            connection = kept.pop()
-            self._count -= 1
-            if _is_fresh(connection):
-                return connection
-            connection.close()
-        return None
-
-    def put(self, server: Server, connection: Connection) -> None:
-        """Keeps it for later, or closes it where it can't serve again."""
-        if self._count >= CONNECTIONS_MAX or not _is_fresh(connection):
-            connection.close()
-            return
-        self._kept.setdefault(server, []).append(connection)
-        self._count += 1
-        if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._close_old)
-
-    def close(self) -> None:
-        if self._sweep is not None:
-            self._sweep.cancel()
-        for kept in self._kept.values():
-            for connection in kept:
-                connection.close()
-        self._kept, self._count = {}, 0
-
-    def _close_old(self) -> None:
-        self._sweep = None
-        everything, self._kept, self._count = self._kept, {}, 0
-        for server, kept in everything.items():
-            for connection in kept:
-                self.put(server, connection)
-
-
 @lru_cache(URLS_REMEMBERED)
 def _parsed(url: str, plain: bool) -> Url | BadUrl:
     return parse_url(url, plain=plain)
@@ -305,12 +285,6 @@ def refuse(address: IPv4Address | IPv6Address, allow: Sequence[Network], host: s
     reason = judge(address, allow)
     if reason is not None:
         raise OutboundError(Kind.REFUSED_ADDRESS, f"{host} leads to {address} ({reason})")
-
-
-def _is_fresh(connection: Connection) -> bool:
-    now = asyncio.get_running_loop().time()
-    young = now - connection.born < LIFE_SECONDS and now - connection.idle_since < IDLE_SECONDS
-    return young and connection.usable
 
 
 def _request(method: str, target: Url, headers: Mapping[str, str], body: bytes) -> bytes:
@@ -339,6 +313,18 @@ async def _limited(connection: Connection, head: Head, bytes_max: int) -> AsyncI
             count += len(chunk)
         if count > bytes_max:
             raise OutboundError(Kind.TOO_LARGE, f"the answer is larger than {bytes_max} bytes")
+        yield chunk
+
+
+async def _paced(chunks: AsyncIterator[bytes], times: Patience) -> AsyncIterator[bytes]:
+    clock, left = asyncio.get_running_loop().time, times.total_seconds
+    while True:
+        begun = clock()
+        async with asyncio.timeout(min(times.pause_seconds, left)):
+            chunk = await anext(chunks, None)
+        left -= clock() - begun
+        if chunk is None:
+            return
         yield chunk
 
 

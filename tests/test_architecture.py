@@ -19,6 +19,7 @@ FLOORS = [
     {"config_sections"},
     {"config", "embedded", "journal", "tls", "clock"},
     {"mint", "config_show", "http_connection"},
+    {"kept_connections"},
     {"outbound"},
     {"store"},
     {"admit"},
