@@ -37,9 +37,10 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Stream(msgspec.Struct, frozen=True):
-    """An answer without a known end: the door sends each item as it comes, and `quiet` while none does.
+    """An answer that is sent as it comes, and `quiet` while nothing does.
 
-    The door closes the generator when the client leaves or the door closes.
+    The door closes the generator when the client leaves or the door closes. One of a known `length` is sent to
+    its end and has no `quiet`; where an item fails, the connection is cut, so that nothing looks whole that is not.
     """
 
     items: AsyncGenerator[bytes, None]
@@ -47,6 +48,7 @@ class Stream(msgspec.Struct, frozen=True):
     quiet: bytes = b": still here\n\n"
     headers: tuple[tuple[str, str], ...] = ()
     status: int = 200
+    length: int | None = None  # of all items together
 
 
 def answer_json(value: Any, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
@@ -111,7 +113,8 @@ def render_answer(answer: Answer, fixed: str, request_id: str, *, bodiless: bool
 
 def render_stream_head(stream: Stream, fixed: str, request_id: str) -> bytes:
     """The head of a stream. It ends with its connection, so that its bytes need no framing."""
-    about = f"Content-Type: {stream.content_type}\r\n{header_lines(stream.headers)}"
+    length = "" if stream.length is None else f"Content-Length: {stream.length}\r\n"
+    about = f"Content-Type: {stream.content_type}\r\n{length}{header_lines(stream.headers)}"
     return f"{STATUS_LINES[stream.status]}{fixed}{about}X-Request-ID: {request_id}\r\n{CLOSE}".encode("ascii")
 
 

@@ -27,6 +27,7 @@ from gateway.receive.framing import malformed
 from gateway.receive.limits import BODY_PAUSES_MAX, RETRY_AFTER_SECONDS, site_of
 from gateway.receive.listener import Listener, Reply, mint_request_id
 from gateway.receive.origin import client_address, is_trusted, parse_address
+from gateway.receive.outbox import TOGETHER_BYTES_MAX
 from gateway.receive.request import HungUp, too_large
 from gateway.receive.routing import Role
 from gateway.receive.stream import lively
@@ -225,9 +226,13 @@ class Connection(RequestHandler):
         match reply.answer:
             case Answer() as answer:
                 bodiless = reply.method == hdrs.METH_HEAD
-                await self._write(
-                    render_answer(answer, head, reply.request_id, bodiless=bodiless, close=last)
-                )
+                data = render_answer(answer, head, reply.request_id, bodiless=bodiless, close=last)
+                if last or self._paused or len(data) > TOGETHER_BYTES_MAX:
+                    await self._write(data)
+                elif (transport := self.transport) is None or transport.is_closing():
+                    raise HungUp
+                else:
+                    self._listener.outbox.post(transport, data)
             case Stream() as stream:
                 await self._send_stream(stream, head, reply)
 
@@ -237,13 +242,18 @@ class Connection(RequestHandler):
             await self._write(render_stream_head(stream, head, reply.request_id))
             if reply.method != hdrs.METH_HEAD:
                 quiet_seconds = self._listener.manners.quiet_seconds
-                async with aclosing(lively(stream, self.ending, quiet_seconds)) as items:
+                endless = stream.length is None
+                items = lively(stream, self.ending, quiet_seconds) if endless else stream.items
+                async with aclosing(items):
                     async for item in items:
                         await self._write(item)
         except HungUp:
             raise
         except Exception as error:
-            self._listener.watch.request_failed(reply.request_id, reply.path, error)
+            if stream.length is None or not isinstance(error, AMTPError):
+                self._listener.watch.request_failed(reply.request_id, reply.path, error)
+            if self.transport is not None:
+                self.transport.abort()  # what was sent must not look whole
             raise HungUp from error
         finally:
             await stream.items.aclose()
@@ -253,6 +263,7 @@ class Connection(RequestHandler):
         transport = self.transport
         if transport is None or transport.is_closing():
             raise HungUp
+        self._listener.outbox.flush()
         transport.write(data)
         if self._paused:
             self._unsent_bytes = transport.get_write_buffer_size()
@@ -339,6 +350,24 @@ class Connection(RequestHandler):
         if not self._trusted:
             return self._peer
         return client_address(self._peer, headers.getall(hdrs.X_FORWARDED_FOR, ()), self._listener.trusted)
+
+    async def invite(self) -> None:
+        """Tells a client that waits for a word before it sends its body."""
+        if not self._payload.is_eof():
+            await self._write(CONTINUE)
+
+    async def read_piece(self, seconds_max: float) -> bytes:
+        """The next piece of the current body, b"" behind its end. The client has so long for it."""
+        now = self._loop.time()
+        self._body_until = now + seconds_max
+        self.deadline = min(now + self._listener.limits.body_seconds, self._body_until)
+        self._receiving = True
+        try:
+            return await self._payload.readany()
+        except RequestPayloadError:
+            raise malformed("Its body is not framed as its headers say.") from None
+        finally:
+            self._receiving, self.deadline = False, NEVER
 
     async def read_body(self, bytes_max: int, *, invited: bool) -> bytes:
         """All of the current body; `invited` says that the client waits for a word before it sends."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -122,6 +123,23 @@ class Request:
 
     async def body(self, bytes_max: int) -> bytes:
         """The raw bytes of the body, chunked or not; what is too large is refused before it is read."""
+        return await self._connection.read_body(bytes_max, invited=self._check_body(bytes_max))
+
+    async def pieces(self, bytes_max: int, seconds_max: float) -> AsyncGenerator[bytes, None]:
+        """The body as it comes, for one that is too large to be held. Only the client's time counts."""
+        if self._check_body(bytes_max):
+            await self._connection.invite()
+        size, begun = 0, monotonic()
+        while piece := await self._connection.read_piece(seconds_max):
+            seconds_max -= monotonic() - begun
+            size += len(piece)
+            if size > bytes_max:
+                raise too_large(bytes_max)
+            yield piece
+            begun = monotonic()
+
+    def _check_body(self, bytes_max: int) -> bool:
+        """Whether the client waits to be told that it may send; raises where it may not."""
         if hdrs.CONTENT_ENCODING in self._headers:
             raise AMTPError(
                 Code.UNSUPPORTED_MEDIA_TYPE,
@@ -130,8 +148,7 @@ class Request:
         declared = self._headers.get(hdrs.CONTENT_LENGTH)
         if declared is not None and int(declared) > bytes_max:
             raise too_large(bytes_max)
-        invited = self._headers.get(hdrs.EXPECT, "").lower() == "100-continue"
-        return await self._connection.read_body(bytes_max, invited=invited)
+        return self._headers.get(hdrs.EXPECT, "").lower() == "100-continue"
 
 
 def checked(name: str, value: str) -> str:
