@@ -1,0 +1,97 @@
+"""A reply to a message, as the gateway writes it for an agent: the answer of a webhook, of an acknowledgement,
+or a receipt. Pure: the original's bytes and the answer in, a message out.
+
+| member | value |
+|---|---|
+| `sender` | the agent that answers |
+| `recipients` | the original's `reply-to`, else its sender as written |
+| `in_reply_to` | the original's id |
+| `subject` | `Re: ` and the original's |
+| `schema` | what the original asked for as `response_type` |
+| `idempotency_key` | of the original and the agent: another gateway takes one such reply |
+| `correlation-id`, `thread-id` | the original's |
+| `kind`, `auto-submitted` | `response`, and who wrote it |
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from gateway.protocol.fields import LINE_CHARACTERS_MAX
+from gateway.protocol.members import encode, render
+from gateway.protocol.message import VERSION, Message, parse_message
+
+REPLIED, GENERATED, BY_HAND = "auto-replied", "auto-generated", "no"  # words of `auto-submitted`
+COPIED: Final = ("correlation-id", "thread-id")
+KEY_BYTES: Final = 16
+
+_RE: Final = "Re: "
+
+
+class _Original(msgspec.Struct):
+    """What a reply needs of the message it answers; the rest is not read."""
+
+    message_id: str
+    sender: str
+    subject: str | None = None
+    response_type: str | None = None
+    headers: dict[str, Any] | None = None
+
+
+_decoder = msgspec.json.Decoder(_Original)
+
+
+def reply_to(
+    original: bytes,
+    payload: msgspec.Raw,
+    *,
+    responder: str,
+    row: UUID,
+    now: datetime,
+    submitted: str = REPLIED,
+    members: Mapping[str, Any] | None = None,
+    headers: Mapping[str, Any] | None = None,
+) -> Message | None:
+    """The reply of the agent `responder` to the stored body `original`, its payload kept byte for byte.
+
+    `members` and `headers` come before what follows from the original. None: nothing answers an automatic message
+    by itself. Raises AMTPError where payload, members or headers make no message.
+    """
+    asked = _decoder.decode(original)
+    known = asked.headers or {}
+    if submitted != BY_HAND and known.get("auto-submitted") not in (None, "", BY_HAND):
+        return None
+    written = {
+        "version": VERSION,
+        "sender": responder,
+        "recipients": [known.get("reply-to") or asked.sender],
+        "in_reply_to": asked.message_id,
+        "subject": _subject(asked.subject),
+        "schema": asked.response_type,
+        "idempotency_key": key_of(original_id=asked.message_id, sender=asked.sender, responder=responder),
+        **(members or {}),
+        "headers": {
+            **{name: known[name] for name in COPIED if known.get(name)},
+            "kind": "response",
+            "auto-submitted": submitted,
+            **(headers or {}),
+        },
+    }
+    given = encode({name: value for name, value in written.items() if value is not None})
+    return parse_message(render({**given, "payload": payload}), row=row, now=now, local=True)
+
+
+def key_of(*, original_id: str, sender: str, responder: str) -> str:
+    """The same for every reply of one agent to one message."""
+    text = "\0".join((sender, original_id, responder))
+    return f"reply-{blake2b(text.encode(), digest_size=KEY_BYTES).hexdigest()}"
+
+
+def _subject(subject: str | None) -> str | None:
+    if not subject or subject.startswith(_RE):
+        return subject or None
+    return (_RE + subject)[:LINE_CHARACTERS_MAX]
