@@ -5,6 +5,7 @@ import only from its own room or from a lower floor.
 """
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,9 +151,16 @@ def test_a_module_says_what_it_is_for_in_its_name_and_its_first_line(path: Path)
     assert ast.get_docstring(ast.parse(path.read_text()))
 
 
-def test_the_client_knows_only_the_protocol() -> None:
-    for path in MODULES:
-        if room_of(path) == "client":
-            assert {room_of(neighbour) for neighbour in neighbours_of(path)} <= {"client", "protocol"}, named(
-                path
-            )
+CLIENT = [path for path in MODULES if room_of(path) == "client"]
+
+
+@pytest.mark.parametrize("path", CLIENT, ids=named)
+def test_the_client_knows_only_the_protocol_and_no_library_of_a_server(path: Path) -> None:
+    assert {room_of(neighbour) for neighbour in neighbours_of(path)} <= {"client", "protocol"}
+    assert libraries_of(path) - sys.stdlib_module_names <= {"gateway", "aiohttp", "msgspec"}
+
+
+@each_module
+def test_no_room_but_the_command_line_needs_the_client(path: Path) -> None:
+    if room_of(path) not in {"client", "cli"}:
+        assert "client" not in map(room_of, neighbours_of(path))

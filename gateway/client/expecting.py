@@ -1,0 +1,141 @@
+"""Requests that wait for their reply, and every way on which it can come.
+
+The gateway answers a waiting request with the reply, and the reply lies in the inbox in any case. Whoever
+reads the inbox meanwhile finds it there too: it is handed to the request once, and to nobody else.
+
+1. A wait that ends early or breaks is begun again with the same key: a repeated key waits again.
+2. A gateway that does not wait answers at once; then the inbox is looked through, once for all that wait.
+3. Only the one who was asked can answer. Further answers of theirs are duplicates.
+"""
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.client.errors import NoReply, Undelivered
+from gateway.client.mailbox import Mailbox
+from gateway.client.message import Message, name_of, read_message, read_receipt
+from gateway.client.wire import MESSAGES, Wire
+
+ANSWERED_MAX = 10_000  # requests whose further answers are known as duplicates
+WAIT_SECONDS = 50.0  # of one attempt; gateways wait a minute at most
+EARLY = 0.5  # an answer before this part of that time comes from a gateway that doesn't wait
+LOOK_SECONDS = 1.0  # between two looks into the inbox
+LOOKS = 10  # before the gateway is asked to wait again
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The id is ours, so that a reply is known as such before the gateway has answered."""
+
+    message_id: str
+    recipient: str
+    body: bytes
+    reply: asyncio.Future[Message]
+
+
+class Expected:
+    """The requests of one agent that have no reply yet."""
+
+    def __init__(self, wire: Wire, mailbox: Mailbox) -> None:
+        self._wire = wire
+        self._mailbox = mailbox
+        self._open: dict[str, Request] = {}
+        self._answered: dict[str, str] = {}  # who answered, by the request's id
+        self._looking: asyncio.Task[None] | None = None
+
+    async def reply(self, message_id: str, recipient: str, body: bytes, seconds: float) -> Message:
+        """The reply to what is sent here; NoReply when it doesn't come in time."""
+        loop = asyncio.get_running_loop()
+        request = Request(message_id, name_of(recipient), body, loop.create_future())
+        self._open[message_id] = request
+        asking = asyncio.create_task(self._ask(request, loop.time() + seconds))
+        try:
+            both: set[asyncio.Future[Any]] = {asking, request.reply}
+            await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not request.reply.done() and asking.done():
+                asking.result()
+            if not request.reply.done():
+                raise NoReply(message_id, seconds)
+            return request.reply.result()
+        finally:
+            del self._open[message_id]
+            asking.cancel()
+            await asyncio.wait({asking})
+
+    def take(self, message: Message) -> bool:
+        """Whether it answers a request: then the request has it, and the inbox needs it no more."""
+        asked = message.in_reply_to
+        if asked is None:
+            return False
+        request = self._open.get(asked)
+        recipient = self._answered.get(asked) if request is None else request.recipient
+        if not message.is_failure_report and name_of(message.sender) != recipient:
+            return False
+        if request is not None:
+            self._hand(request, message)
+        elif recipient is None:
+            return False
+        self._mailbox.dismiss(message)
+        return True
+
+    def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def _ask(self, request: Request, deadline: float) -> None:
+        """Asks until there is a reply; whoever waits for it ends this."""
+        loop = asyncio.get_running_loop()
+        while not request.reply.done():
+            begun = loop.time()
+            wait_seconds = math.ceil(min(WAIT_SECONDS, max(deadline - begun, 1)))
+            answer = await self._wire.call(
+                "POST",
+                MESSAGES,
+                request.body,
+                {"Prefer": f"wait={wait_seconds}"},
+                wait_seconds=wait_seconds,
+                patience_seconds=deadline - begun,
+            )
+            self._read(request, answer.read(dict[str, Any]))
+            if loop.time() - begun < wait_seconds * EARLY:
+                await self._look_for(request)
+
+    def _read(self, request: Request, answer: dict[str, Any]) -> None:
+        if reply := answer.get("reply"):
+            message = read_message(reply)
+            self._hand(request, message)
+            self._mailbox.dismiss(message)
+        for recipient in read_receipt(answer).recipients:
+            if recipient.undone and not request.reply.done():
+                why = recipient.message or f"{recipient.address} did not get it: {recipient.status}."
+                raise Undelivered(request.message_id, recipient.code or "", why)
+
+    async def _look_for(self, request: Request) -> None:
+        for _ in range(LOOKS):
+            if request.reply.done():
+                return
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.create_task(self._look())
+            await asyncio.shield(self._looking)
+
+    async def _look(self) -> None:
+        for message in await self._mailbox.look():
+            self.take(message)
+        await asyncio.sleep(LOOK_SECONDS)
+
+    def _hand(self, request: Request, message: Message) -> None:
+        if len(self._answered) >= ANSWERED_MAX:
+            del self._answered[next(iter(self._answered))]
+        self._answered[request.message_id] = request.recipient
+        if request.reply.done():
+            return
+        if message.is_failure_report:
+            said = message.payload if isinstance(message.payload, dict) else {}
+            code, why = said.get("error_code"), said.get("error_message")
+            request.reply.set_exception(
+                Undelivered(request.message_id, str(code or ""), str(why or "It could not be delivered."))
+            )
+        else:
+            request.reply.set_result(message)

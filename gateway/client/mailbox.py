@@ -1,0 +1,208 @@
+"""An agent's inbox at its gateway: what it holds under leases, and what it is done with.
+
+1. What is taken stays ours until it is settled: its lease is renewed as long as we live. When we die it runs
+   out, and somebody else is handed the message.
+2. Acknowledgements that come together travel together: one at a time costs twenty times as much.
+3. What is let go is not given back but left to its lease, so that the gateway counts: a message that nobody
+   digests is put aside in the end, instead of going round for ever.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from gateway.client.errors import Refused, Unreachable
+from gateway.client.message import Message, read_message
+from gateway.client.wire import FOREVER, Wire
+
+LEASE_SECONDS = 60  # how long a message of a consumer that died stays away
+RENEWALS = 3  # in the time of one lease, so that one may be lost
+WAIT_SECONDS = 50.0  # gateways wait a minute at most, and proxies hang up then
+TOGETHER_MAX = 500  # acknowledgements in one request
+CLOSE_SECONDS = 5.0  # for the last words; leases run out by themselves otherwise
+
+log = logging.getLogger("gateway.client")
+
+
+class _Page(msgspec.Struct):
+    messages: list[dict[str, Any]]
+    has_more: bool = False
+    cursor: str | None = None
+
+    def read(self) -> list[Message]:
+        return [read_message(body) for body in self.messages]
+
+
+class _Error(msgspec.Struct):
+    message: str
+
+
+class _Result(msgspec.Struct):
+    """What became of one acknowledgement."""
+
+    error: _Error | None = None
+
+
+class _Results(msgspec.Struct):
+    results: list[_Result]
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """One message to acknowledge, and who wants to know when that is so."""
+
+    message: Message
+    beside: Mapping[str, Any]  # `reply` and `messages`, for exactly_once
+    told: asyncio.Future[None]
+
+
+class Mailbox:
+    def __init__(self, wire: Wire, address: str, lease_seconds: int = LEASE_SECONDS) -> None:
+        self._wire = wire
+        self._path = f"/v1/inbox/{quote(address, safe='')}"
+        self._lease_seconds = lease_seconds
+        self._held: dict[str, set[str]] = {}  # entries by the token of their lease
+        self._pending: list[_Done] = []
+        self._sending: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def take(self, limit: int, wait_seconds: float = WAIT_SECONDS) -> list[Message]:
+        """The next messages, oldest first, ours until they are settled; none when none came in time."""
+        query = {"limit": str(limit), "lease": str(self._lease_seconds), "wait": f"{wait_seconds:g}"}
+        answer = await self._wire.call(
+            "GET", self._path, query=query, wait_seconds=wait_seconds, patience_seconds=FOREVER
+        )
+        messages = answer.read(_Page).read()
+        for message in messages:
+            self._held.setdefault(_token_of(message), set()).add(message.entry)
+        if self._held and (self._renewing is None or self._renewing.done()):
+            self._renewing = asyncio.create_task(self._renew())
+        return messages
+
+    async def look(self) -> list[Message]:
+        """What lies in the inbox now and nobody has leased."""
+        messages: list[Message] = []
+        query = {"limit": "500"}
+        while True:
+            page = (await self._wire.call("GET", self._path, query=query)).read(_Page)
+            messages += page.read()
+            if not page.has_more or page.cursor is None:
+                return messages
+            query["cursor"] = page.cursor
+
+    async def acknowledge(self, message: Message, beside: Mapping[str, Any] | None = None) -> None:
+        """Done with it. Too late, where its lease has ended meanwhile: then it is another's, and comes again."""
+        await self._add(message, beside or {})
+        self.let_go(message)
+
+    def dismiss(self, message: Message) -> None:
+        """Acknowledges it in the background: whoever needed it has it already."""
+        self._add(message, {})
+        self.let_go(message)
+
+    def let_go(self, message: Message) -> None:
+        """Renews its lease no more."""
+        if entries := self._held.get(_token_of(message)):
+            entries.discard(message.entry)
+            if not entries:
+                del self._held[_token_of(message)]
+
+    def holds(self, message: Message) -> bool:
+        return message.entry in self._held.get(_token_of(message), ())
+
+    async def give_back(self, messages: Sequence[Message]) -> None:
+        """Lets others have them now, with whatever else is held under their leases."""
+        for token in {_token_of(message) for message in messages if self.holds(message)}:
+            if self._held.pop(token, None) is not None:
+                await self._extend(token, 0)
+
+    async def close(self) -> None:
+        """Sends what is acknowledged and gives back what is still held, so that nobody waits for its lease."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
+        tokens, self._held = list(self._held), {}
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                if self._sending is not None:
+                    await self._sending
+                await asyncio.gather(*(self._extend(token, 0) for token in tokens))
+
+    def _add(self, message: Message, beside: Mapping[str, Any]) -> asyncio.Future[None]:
+        done = _Done(message, beside, asyncio.get_running_loop().create_future())
+        self._pending.append(done)
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._send())
+        return done.told
+
+    async def _renew(self) -> None:
+        while self._held:
+            await asyncio.sleep(self._lease_seconds / RENEWALS)
+            await asyncio.gather(*(self._extend(token, self._lease_seconds) for token in list(self._held)))
+
+    async def _extend(self, token: str, seconds: int) -> None:
+        if not token:
+            return
+        body = msgspec.json.encode({"lease": token, "seconds": seconds})
+        try:
+            await self._wire.call("POST", f"{self._path}/lease", body, patience_seconds=self._lease_seconds)
+        except (Refused, Unreachable) as failure:
+            log.warning("A lease could not be %s: %s", "renewed" if seconds else "given back", failure)
+            if isinstance(failure, Refused) and failure.final:
+                self._held.pop(token, None)  # it has ended
+
+    async def _send(self) -> None:
+        while self._pending:
+            batch = _together(self._pending)
+            self._pending = self._pending[len(batch) :]
+            try:
+                results = await self._post(batch)
+            except (Refused, Unreachable) as failure:
+                for done in batch:
+                    if not done.told.done():
+                        done.told.set_exception(failure)
+                        done.told.exception()  # nobody may be waiting any more
+                continue
+            for done, result in zip(batch, results, strict=True):
+                if result.error is not None:
+                    log.warning("Message %s was not acknowledged: %s", done.message.id, result.error.message)
+                if not done.told.done():
+                    done.told.set_result(None)
+
+    async def _post(self, batch: Sequence[_Done]) -> "list[_Result]":
+        names = [
+            {"message_id": done.message.id, "sender": done.message.sender, **done.beside} for done in batch
+        ]
+        body: dict[str, Any] = {"message_ids": names}
+        if batch[0].message.lease is not None:
+            body["lease"] = batch[0].message.lease
+        answer = await self._wire.call("POST", f"{self._path}/ack", msgspec.json.encode(body))
+        results = answer.read(_Results).results
+        if len(results) != len(batch):
+            raise Unreachable(f"What answers at {self._wire.gateway} does not speak AMTP: check the address.")
+        return results
+
+
+def _token_of(message: Message) -> str:
+    """The lease it is held under; none where the gateway knows no leases."""
+    return message.lease or ""
+
+
+def _together(pending: Sequence[_Done]) -> list[_Done]:
+    """Those at the front that one request can acknowledge: under one lease, and with nothing beside them."""
+    first = pending[0]
+    count = 1
+    while (
+        count < min(len(pending), TOGETHER_MAX)
+        and pending[count].message.lease == first.message.lease
+        and not first.beside
+        and not pending[count].beside
+    ):
+        count += 1
+    return list(pending[:count])

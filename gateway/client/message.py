@@ -1,0 +1,166 @@
+"""What comes out of an inbox, and what a gateway answers when it is given a message."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway.protocol.address import parse_address
+from gateway.protocol.errors import AMTPError
+from gateway.protocol.status import Status
+
+T = TypeVar("T")
+FAILURE = "delivery_failure"  # the message_type of a report that ends a message
+_AUTOMATIC = frozenset({"auto-generated", "auto-replied"})
+_UNDONE = frozenset({Status.FAILED.value, Status.EXPIRED.value, Status.CANCELLED.value})
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    """A file that travels beside a message: where it is, and what it must be."""
+
+    filename: str
+    content_type: str
+    size: int
+    hash: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it was received. `body` has every member, also those that have no name here."""
+
+    id: str
+    sender: str
+    payload: Any
+    body: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def recipients(self) -> Sequence[str]:
+        return tuple(self.body.get("recipients") or ())
+
+    @property
+    def subject(self) -> str | None:
+        return self.body.get("subject") or None
+
+    @property
+    def schema(self) -> str | None:
+        return self.body.get("schema") or None
+
+    @property
+    def in_reply_to(self) -> str | None:
+        return self.body.get("in_reply_to") or None
+
+    @property
+    def timestamp(self) -> str | None:
+        return self.body.get("timestamp")
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        return self.body.get("headers") or {}
+
+    @property
+    def attachments(self) -> Sequence[Attachment]:
+        return msgspec.convert(self.body.get("attachments") or (), tuple[Attachment, ...])
+
+    @property
+    def kind(self) -> str | None:
+        return self.headers.get("kind") or None
+
+    @property
+    def reply_to(self) -> str:
+        """Where an answer goes."""
+        return self.headers.get("reply-to") or self.sender
+
+    @property
+    def proven(self) -> bool:
+        """Whether the gateway knows that it comes from whom it says."""
+        return self.body.get("sender_verification") == "pass"
+
+    @property
+    def automatic(self) -> bool:
+        """Written by no one who waits for an answer: answering it is how loops begin."""
+        return bool(self._gateway.get("automatic")) or self.headers.get("auto-submitted") in _AUTOMATIC
+
+    @property
+    def exactly_once(self) -> bool:
+        """Whether what it causes is handed over with its acknowledgement."""
+        return self.headers.get("delivery") == "exactly_once"
+
+    @property
+    def is_failure_report(self) -> bool:
+        """Says that a message of ours could not be delivered; believed of a proven postmaster alone."""
+        reports = self.body.get("message_type") == FAILURE and self.proven
+        return reports and name_of(self.sender).startswith("postmaster@")
+
+    @property
+    def entry(self) -> str:
+        """Its place in the inbox: two messages may share an id, never this."""
+        return str(self._gateway.get("entry") or self.id)
+
+    @property
+    def lease(self) -> str | None:
+        """The token under which it is ours for a while."""
+        return (self._gateway.get("lease") or {}).get("token")
+
+    def payload_as(self, kind: type[T]) -> T:
+        """The payload as that type (a dataclass, TypedDict or msgspec.Struct), or ValueError."""
+        return msgspec.convert(self.payload, kind)
+
+    @property
+    def _gateway(self) -> Mapping[str, Any]:
+        return self.body.get("gateway") or {}
+
+
+def read_message(body: Mapping[str, Any]) -> Message:
+    """One message of a gateway's answer."""
+    return Message(str(body["message_id"]), str(body["sender"]), body.get("payload"), body)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """What became of a message for one of those it was sent to."""
+
+    address: str
+    status: str
+    code: str | None = None
+    message: str | None = None
+
+    @property
+    def undone(self) -> bool:
+        """Whether it ended without having been delivered."""
+        return self.status in _UNDONE
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The gateway has the message, on disk. One recipient may be refused while others are accepted."""
+
+    message_id: str
+    status: str
+    recipients: tuple[Recipient, ...]
+
+    @property
+    def refused(self) -> tuple[Recipient, ...]:
+        return tuple(recipient for recipient in self.recipients if recipient.code is not None)
+
+
+def read_receipt(answer: Mapping[str, Any]) -> Receipt:
+    return Receipt(
+        str(answer["message_id"]),
+        str(answer["status"]),
+        tuple(_recipient(each) for each in answer.get("recipients") or ()),
+    )
+
+
+def _recipient(answer: Mapping[str, Any]) -> Recipient:
+    error = answer.get("error") or {}
+    return Recipient(answer["address"], answer["status"], error.get("code"), error.get("message"))
+
+
+def name_of(address: str) -> str:
+    """Who is meant by an address, however it is written."""
+    try:
+        return parse_address(address, "address").name
+    except AMTPError:
+        return address

@@ -1,0 +1,329 @@
+"""Agents that send, ask, read and answer, at a gateway that is really there."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from gateway.client.agent import Agent
+from gateway.client.compose import Answer, Letter
+from gateway.client.errors import NoReply, Refused
+from gateway.client.message import Message
+from gateway.client.work import ATTEMPTS_MAX
+from gateway.protocol.errors import Code
+from tests.world import Gateway, World
+
+PATIENCE_SECONDS = 20.0
+
+
+@asynccontextmanager
+async def agents(gateway: Gateway, *names: str, **options: Any) -> AsyncIterator[list[Agent]]:
+    """Registered there, and hung up in the end."""
+    async with AsyncExitStack() as stack:
+        found = []
+        for name in names:
+            registered = await gateway.register(name)
+            agent = Agent(registered.address, key=registered.key, gateway=gateway.url, **options)
+            found.append(await stack.enter_async_context(agent))
+        yield found
+
+
+@asynccontextmanager
+async def working(*those: Agent) -> AsyncIterator[None]:
+    """They run their callbacks meanwhile."""
+    running = [asyncio.create_task(agent.run()) for agent in those]
+    try:
+        yield
+    finally:
+        for agent in those:
+            agent.stop()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await asyncio.gather(*running)
+
+
+async def lies_in(agent: Agent, count: int = 0) -> list[Message]:
+    """What nobody holds, once it is that many."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(found := await agent._mailbox.look()) < count:
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def first_of(agent: Agent) -> Message:
+    """The next message, acknowledged."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        async for message in agent.inbox():
+            await agent.acknowledge(message)
+            return message
+    raise AssertionError("an inbox has no end")
+
+
+async def empty(agent: Agent) -> None:
+    """Waits until nothing lies in the inbox that nobody holds."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await lies_in(agent):
+            await asyncio.sleep(0.02)
+
+
+async def test_what_is_sent_is_read_and_acknowledged_by_going_on(world: World) -> None:
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob") as (alice, bob):
+        receipt = await alice.send(bob.address, {"n": 1}, subject="An order", priority="high")
+        assert (receipt.status, receipt.refused) == ("delivered", ())
+        await alice.send(bob.address, {"n": 2})
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            async for message in bob.inbox():
+                if message.payload == {"n": 2}:
+                    break
+                assert (message.id, message.subject) == (receipt.message_id, "An order")
+                assert message.headers == {"priority": "high"}
+                assert message.proven
+        (left,) = await lies_in(bob, 1)
+        assert left.payload == {"n": 2}
+
+
+async def test_a_request_has_its_reply_and_no_callback_sees_it(world: World) -> None:
+    seen: list[Message] = []
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob") as (alice, bob):
+        alice.on()(seen.append)
+
+        @bob.on(kind="request")
+        async def double(message: Message) -> object:
+            return {"n": message.payload["n"] * 2}
+
+        async with working(bob, alice):
+            replies = await asyncio.gather(
+                *(alice.request(bob.address, {"n": n}, thread_id="t-1") for n in range(20))
+            )
+            assert [reply.payload["n"] for reply in replies] == [n * 2 for n in range(20)]
+            assert {reply.headers["thread-id"] for reply in replies} == {"t-1"}
+            await empty(alice)
+            await empty(bob)
+        assert seen == []
+
+
+async def test_a_reply_that_comes_too_late_is_in_the_inbox(world: World) -> None:
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob") as (alice, bob):
+        with pytest.raises(NoReply) as late:
+            await alice.request(bob.address, {"n": 1}, timeout=0.3)
+        (asked,) = await lies_in(bob)
+        assert asked.id == late.value.message_id
+        await bob.reply(asked, "here it is")
+        (reply,) = await lies_in(alice)
+        assert (reply.in_reply_to, reply.payload) == (asked.id, "here it is")
+
+
+async def test_only_the_one_who_was_asked_can_answer(world: World) -> None:
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob", "eve") as (alice, bob, eve):
+        asking = asyncio.create_task(alice.request(bob.address, {"n": 1}, timeout=PATIENCE_SECONDS))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            async for asked in bob.inbox():
+                await eve.send(alice.address, "from eve", in_reply_to=asked.id)
+                await bob.reply(asked, "from bob")
+                await bob.reply(asked, "from bob, again")
+                break
+        assert (await asking).payload == "from bob"
+        assert (await first_of(alice)).payload == "from eve"
+        await empty(alice)
+
+
+async def test_a_refusal_has_the_code_and_words_of_the_gateway(world: World) -> None:
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob") as (alice, bob):
+        with pytest.raises(Refused, match="nobody") as refused:
+            await alice.send("nobody@acme.test", {"n": 1})
+        assert (refused.value.code, refused.value.status) == (Code.AGENT_UNKNOWN, 404)
+        with pytest.raises(Refused) as refused:
+            await alice.send(bob.address, {"n": 1}, ttl=-1)
+        assert refused.value.details["field"] == "headers.ttl"
+        receipt = await alice.send([bob.address, "nobody@acme.test"], {"n": 1})
+        assert [recipient.address for recipient in receipt.refused] == ["nobody@acme.test"]
+        stranger = Agent(alice.address, key=bob._wire._headers["Authorization"][7:], gateway=gateway.url)
+        async with stranger:
+            with pytest.raises(Refused) as refused:
+                await stranger.send(bob.address)
+            assert refused.value.status == 403
+
+
+async def test_sent_again_with_its_key_it_counts_once(world: World) -> None:
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob") as (alice, bob):
+        receipts = [await alice.send(bob.address, {"n": 1}, idempotency_key="order-1") for _ in range(3)]
+        assert len({receipt.message_id for receipt in receipts}) == 1
+        assert len(await lies_in(bob)) == 1
+
+
+async def test_a_callback_that_fails_is_called_again_and_answers_once(world: World) -> None:
+    calls: list[str] = []
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob") as (alice, bob):
+
+        @bob.on()
+        def work(message: Message) -> object:
+            calls.append(message.id)
+            if len(calls) < 3:
+                raise RuntimeError("not yet")
+            return "done"
+
+        async with working(bob):
+            reply = await alice.request(bob.address, {"n": 1}, timeout=PATIENCE_SECONDS)
+            assert reply.payload == "done"
+            assert len(calls) == 3
+
+
+async def test_what_no_callback_digests_is_left_to_its_lease_and_comes_again(world: World) -> None:
+    calls: list[str] = []
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob") as (alice, bob):
+        given_up = asyncio.Event()
+
+        @bob.on(schema="agntcy:acme.bad.v1")
+        async def fail(message: Message) -> None:
+            calls.append(message.id)
+            if len(calls) == ATTEMPTS_MAX:
+                given_up.set()
+            raise RuntimeError("never")
+
+        await alice.send(bob.address, {"n": 1}, schema="agntcy:acme.bad.v1")
+        async with working(bob):
+            await asyncio.wait_for(given_up.wait(), PATIENCE_SECONDS)
+        assert len(calls) == ATTEMPTS_MAX
+        gateway.turn(61)
+        (left,) = await lies_in(bob)
+        assert left.body["gateway"]["lapses"] == 1
+
+
+async def test_each_message_goes_to_the_callback_that_asks_most_of_it(world: World) -> None:
+    seen: list[tuple[str, object]] = []
+    done = asyncio.Event()
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob") as (alice, bob):
+
+        @bob.on()
+        async def others(message: Message) -> None:
+            seen.append(("others", message.payload))
+            done.set()
+
+        @bob.on(kind="negotiation")
+        async def bargain(message: Message) -> None:
+            seen.append(("bargain", message.payload))
+
+        @bob.on(schema="agntcy:acme.order.v1")
+        async def order(message: Message) -> None:
+            seen.append(("order", message.payload))
+
+        await alice.send(bob.address, 1, schema="agntcy:acme.order.v1", kind="negotiation")
+        await alice.send(bob.address, 2, kind="negotiation")
+        await alice.send(bob.address, 3, kind="broadcast")
+        async with working(bob):
+            await asyncio.wait_for(done.wait(), PATIENCE_SECONDS)
+            await empty(bob)
+    assert sorted(seen) == [("bargain", 2), ("order", 1), ("others", 3)]
+
+
+async def test_two_agents_that_answer_everything_do_not_answer_each_other_for_ever(world: World) -> None:
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob") as (alice, bob):
+        seen: list[object] = []
+        for agent in (alice, bob):
+
+            @agent.on()
+            async def echo(message: Message) -> object:
+                seen.append(message.payload)
+                return message.payload
+
+        async with working(alice, bob):
+            await alice.send(bob.address, "hello")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while len(seen) < 2:
+                    await asyncio.sleep(0.02)
+            await empty(alice)
+            await empty(bob)
+        assert seen == ["hello", "hello"]
+
+
+async def test_an_answer_may_send_letters_too(world: World) -> None:
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob", "carol") as (alice, bob, carol):
+
+        @bob.on()
+        async def work(message: Message) -> Answer:
+            return Answer("yes", subject="Re: order", letters=[Letter(carol.address, "your turn")])
+
+        async with working(bob):
+            reply = await alice.request(bob.address, {"n": 1}, timeout=PATIENCE_SECONDS)
+            assert (reply.payload, reply.subject) == ("yes", "Re: order")
+            (letter,) = await lies_in(carol)
+            assert (letter.sender, letter.payload) == (bob.address, "your turn")
+
+
+async def test_told_to_stop_it_finishes_what_runs_and_gives_the_rest_back(world: World) -> None:
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob") as (alice, bob):
+        began, go_on = asyncio.Event(), asyncio.Event()
+        finished: list[object] = []
+
+        @bob.on()
+        async def work(message: Message) -> None:
+            began.set()
+            await go_on.wait()
+            finished.append(message.payload)
+
+        for n in range(3):
+            await alice.send(bob.address, n)
+        running = asyncio.create_task(bob.run(concurrency=1))
+        await asyncio.wait_for(began.wait(), PATIENCE_SECONDS)
+        bob.stop()
+        go_on.set()
+        await asyncio.wait_for(running, PATIENCE_SECONDS)
+        assert finished == [0]
+        assert [message.payload for message in await lies_in(bob)] == [1, 2]
+
+
+async def test_cancelled_it_gives_back_what_it_held(world: World) -> None:
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob") as (alice, bob):
+        began = asyncio.Event()
+
+        @bob.on()
+        async def work(message: Message) -> None:
+            began.set()
+            await asyncio.Event().wait()
+
+        await alice.send(bob.address, 1)
+        running = asyncio.create_task(bob.run())
+        await asyncio.wait_for(began.wait(), PATIENCE_SECONDS)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        (left,) = await lies_in(bob)
+        assert "lapses" not in left.body["gateway"]
+
+
+async def test_a_lease_is_renewed_as_long_as_a_callback_runs(world: World) -> None:
+    async with (
+        world.gateway() as gateway,
+        agents(gateway, "alice") as (alice,),
+        agents(gateway, "bob", lease_seconds=1) as (bob,),
+    ):
+        began, go_on = asyncio.Event(), asyncio.Event()
+
+        @bob.on()
+        async def work(message: Message) -> str:
+            began.set()
+            await go_on.wait()
+            return "at last"
+
+        async with working(bob):
+            asking = asyncio.create_task(alice.request(bob.address, 1, timeout=PATIENCE_SECONDS))
+            await asyncio.wait_for(began.wait(), PATIENCE_SECONDS)
+            again = asyncio.create_task(lies_in(bob, 1))
+            await asyncio.wait({again}, timeout=1.5)  # longer than the lease
+            assert not again.done()
+            again.cancel()
+            go_on.set()
+            assert (await asking).payload == "at last"
+
+
+async def test_what_is_scheduled_comes_at_its_time_and_can_be_cancelled(world: World) -> None:
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob") as (alice, bob):
+        later = await alice.schedule(bob.address, 1, after=timedelta(hours=1))
+        other = await alice.schedule(bob.address, 2, at=datetime.now(UTC) + timedelta(hours=2))
+        assert (later.status, other.status) == ("queued", "queued")
+        await alice.cancel(other.message_id)
+        assert (await alice.status(other.message_id))["recipients"][0]["status"] == "cancelled"
+        with pytest.raises(TypeError, match="one of"):
+            await alice.schedule(bob.address, 3)
