@@ -89,6 +89,23 @@ class Flow:
 
     async def accept(self, message: Message, caller: Caller) -> Receipt:
         """Commits the message and says so, or raises why not. Nothing is acknowledged before it is committed."""
+        places, admitted = await self.enter(message, caller)
+        try:
+            seen = await self._intake.commit(admitted)
+        except BaseException:
+            self.give_up(admitted)
+            raise
+        if seen is not None:
+            self.give_up(admitted)
+            return await self._repeat(admitted, seen.row, places)
+        self.begin(admitted)
+        return Receipt(message.message_id, tuple(places.states))
+
+    async def enter(self, message: Message, caller: Caller) -> tuple[Places, Admitted]:
+        """Everything before the commit: may this enter, and where does each recipient live.
+
+        Whoever commits it says so with `begin`, or that it came to nothing with `give_up`.
+        """
         proven = sender_rule(caller, message.sender, self._domains)
         if caller.proven_domain is not None:
             self._lanes.hear(caller.proven_domain)
@@ -97,20 +114,19 @@ class Flow:
         places = await self._placing.place(message, caller)
         if not places.accepted:
             raise NobodyAccepted(places.refusals[0], places.states)
-        admitted = self._admit(message, caller, proven, places)
-        try:
-            seen = await self._intake.commit(admitted)
-        except BaseException:
-            self._lanes.give_up(admitted)
-            raise
-        if seen is not None:
-            self._lanes.give_up(admitted)
-            return await self._repeat(admitted, seen.row, places)
+        return places, self._admit(message, caller, proven, places)
+
+    def begin(self, admitted: Admitted) -> None:
+        """After the commit: what of it waits for a courier may start."""
+        message = admitted.message
         self._lanes.take(admitted)
         self._journal.accepted(
             message.message_id, message.sender.name, len(message.recipients), len(message.body)
         )
-        return Receipt(message.message_id, tuple(places.states))
+
+    def give_up(self, admitted: Admitted) -> None:
+        """The commit did not come, or was another's."""
+        self._lanes.give_up(admitted)
 
     def _admit(self, message: Message, caller: Caller, proven: bool, places: Places) -> Admitted:
         return Admitted(
