@@ -1,14 +1,19 @@
-"""What a check is: a small async function whose docstring says, in one sentence, what must hold."""
+"""What a check is: a small async function whose docstring says, in one sentence, what must hold.
 
+One that takes a second argument looks at what the gateway does towards others, and needs them.
+"""
+
+import inspect
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from types import ModuleType
 from typing import Any
 
+from conformance.abroad import Abroad
 from conformance.target import Target
 
-Run = Callable[[Target], Awaitable[None]]
+Run = Callable[[Target], Awaitable[None]] | Callable[[Target, Abroad], Awaitable[None]]
 
 
 class Level(StrEnum):
@@ -23,7 +28,11 @@ class Mismatch(AssertionError):
 @dataclass(frozen=True, slots=True)
 class Check:
     level: Level
-    run: Run
+    run: Callable[..., Awaitable[None]]
+
+    @property
+    def needs_peer(self) -> bool:
+        return len(inspect.signature(self.run).parameters) > 1
 
     @property
     def name(self) -> str:

@@ -16,6 +16,17 @@ class Result:
     check: Check
     seconds: float
     failure: str | None  # why it failed; None where it passed
+    not_run: str | None = None  # what it would have needed
+
+    @property
+    def passed(self) -> bool:
+        return self.failure is None and self.not_run is None
+
+    @property
+    def mark(self) -> str:
+        if self.not_run is not None:
+            return "--"
+        return "ok" if self.passed else "FAIL"
 
 
 def table(results: Sequence[Result]) -> str:
@@ -27,24 +38,19 @@ def table(results: Sequence[Result]) -> str:
         if check.module != module:
             module = check.module
             lines.append(f"\n{module}")
-        mark = "ok  " if result.failure is None else "FAIL"
-        lines.append(f"  {mark}  {check.level:8}  {check.says}")
+            needed = {one.not_run for one in results if one.check.module == module} - {None}
+            lines += [f"  not run: {why}" for why in needed]
+        lines.append(f"  {result.mark:4}  {check.level:8}  {check.says}")
         if result.failure is not None:
             lines.append(f"        {check.name}: {result.failure}")
-    return "\n".join([*lines, "", *map(_sum, *zip(*_sums(results), strict=True))])
+    levels = {level: [result for result in results if result.check.level is level] for level in Level}
+    return "\n".join([*lines, "", *(_sum(level, mine) for level, mine in levels.items() if mine)])
 
 
-def _sums(results: Sequence[Result]) -> list[tuple[Level, int, int]]:
-    sums = []
-    for level in Level:
-        mine = [result for result in results if result.check.level is level]
-        if mine:
-            sums.append((level, sum(result.failure is None for result in mine), len(mine)))
-    return sums or [(Level.CORE, 0, 0)]
-
-
-def _sum(level: Level, passed: int, count: int) -> str:
-    return f"{level:8}  {passed} of {count} passed"
+def _sum(level: Level, results: Sequence[Result]) -> str:
+    run = [result for result in results if result.not_run is None]
+    left = f", {len(results) - len(run)} not run" if len(run) < len(results) else ""
+    return f"{level:8}  {sum(result.passed for result in run)} of {len(run)} passed{left}"
 
 
 def as_json(results: Sequence[Result]) -> str:
@@ -59,15 +65,21 @@ def _shown(result: Result) -> dict[str, Any]:
         "name": check.name,
         "level": check.level,
         "says": check.says,
-        "passed": result.failure is None,
+        "passed": None if result.not_run else result.passed,
         "failure": result.failure,
+        "not_run": result.not_run,
         "seconds": round(result.seconds, 3),
     }
 
 
 def write_junit(results: Sequence[Result], path: Path) -> None:
-    failures = sum(result.failure is not None for result in results)
-    suite = ET.Element("testsuite", name="AMTP conformance", tests=str(len(results)), failures=str(failures))
+    suite = ET.Element(
+        "testsuite",
+        name="AMTP conformance",
+        tests=str(len(results)),
+        failures=str(sum(result.failure is not None for result in results)),
+        skipped=str(sum(result.not_run is not None for result in results)),
+    )
     for result in results:
         check = result.check
         case = ET.SubElement(
@@ -80,6 +92,8 @@ def write_junit(results: Sequence[Result], path: Path) -> None:
         if result.failure is not None:
             failure = ET.SubElement(case, "failure", message=_printable(result.failure))
             failure.text = check.says
+        if result.not_run is not None:
+            ET.SubElement(case, "skipped", message=result.not_run)
     ET.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
 
 
@@ -91,5 +105,5 @@ def _printable(text: str) -> str:
 def progress(result: Result) -> None:
     """A point for each check, on the terminal alone."""
     if sys.stderr.isatty():
-        sys.stderr.write("." if result.failure is None else "F")
+        sys.stderr.write({"ok": ".", "FAIL": "F"}.get(result.mark, "-"))
         sys.stderr.flush()

@@ -173,6 +173,40 @@ class Agent:
         status: dict[str, Any] = (await self.get(f"/v1/messages/{message_id}/status")).expect(200)
         return status
 
+    async def ended(self, message_id: str) -> dict[str, Any]:
+        """Its status, once it is final."""
+
+        async def look() -> dict[str, Any] | None:
+            status = await self.status(message_id)
+            return None if status["status"] == "queued" else status
+
+        status: dict[str, Any] = await eventually(look, f"the end of {message_id}")
+        return status
+
+    async def delayed(self, message_id: str) -> dict[str, Any]:
+        """Its first recipient's status, once an attempt failed and another one is to come."""
+
+        async def look() -> dict[str, Any] | None:
+            first: dict[str, Any] = (await self.status(message_id))["recipients"][0]
+            return (
+                first
+                if first["attempts"] and first.get("last_error") and first["status"] == "queued"
+                else None
+            )
+
+        status: dict[str, Any] = await eventually(look, f"a failed attempt of {message_id}")
+        return status
+
+    async def mail(self, count: int = 1) -> list[dict[str, Any]]:
+        """The inbox, once it holds so many messages."""
+
+        async def look() -> list[dict[str, Any]]:
+            found = await self.inbox("?limit=1000")
+            return found if len(found) >= count else []
+
+        found: list[dict[str, Any]] = await eventually(look, f"{count} messages in the inbox")
+        return found
+
 
 class Target:
     """A gateway, as anybody outside of it sees it."""
@@ -307,11 +341,11 @@ async def _read_reply(reader: asyncio.StreamReader, asked: str) -> Reply:
     return Reply(asked, int(first.split(" ")[1]), headers, body)
 
 
-async def eventually(look: Callable[[], Awaitable[Any]], what: str) -> Any:
+async def eventually(look: Callable[[], Awaitable[Any]], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
     """What `look` returns as soon as it is true."""
-    until = time.monotonic() + PATIENCE_SECONDS
+    until = time.monotonic() + seconds
     while not (found := await look()):
         if time.monotonic() > until:
-            raise AssertionError(f"did not come within {PATIENCE_SECONDS:.0f} s: {what}")
+            raise AssertionError(f"did not come within {seconds:.0f} s: {what}")
         await asyncio.sleep(LOOK_SECONDS)
     return found
