@@ -14,9 +14,8 @@ The rules, in the order they are kept:
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
@@ -26,38 +25,14 @@ from gateway.config_sections import Limits
 from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code
-from gateway.protocol.message import Message
 from gateway.store.admitted import Admitted
 from gateway.store.database import WEATHER, Database, told
+from gateway.store.identity import Repeat, claim, hashes_of
 from gateway.store.insertion import insert
 
 LIMITS = Limits()
 UNDECIDED_SECONDS_MAX = 30.0  # how long a batch in doubt is asked after before its senders hear "temporary"
 REPEATS_MAX = 8  # of a batch the database asked us to repeat
-
-
-@dataclass(frozen=True, slots=True)
-class Repeat:
-    """The key or id was seen before: the message it stands for decides the answer."""
-
-    row: UUID
-
-
-def key_hash(kind: bytes, message: Message, proven: bool, text: str) -> bytes:
-    """A key's place in the world: its sender, and whether that sender was proven."""
-    scope = b"%s%d%s\0%s" % (kind, proven, message.sender.name.encode(), text.encode())
-    return blake2b(scope, digest_size=16).digest()
-
-
-def hashes_of(admitted: Admitted) -> dict[str, bytes]:
-    """What must be unique about the message, by kind."""
-    message = admitted.message
-    found = {}
-    if message.key is not None:
-        found["key"] = key_hash(b"k", message, admitted.proven, message.key)
-    if not message.minted:
-        found["id"] = key_hash(b"m", message, admitted.proven, message.message_id)
-    return found
 
 
 @dataclass(slots=True)
@@ -181,7 +156,7 @@ class Intake:
             await _insert_at_once(line, batch)
             return {}
         await line.execute("begin")  # behind a pooler always: it gives a statement alone to several servers
-        repeats = await _claim_hashes(line, batch.waiting)
+        repeats = await claim(line, [(w.admitted, w.hashes) for w in batch.waiting])
         new = [w.admitted for w in batch.waiting if w.admitted.message.row not in repeats]
         if new:
             await insert(line, batch.id, new)
@@ -258,63 +233,6 @@ def _told_no(failure: BaseException) -> bool:
         and not isinstance(failure, asyncpg.PostgresConnectionError)
         and failure.severity_en == "ERROR"
     )
-
-
-async def _claim_hashes(line: Any, batch: Sequence[_Waiting]) -> dict[UUID, Repeat]:
-    """Registers keys and ids; tells which messages repeat one that is there, and leaves no trace of those."""
-    if not any(waiting.hashes for waiting in batch):
-        return {}
-    wanted = sorted(
-        (hashed, waiting.admitted.message.row, waiting.admitted.message.content)
-        for waiting in batch
-        for hashed in waiting.hashes.values()
-    )
-    inserted = await line.fetch(
-        "insert into idempotency (hash, message, content, at)"
-        " select h, m, c, amtp_now() from unnest($1::bytea[], $2::uuid[], $3::bytea[]) as u (h, m, c)"
-        " on conflict do nothing returning hash",
-        *map(list, zip(*wanted, strict=True)),
-    )
-    fresh = {row["hash"] for row in inserted}
-    taken = [hashed for hashed, _, _ in wanted if hashed not in fresh]
-    owners = (
-        dict(await line.fetch("select hash, message from idempotency where hash = any($1)", taken))
-        if taken
-        else {}
-    )
-    minted = await _minted_before(line, batch)
-    repeats = {}
-    for waiting in batch:
-        row = waiting.admitted.message.row
-        owner = next((owners[h] for h in waiting.hashes.values() if h in owners), minted.get(row))
-        if owner is not None:
-            repeats[row] = Repeat(owner)
-    orphans = [hashed for hashed, row, _ in wanted if row in repeats and hashed in fresh]
-    if orphans:
-        await line.execute("delete from idempotency where hash = any($1)", orphans)
-    return repeats
-
-
-async def _minted_before(line: Any, batch: Sequence[_Waiting]) -> dict[UUID, UUID]:
-    """Ids given by our own agents that we minted for an earlier message of theirs."""
-    asked = {}
-    for waiting in batch:
-        message = waiting.admitted.message
-        if waiting.admitted.local and not message.minted and len(message.message_id) == 36:
-            try:
-                asked[UUID(message.message_id)] = waiting.admitted
-            except ValueError:
-                continue
-    if not asked:
-        return {}
-    rows = await line.fetch(
-        "select id, sender, proven from messages where id = any($1) and public_id is null", list(asked)
-    )
-    return {
-        asked[row["id"]].message.row: row["id"]
-        for row in rows
-        if (row["sender"], row["proven"]) == (asked[row["id"]].message.sender.name, asked[row["id"]].proven)
-    }
 
 
 # Waits for a batch still at work under this id. A batch that was written has accepted somebody.

@@ -9,8 +9,8 @@ from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import same_content
 from gateway.store.admitted import Admitted
 from gateway.store.database import Database
+from gateway.store.identity import hashes_of
 from gateway.store.insertion import notice_of
-from gateway.store.intake import hashes_of
 
 
 async def repeat(database: Database, mint: Mint, admitted: Admitted, original: UUID) -> list[int]:
@@ -19,12 +19,17 @@ async def repeat(database: Database, mint: Mint, admitted: Admitted, original: U
     Raises IDEMPOTENCY_CONFLICT or MESSAGE_ID_CONFLICT where the repetition is none.
     """
     async with database.transaction() as connection:
-        # The lock makes repetitions of one message add their recipients one after the other.
-        stored = await connection.fetchrow("select body from messages where id = $1 for update", original)
-        await _refuse_conflict(connection, admitted, original, stored)
-        if stored is None:
-            return []
-        return await _add_recipients(connection, mint, admitted, original)
+        return await repeat_in(connection, mint, admitted, original)
+
+
+async def repeat_in(connection: Any, mint: Mint, admitted: Admitted, original: UUID) -> list[int]:
+    """The same in the open transaction."""
+    # The lock makes repetitions of one message add their recipients one after the other.
+    stored = await connection.fetchrow("select body from messages where id = $1 for update", original)
+    await _refuse_conflict(connection, admitted, original, stored)
+    if stored is None:
+        return []
+    return await _add_recipients(connection, mint, admitted, original)
 
 
 async def _refuse_conflict(connection: Any, admitted: Admitted, original: UUID, stored: Any) -> None:

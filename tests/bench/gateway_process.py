@@ -12,15 +12,16 @@ from pathlib import Path
 
 import uvloop
 
-from gateway import app
+from gateway import app, parts
 from gateway.admit.api_key import mint_key
 from gateway.clock import Clock
 from gateway.config import Config, load
 from gateway.journal import Journal
 from gateway.store.admitted import Admitted
 from gateway.store.database import Database
+from gateway.store.identity import Repeat
 from gateway.store.insertion import insert
-from gateway.store.intake import Intake, Repeat
+from gateway.store.intake import Intake
 from gateway.store.keys import NamedKeys, NewKey
 from gateway.tls import server_context
 
@@ -55,7 +56,7 @@ async def serve(config: Config, dsn: str) -> None:
 def main() -> None:
     config, dsn, *rest = sys.argv[1:]
     if "--one-by-one" in rest:
-        app.Intake = OneByOne  # type: ignore[attr-defined] # the product has no such switch
+        parts.Intake = OneByOne  # type: ignore[attr-defined] # the product has no such switch
     uvloop.run(serve(load(Path(config), {}), dsn))
 
 

@@ -34,7 +34,8 @@ from gateway.config_sections import Listener
 from gateway.config_values import HostPort
 from gateway.journal import Journal
 from gateway.store.admitted import Admitted
-from gateway.store.intake import Intake, Repeat
+from gateway.store.identity import Repeat
+from gateway.store.intake import Intake
 from gateway.store.keys import NamedKeys, NewKey
 from gateway.store.settle import Settle, Settlement
 from tests.faults.points import CLOCK, HASTY, KILL, Point

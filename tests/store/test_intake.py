@@ -17,7 +17,8 @@ from gateway.protocol.message import Message, parse_message
 from gateway.store import repeats
 from gateway.store.admitted import Admitted, Entry
 from gateway.store.database import Database
-from gateway.store.intake import Intake, Repeat
+from gateway.store.identity import Repeat
+from gateway.store.intake import Intake
 
 AGENT = 1
 

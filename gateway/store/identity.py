@@ -1,0 +1,97 @@
+"""What is unique about a message: its idempotency key and the id its sender gave it, each in its sender's own space.
+
+The first writer wins, by a unique constraint in the transaction that commits the message.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+from gateway.protocol.message import Message
+from gateway.store.admitted import Admitted
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """The key or id was seen before: the message it stands for decides the answer."""
+
+    row: UUID
+
+
+def key_hash(kind: bytes, message: Message, proven: bool, text: str) -> bytes:
+    """A key's place in the world: its sender, and whether that sender was proven."""
+    scope = b"%s%d%s\0%s" % (kind, proven, message.sender.name.encode(), text.encode())
+    return blake2b(scope, digest_size=16).digest()
+
+
+def hashes_of(admitted: Admitted) -> dict[str, bytes]:
+    """What must be unique about the message, by kind."""
+    message = admitted.message
+    found = {}
+    if message.key is not None:
+        found["key"] = key_hash(b"k", message, admitted.proven, message.key)
+    if not message.minted:
+        found["id"] = key_hash(b"m", message, admitted.proven, message.message_id)
+    return found
+
+
+Claim = tuple[Admitted, Mapping[str, bytes]]  # a message and its hashes
+
+
+async def claim(line: Any, batch: Sequence[Claim]) -> dict[UUID, Repeat]:
+    """Registers keys and ids; tells which messages repeat one that is there, and leaves no trace of those."""
+    if not any(hashes for _, hashes in batch):
+        return {}
+    wanted = sorted(
+        (hashed, admitted.message.row, admitted.message.content)
+        for admitted, hashes in batch
+        for hashed in hashes.values()
+    )
+    inserted = await line.fetch(
+        "insert into idempotency (hash, message, content, at)"
+        " select h, m, c, amtp_now() from unnest($1::bytea[], $2::uuid[], $3::bytea[]) as u (h, m, c)"
+        " on conflict do nothing returning hash",
+        *map(list, zip(*wanted, strict=True)),
+    )
+    fresh = {row["hash"] for row in inserted}
+    taken = [hashed for hashed, _, _ in wanted if hashed not in fresh]
+    owners = (
+        dict(await line.fetch("select hash, message from idempotency where hash = any($1)", taken))
+        if taken
+        else {}
+    )
+    minted = await _minted_before(line, [admitted for admitted, _ in batch])
+    repeats = {}
+    for admitted, hashes in batch:
+        row = admitted.message.row
+        owner = next((owners[h] for h in hashes.values() if h in owners), minted.get(row))
+        if owner is not None:
+            repeats[row] = Repeat(owner)
+    orphans = [hashed for hashed, row, _ in wanted if row in repeats and hashed in fresh]
+    if orphans:
+        await line.execute("delete from idempotency where hash = any($1)", orphans)
+    return repeats
+
+
+async def _minted_before(line: Any, batch: Sequence[Admitted]) -> dict[UUID, UUID]:
+    """Ids given by our own agents that we minted for an earlier message of theirs."""
+    asked = {}
+    for admitted in batch:
+        message = admitted.message
+        if admitted.local and not message.minted and len(message.message_id) == 36:
+            try:
+                asked[UUID(message.message_id)] = admitted
+            except ValueError:
+                continue
+    if not asked:
+        return {}
+    rows = await line.fetch(
+        "select id, sender, proven from messages where id = any($1) and public_id is null", list(asked)
+    )
+    return {
+        asked[row["id"]].message.row: row["id"]
+        for row in rows
+        if (row["sender"], row["proven"]) == (asked[row["id"]].message.sender.name, asked[row["id"]].proven)
+    }
