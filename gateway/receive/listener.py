@@ -22,6 +22,7 @@ from gateway.receive.framing import (
 )
 from gateway.receive.limits import RETRY_AFTER_SECONDS, Load, Manners
 from gateway.receive.origin import Network
+from gateway.receive.outbox import Outbox
 from gateway.receive.request import HungUp, Request
 from gateway.receive.routing import Router
 
@@ -79,6 +80,7 @@ class Listener:
         self.trusted = trusted
         self.secure = secure
         self.connections: set[Connection] = set()
+        self.outbox = Outbox()
         self.renew_head()
 
         self.request_handler = None

@@ -1,0 +1,30 @@
+"""Answers that leave together.
+
+A send wakes whoever waits for it, which on a busy machine costs more than the rest of the request. A commit
+answers many requests at once: sent in one go, one waking serves them all.
+"""
+
+import asyncio
+
+TOGETHER_BYTES_MAX = 16_384  # a larger answer goes by itself, and its connection waits until it is taken
+
+
+class Outbox:
+    """Holds answers until what runs now has run."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[asyncio.Transport, bytes]] = []
+
+    def post(self, transport: asyncio.Transport, data: bytes) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._waiting.append((transport, data))
+
+    def flush(self) -> None:
+        """Sends what waits, before the loop would; nothing may overtake it."""
+        waiting, self._waiting = self._waiting, []
+        for transport, data in waiting:
+            if not transport.is_closing():
+                transport.write(data)
