@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.client.errors import NoReply, Undelivered
 from gateway.client.mailbox import Mailbox
-from gateway.client.message import Message, name_of, read_message, read_receipt
+from gateway.client.message import Message, Receipt, name_of, read_message
 from gateway.client.wire import MESSAGES, Wire
 
 ANSWERED_MAX = 10_000  # requests whose further answers are known as duplicates
@@ -23,6 +23,12 @@ WAIT_SECONDS = 50.0  # of one attempt; gateways wait a minute at most
 EARLY = 0.5  # an answer before this part of that time comes from a gateway that doesn't wait
 LOOK_SECONDS = 1.0  # between two looks into the inbox
 LOOKS = 10  # before the gateway is asked to wait again
+
+
+class Waited(Receipt, frozen=True):
+    """What a gateway answers that may have waited."""
+
+    reply: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +104,20 @@ class Expected:
                 wait_seconds=wait_seconds,
                 patience_seconds=deadline - begun,
             )
-            self._read(request, answer.read(dict[str, Any]))
+            self._read(request, answer.read(Waited))
             if loop.time() - begun < wait_seconds * EARLY:
                 await self._look_for(request)
 
-    def _read(self, request: Request, answer: dict[str, Any]) -> None:
-        if reply := answer.get("reply"):
-            message = read_message(reply)
+    def _read(self, request: Request, answer: "Waited") -> None:
+        if answer.reply is not None:
+            message = read_message(answer.reply)
             self._hand(request, message)
             self._mailbox.dismiss(message)
-        for recipient in read_receipt(answer).recipients:
+        for recipient in answer.recipients:
             if recipient.undone and not request.reply.done():
-                why = recipient.message or f"{recipient.address} did not get it: {recipient.status}."
-                raise Undelivered(request.message_id, recipient.code or "", why)
+                fault = recipient.error
+                why = fault.message if fault else f"{recipient.address} did not get it: {recipient.status}."
+                raise Undelivered(request.message_id, fault.code if fault else "", why)
 
     async def _look_for(self, request: Request) -> None:
         for _ in range(LOOKS):

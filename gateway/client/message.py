@@ -114,17 +114,22 @@ class Message:
 
 def read_message(body: Mapping[str, Any]) -> Message:
     """One message of a gateway's answer."""
-    return Message(str(body["message_id"]), str(body["sender"]), body.get("payload"), body)
+    return Message(body.get("message_id") or "", body.get("sender") or "", body.get("payload"), body)
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Fault(msgspec.Struct, frozen=True):
+    """Why a recipient did not get it."""
+
+    code: str
+    message: str
+
+
+class Recipient(msgspec.Struct, frozen=True):
     """What became of a message for one of those it was sent to."""
 
     address: str
     status: str
-    code: str | None = None
-    message: str | None = None
+    error: Fault | None = None
 
     @property
     def undone(self) -> bool:
@@ -132,30 +137,16 @@ class Recipient:
         return self.status in _UNDONE
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """The gateway has the message, on disk. One recipient may be refused while others are accepted."""
 
     message_id: str
     status: str
-    recipients: tuple[Recipient, ...]
+    recipients: tuple[Recipient, ...] = ()
 
     @property
     def refused(self) -> tuple[Recipient, ...]:
-        return tuple(recipient for recipient in self.recipients if recipient.code is not None)
-
-
-def read_receipt(answer: Mapping[str, Any]) -> Receipt:
-    return Receipt(
-        str(answer["message_id"]),
-        str(answer["status"]),
-        tuple(_recipient(each) for each in answer.get("recipients") or ()),
-    )
-
-
-def _recipient(answer: Mapping[str, Any]) -> Recipient:
-    error = answer.get("error") or {}
-    return Recipient(answer["address"], answer["status"], error.get("code"), error.get("message"))
+        return tuple(recipient for recipient in self.recipients if recipient.error is not None)
 
 
 def name_of(address: str) -> str:

@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 
 from gateway.client.errors import Refused, Unreachable
-from gateway.client.message import Receipt, read_receipt
+from gateway.client.message import Receipt
 from gateway.protocol.errors import RETRY_AFTER_STATUSES
 from gateway.protocol.retry import SPREAD
 from gateway.protocol.url import BadUrl, parse_url
@@ -163,7 +163,7 @@ class Wire:
 
 async def hand_in(wire: Wire, body: bytes) -> Receipt:
     """Gives a message to the gateway, and comes back when it is committed there."""
-    return read_receipt((await wire.call("POST", MESSAGES, body)).read(dict[str, Any]))
+    return (await wire.call("POST", MESSAGES, body)).read(Receipt)
 
 
 class _Error(msgspec.Struct):
