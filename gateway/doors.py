@@ -7,21 +7,24 @@ from gateway.embedded import FREE_BYTES_MIN, free_bytes
 from gateway.journal import Journal
 from gateway.parts import Parts
 from gateway.receive.agents import AgentDoor
+from gateway.receive.attachments import AttachmentDoor
 from gateway.receive.capabilities import CapabilityDoor
 from gateway.receive.dead_letters import DeadLetterDoor
 from gateway.receive.health import DatabaseLook, HealthDoor, Look, disk_look, draining_look
 from gateway.receive.http import Door
 from gateway.receive.inbox import InboxDoor
 from gateway.receive.limits import Manners
+from gateway.receive.message_files import MessageFileDoor
 from gateway.receive.messages import MessageDoor
 from gateway.receive.openapi import OpenApiDoor
 from gateway.receive.queue import QueueDoor
 from gateway.receive.routing import Route
 from gateway.receive.status import StatusDoor
 from gateway.receive.traffic import TrafficDoor
-from gateway.route.configured import published
+from gateway.route.configured import published, uploads_base
 from gateway.store.cancellation import Cancellations
 from gateway.store.dead_letters import DeadLetters
+from gateway.store.fetched_files import FetchedFiles
 from gateway.store.queue import Queue
 from gateway.store.traffic import Traffic
 
@@ -63,6 +66,22 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             authenticator=parts.authenticator,
             cancellations=Cancellations(parts.database, parts.mint, parts.audit),
             journal=parts.journal,
+        ),
+        AttachmentDoor(
+            uploads=parts.uploads,
+            authenticator=parts.authenticator,
+            rules=parts.config.attachments,
+            base=uploads_base(parts.config),
+        ),
+        MessageFileDoor(
+            database=parts.database,
+            authenticator=parts.authenticator,
+            uploads=parts.uploads,
+            outbound=parts.outbound,
+            fetched=FetchedFiles(parts.config.data / "fetched", parts.config.attachments.cache_bytes),
+            journal=parts.journal,
+            rules=parts.config.attachments,
+            base=uploads_base(parts.config),
         ),
         CapabilityDoor(
             directory=parts.directory,

@@ -11,6 +11,7 @@ from time import monotonic
 from uuid import UUID
 
 from gateway.admit.admission import offered_rule, sender_rule
+from gateway.admit.attachments import AttachmentAdmission
 from gateway.admit.caller import Caller
 from gateway.clock import Clock
 from gateway.deliver.courier import Parcel
@@ -34,13 +35,14 @@ from gateway.protocol.retry import ATTEMPTS_MAX
 from gateway.protocol.status import Receipt, RecipientState
 from gateway.report.postmaster import Postmaster
 from gateway.route.router import Here, NotNow, NoWay, Router, There, Way
-from gateway.store.admitted import Admitted
+from gateway.store.admitted import Admitted, Rider
 from gateway.store.database import Database
 from gateway.store.deliveries import Delivery
 from gateway.store.intake import Intake
 from gateway.store.messages import message_id_of, states
 from gateway.store.repeats import repeat
 from gateway.store.settle import Settle
+from gateway.store.topics import Topic
 
 
 class NobodyAccepted(AMTPError):
@@ -64,9 +66,10 @@ class Flow:
         router: Router,
         peer: PeerCourier,
         placing: Placing,
+        attachments: AttachmentAdmission,
         postmaster: Postmaster,
         lanes: Lanes,
-        committed: Callable[[Collection[int]], None],
+        committed: Callable[[Collection[Topic]], None],
         clock: Clock,
         mint: Mint,
         journal: Journal,
@@ -79,6 +82,7 @@ class Flow:
         self._router = router
         self._peer = peer
         self._placing = placing
+        self._attachments = attachments
         self._postmaster = postmaster
         self._lanes = lanes
         self._committed = committed
@@ -114,7 +118,8 @@ class Flow:
         places = await self._placing.place(message, caller)
         if not places.accepted:
             raise NobodyAccepted(places.refusals[0], places.states)
-        return places, self._admit(message, caller, proven, places)
+        riders = await self._attachments.check(message)
+        return places, self._admit(message, caller, proven, places, riders)
 
     def begin(self, admitted: Admitted) -> None:
         """After the commit: what of it waits for a courier may start."""
@@ -128,7 +133,9 @@ class Flow:
         """The commit did not come, or was another's."""
         self._lanes.give_up(admitted)
 
-    def _admit(self, message: Message, caller: Caller, proven: bool, places: Places) -> Admitted:
+    def _admit(
+        self, message: Message, caller: Caller, proven: bool, places: Places, riders: tuple[Rider, ...]
+    ) -> Admitted:
         return Admitted(
             message=message,
             proven=proven,
@@ -137,6 +144,7 @@ class Flow:
             automatic=message.headers.auto_submitted != "no",
             hops=caller.hops,
             local=message.sender.domain in self._domains,
+            riders=riders,
         )
 
     async def _repeat(self, admitted: Admitted, original: UUID, places: Places) -> Receipt:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from gateway import __version__
+from gateway.admit.attachments import AttachmentAdmission
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.directory import DirectoryWatch
 from gateway.admit.residents import Residents
@@ -20,7 +21,7 @@ from gateway.placing import Placing
 from gateway.receive.limits import Slots
 from gateway.receive.parsing import Parsing
 from gateway.report.postmaster import Postmaster
-from gateway.route.configured import nameservers_of, plain_domains, static_peers
+from gateway.route.configured import nameservers_of, plain_domains, static_peers, uploads_base
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns
 from gateway.route.memories import StoredMemories
@@ -34,6 +35,8 @@ from gateway.store.database import Database
 from gateway.store.intake import Intake
 from gateway.store.sealed import Sealer
 from gateway.store.settle import Settle
+from gateway.store.upload_files import UploadFiles
+from gateway.store.uploads import Uploads
 from gateway.tls import client_context
 from gateway.worker import Worker
 
@@ -56,6 +59,8 @@ class Parts:
         self.agents = Agents(database, self.audit)
         self.activity = Activity(database)
         self.sealer = Sealer.of(config.data)
+        self.uploads = _uploads(config, database, mint)
+        self.attachments = AttachmentAdmission(config.attachments, self.uploads, uploads_base(config))
         self.intake = Intake(database, mint, journal, committed=self.bell.ring, limits=config.limits)
         self.settle = Settle(database, mint, journal, committed=self.bell.ring)
         self.lanes = Lanes(
@@ -65,13 +70,7 @@ class Parts:
             window_max=config.queue.per_destination_window_max,
         )
         self.directory = _directory(config, database, clock)
-        self.outbound = Outbound(
-            self.directory.resolve_host,
-            client_context(config.outbound.ca_file),
-            agent=f"AMTP/1.0 (amtp-gateway/{__version__})",
-            allow=config.outbound.allow_networks,
-            connect_seconds=config.outbound.connect_seconds,
-        )
+        self.outbound = _outbound(config, self.directory)
         self.peer = PeerCourier(self.outbound, config)
         self.placing = Placing(
             config.domains, self.residents, clock, timedelta(days=config.queue.horizon_days)
@@ -92,6 +91,7 @@ class Parts:
             router=Router(self.residents, self.directory),
             peer=self.peer,
             placing=self.placing,
+            attachments=self.attachments,
             postmaster=self.postmaster,
             lanes=self.lanes,
             committed=self.bell.ring,
@@ -135,6 +135,7 @@ class Parts:
             Chore("tallies", 3600, lambda: tallies.compact(database)),
             Chore("partitions", 3600, lambda: partitions.keep_ahead(database)),
             Chore("retention", 600, lambda: retention.forget(database, config.retention)),
+            Chore("uploads", 600, lambda: self.uploads.clear(config.retention.messages_days)),
             Chore("pauses", 60, lambda: destinations.forget_quiet(database)),
         ]
 
@@ -155,6 +156,31 @@ def _directory(config: Config, database: Database, clock: Clock) -> Directory:
         StoredMemories(database),
         peers=static_peers(config),
         plain_domains=plain_domains(config),
+    )
+
+
+def _outbound(config: Config, directory: Directory) -> Outbound:
+    return Outbound(
+        directory.resolve_host,
+        client_context(config.outbound.ca_file),
+        agent=f"AMTP/1.0 (amtp-gateway/{__version__})",
+        allow=config.outbound.allow_networks,
+        connect_seconds=config.outbound.connect_seconds,
+    )
+
+
+def _uploads(config: Config, database: Database, mint: Mint) -> Uploads:
+    """A database of our own has our disk; gateways that share one share no other."""
+    rules, shared = config.attachments, bool(config.database.url)
+    in_files = rules.store == "file" or (rules.store == "auto" and not shared)
+    on_our_disk = in_files or not shared
+    return Uploads(
+        database,
+        mint,
+        UploadFiles(config.data / "attachments"),
+        in_files=in_files,
+        unsent_bytes_max=rules.unsent_bytes,
+        room=lambda: not on_our_disk or free_bytes(config.data) >= FREE_BYTES_MIN,
     )
 
 

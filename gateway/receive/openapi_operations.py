@@ -10,6 +10,7 @@ from gateway.receive.openapi_shapes import ref, text
 JSON = "application/json"
 LINES = "application/x-ndjson"
 EVENTS = "text/event-stream"
+ANYTHING = "*/*"
 
 NO_KEY: tuple[str, ...] = ()
 ANY_KEY = ("bearer", "apiKey")
@@ -40,10 +41,12 @@ def json_body(shape: str) -> Mapping[str, str]:
 
 
 MESSAGES, INBOX, AGENTS, DISCOVERY, WATCH = "messages", "inbox", "agents", "discovery", "watch"
+ATTACHMENTS = "attachments"
 QUEUE, DESTINATIONS, DEAD_LETTERS = "queue", "destinations", "dead letters"
 
 PAGE = ("limit", "offset", "since", "cursor")
 BOX = "/v1/inbox/{address}"
+FILES = "/v1/attachments"
 AGENT = "/v1/admin/agents/{local}"
 LETTERS = "/v1/dead-letters"
 DESTINATION = "/v1/admin/destinations/{destination}"
@@ -93,6 +96,25 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Cancel what is queued, scheduled or held.",
         ok("Status"),
         refusals=(403, 409),
+        parameters=("sender",),
+    ),
+    ("POST", FILES): Operation(
+        ATTACHMENTS,
+        "Upload a file, of the type its header tells; the answer is what a message lists as attachment.",
+        ok("MessageAttachment", 201),
+        refusals=(403,),
+        parameters=("filename",),
+        body={ANYTHING: ""},
+        body_required=False,
+    ),
+    ("GET", f"{FILES}/{{token}}"): Operation(
+        ATTACHMENTS, "An uploaded file, for whoever knows its URL.", {200: {ANYTHING: ""}}, keys=NO_KEY
+    ),
+    ("GET", "/v1/messages/{id}/attachments/{n}"): Operation(
+        ATTACHMENTS,
+        "An attachment of a message, fetched from where it lies and proven.",
+        {200: {ANYTHING: ""}},
+        refusals=(403, 409, 413),
         parameters=("sender",),
     ),
     ("GET", BOX): Operation(
@@ -300,6 +322,8 @@ PATH_PARTS: Mapping[str, dict[str, Any]] = {
     "address": ADDRESS,
     "local": text("`alice`, or the whole address where the gateway serves several domains.", maxLength=318),
     "domain": DOMAIN,
+    "token": text("What makes the URL of an upload unguessable.", pattern="^[A-Za-z0-9_-]{43}$"),
+    "n": text("Its place in the list, from 0.", pattern="^[0-9]{1,3}$"),
     "number": text("The number of a dead letter.", pattern="^[0-9]{1,18}$"),
     "destination": text("A domain, or the address of an agent here.", maxLength=330),
 }
@@ -321,6 +345,9 @@ PARAMETERS: Mapping[str, Parameter] = {
         "status",
         {"enum": ["queued", "pending", "delivered", "failed", "partial"]},
         "Only messages of this status; pending means queued.",
+    ),
+    "filename": Parameter(
+        "filename", text(minLength=1, maxLength=255), "Its name, without folders: `attachment`."
     ),
     "live_status": Parameter("status", {"enum": ["queued", "held"]}, "Only what waits in this state."),
     "destination": Parameter(

@@ -153,15 +153,19 @@ class StatusDoor:
         return await self._authenticator.caller(request.header_values, request.client)
 
     async def _find(self, request: Request, viewer: Viewer) -> Seen:
-        """The first message of that id which the viewer may see."""
-        sender = name_of(request.query, "sender")
-        namesakes = await find(self._database, request.params["id"], sender=sender, own=viewer.agent)
-        told = await states(self._database, [found.row for found in namesakes])
-        for found in namesakes:
-            seen = view(viewer, found, told.get(found.row, {}))
-            if seen is not None:
-                return seen
-        raise not_found()
+        return await seen_of(self._database, request, viewer)
+
+
+async def seen_of(database: Database, request: Request, viewer: Viewer) -> Seen:
+    """The first message of the id in the path which the viewer may see."""
+    sender = name_of(request.query, "sender")
+    namesakes = await find(database, request.params["id"], sender=sender, own=viewer.agent)
+    told = await states(database, [found.row for found in namesakes])
+    for found in namesakes:
+        seen = view(viewer, found, told.get(found.row, {}))
+        if seen is not None:
+            return seen
+    raise not_found()
 
 
 def viewer_of(caller: Caller) -> Viewer:

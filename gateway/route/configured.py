@@ -4,7 +4,7 @@ from gateway.config import Config, ConfigError
 from gateway.config_sections import Peer
 from gateway.config_values import HostPort
 from gateway.protocol.discovery import Capabilities, parse_gateway
-from gateway.protocol.url import BadUrl, Url
+from gateway.protocol.url import BadUrl, Url, parse_url
 from gateway.route.dns import PORT, Nameserver
 
 FEATURES = frozenset({"batch"})  # what this gateway can do beyond the draft
@@ -40,6 +40,14 @@ def published(config: Config) -> Capabilities:
         max_size=config.limits.body_bytes,
         features=FEATURES,
     )
+
+
+def uploads_base(config: Config) -> Url:
+    """Where others fetch what agents uploaded here: the gateway as the DNS names it, or as configured."""
+    url = parse_url(config.attachments.url) if config.attachments.url else published(config).gateway
+    if isinstance(url, BadUrl):
+        raise ConfigError([f"attachments.url {url.reason}"])
+    return url
 
 
 def _capabilities(domain: str, peer: Peer) -> Capabilities:

@@ -1,6 +1,10 @@
 """A file on its way, in blocks of one size: all that is ever held of it in memory."""
 
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+from gateway.protocol.errors import AMTPError, Code
 
 BLOCK_BYTES = 262_144
 
@@ -15,3 +19,31 @@ async def in_blocks(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]
             del waiting[:BLOCK_BYTES]
     if waiting:
         yield bytes(waiting)
+
+
+async def proven(
+    blocks: AsyncGenerator[bytes, None], size: int, digest: bytes
+) -> AsyncGenerator[bytes, None]:
+    """The same blocks, the last of them only when size and hash are those that were promised.
+
+    So a small file is proven before its first byte, and a large one that is not what it should be breaks off.
+    """
+    sha, count, held = hashlib.sha256(), 0, b""
+    async with aclosing(blocks):
+        async for block in blocks:
+            count += len(block)
+            if count > size:
+                raise mismatch(f"is larger than the {size} bytes it should have")
+            sha.update(block)
+            if held:
+                yield held
+            held = block
+    if count < size:
+        raise mismatch(f"has {count} of the {size} bytes it should have")
+    if sha.digest() != digest:
+        raise mismatch("has another hash than it should have")
+    yield held
+
+
+def mismatch(what: str) -> AMTPError:
+    return AMTPError(Code.CONFLICT, f"The file {what}; ask its sender for it.")

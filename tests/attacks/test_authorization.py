@@ -46,6 +46,9 @@ MATRIX: Mapping[tuple[str, str], dict[str, int]] = {
     ("GET", "/v1/messages/{id}"): OWN_MESSAGE,
     ("GET", "/v1/messages/{id}/status"): OWN_MESSAGE,
     ("DELETE", "/v1/messages/{id}"): row(alice=200, bob=403, operator=200, others=404),
+    ("GET", "/v1/messages/{id}/attachments/{n}"): OWN_MESSAGE,
+    ("POST", "/v1/attachments"): row(alice=201, bob=201, mallory=201, submitter=201),
+    ("GET", "/v1/attachments/{token}"): EVERYONE,  # the URL is the key
     ("GET", BOX): OWN_INBOX,
     ("DELETE", f"{BOX}/{{id}}"): row(alice=404),
     ("POST", f"{BOX}/ack"): OWN_INBOX,
@@ -131,13 +134,18 @@ class Town:
         reply = await self.gateway.call(method, path, key=self.gateway.admin_key)
         assert reply.status == 200, reply.text
 
+    async def file(self) -> dict[str, Any]:
+        """What Alice uploaded."""
+        reply = await self.gateway.call("POST", "/v1/attachments", key=self.keys["alice"], body=b"{}")
+        assert reply.status == 201, reply.text
+        attachment: dict[str, Any] = reply.json
+        return attachment
+
     async def message(self) -> str:
-        """A message of Alice to Bob that waits."""
+        """A message of Alice to Bob that waits, with a file."""
+        held = {"headers": {"deliver-after": in_an_hour(self.gateway)}, "attachments": [await self.file()]}
         reply = await self.gateway.call(
-            "POST",
-            "/v1/messages",
-            key=self.keys["alice"],
-            json=MESSAGE | {"headers": {"deliver-after": in_an_hour(self.gateway)}},
+            "POST", "/v1/messages", key=self.keys["alice"], json=MESSAGE | held
         )
         assert reply.status == 202, reply.text
         return str(reply.json["message_id"])
@@ -149,6 +157,8 @@ class Town:
             local="spare",
             domain="acme.test",
             number=1,
+            n=0,
+            token=(await self.file())["url"].rpartition("/")[2] if "{token}" in path else "none",
             destination="peer.test",
         )
         return await self.gateway.call(method, filled, key=self.keys[caller], json=BODIES.get((method, path)))

@@ -75,6 +75,8 @@ async def town_of(gateway: Gateway) -> Town:
             "domain": gateway.domain,
             "id": str(sent.json["message_id"]),
             "number": "1",
+            "n": "0",
+            "token": "A" * 43,
             "destination": "peer.test",
         },
         alice.address,

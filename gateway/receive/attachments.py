@@ -1,0 +1,105 @@
+"""The door for files: agents upload them, and whoever knows the URL fetches them.
+
+The URL is the key: 256 random bits that stand in the messages of those who may have the file.
+"""
+
+from contextlib import aclosing
+
+from gateway.admit.admission import require_known
+from gateway.admit.attachments import type_rule
+from gateway.admit.authenticate import Authenticator
+from gateway.admit.caller import Caller
+from gateway.config_sections import Attachments
+from gateway.protocol.attachments import (
+    Attachment,
+    check_content_type,
+    check_filename,
+    is_token,
+    media_type_of,
+    render_attachment,
+    upload_url,
+)
+from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.url import Url
+from gateway.receive.answers import Answer, Stream, answer_json
+from gateway.receive.files import answer_file
+from gateway.receive.limits import Slots
+from gateway.receive.request import Request
+from gateway.receive.routing import Role, Route
+from gateway.store.blocks import proven
+from gateway.store.uploads import Upload, Uploads
+
+FILENAME_DEFAULT = "attachment"
+CONTENT_TYPE_DEFAULT = "application/octet-stream"
+UPLOADS_AT_ONCE = 32  # each holds two blocks
+BYTES_PER_SECOND_MIN = 32_768  # an uploader who is slower for long is let go
+GRACE_SECONDS = 120.0  # for the slow start of any upload
+
+
+class AttachmentDoor:
+    def __init__(
+        self, *, uploads: Uploads, authenticator: Authenticator, rules: Attachments, base: Url
+    ) -> None:
+        self._uploads = uploads
+        self._authenticator = authenticator
+        self._rules = rules
+        self._base = base
+        self._slots = Slots(UPLOADS_AT_ONCE, "Enough files are on their way in; try again shortly.")
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("POST", "/v1/attachments", self.upload, frozenset({Role.AGENTS, Role.ADMIN})),
+            Route("GET", "/v1/attachments/{token}", self.fetch, frozenset({Role.PUBLIC, Role.AGENTS})),
+        ]
+
+    async def upload(self, request: Request) -> Answer:
+        caller = await self._authenticator.caller(request.header_values, request.client)
+        owner = owner_of(caller)
+        filename = check_filename(request.query.get("filename", FILENAME_DEFAULT), "query parameter filename")
+        content_type = check_content_type(
+            request.header("Content-Type") or CONTENT_TYPE_DEFAULT, "the header Content-Type"
+        )
+        type_rule(media_type_of(content_type), self._rules, "the header Content-Type")
+        bytes_max = self._rules.bytes_each
+        with self._slots:
+            pieces = request.pieces(bytes_max, GRACE_SECONDS + bytes_max / BYTES_PER_SECOND_MIN)
+            async with aclosing(pieces):
+                upload = await self._uploads.keep(
+                    pieces, owner=owner, filename=filename, content_type=content_type
+                )
+        return answer_json(render_attachment(self._attachment(upload)), 201)
+
+    async def fetch(self, request: Request) -> Answer | Stream:
+        token = request.params["token"]
+        upload = (await self._uploads.find([token])).get(token) if is_token(token) else None
+        if upload is None:
+            raise AMTPError(Code.NOT_FOUND, "There is no file at this URL, or not any more.")
+        return await answer_upload(self._uploads, upload, upload.filename, upload.content_type)
+
+    def _attachment(self, upload: Upload) -> Attachment:
+        url = upload_url(self._base, upload.token)
+        return Attachment(upload.filename, upload.content_type, upload.size, upload.digest, url)
+
+
+async def answer_upload(
+    uploads: Uploads, upload: Upload, filename: str, content_type: str
+) -> Answer | Stream:
+    """What lies here, proven like what comes from elsewhere: disks forget."""
+    return await answer_file(
+        proven(uploads.blocks(upload), upload.size, upload.digest),
+        filename=filename,
+        content_type=content_type,
+        size=upload.size,
+    )
+
+
+def owner_of(caller: Caller) -> str:
+    """In whose name a file is kept: of an agent, or of whoever may hand in for agents."""
+    require_known(caller)
+    if caller.agent is not None:
+        return caller.agent
+    if not caller.submits and not caller.development:
+        raise AMTPError(
+            Code.POLICY_DENIED, "This takes the key of an agent, or one that may submit for agents."
+        )
+    return caller.name or "development"

@@ -1,0 +1,154 @@
+"""The door through which agents read the attachments of their messages, wherever the files lie.
+
+The gateway fetches a file for whoever may see its message: it goes where an agent should not have to, and proves
+size, type and hash on the way. What was uploaded to this gateway is read where it lies.
+"""
+
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from gateway.admit.authenticate import Authenticator
+from gateway.config_sections import Attachments
+from gateway.journal import Journal
+from gateway.outbound import Download, Kind, Outbound, OutboundError, Patience
+from gateway.protocol.attachments import Attachment, attachments_in, media_type_of, token_in
+from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.url import Url
+from gateway.receive.answers import Answer, Stream
+from gateway.receive.attachments import answer_upload
+from gateway.receive.files import answer_file
+from gateway.receive.limits import Slots
+from gateway.receive.request import Request
+from gateway.receive.routing import Route
+from gateway.receive.status import ROLES, not_found, seen_of, viewer_of
+from gateway.store.blocks import in_blocks, mismatch, proven
+from gateway.store.database import Database
+from gateway.store.fetched_files import FetchedFiles
+from gateway.store.messages import body_of
+from gateway.store.uploads import Uploads
+
+FETCHES_AT_ONCE = 32  # each holds a few blocks
+PAUSE_SECONDS = 30.0
+GRACE_SECONDS = 60.0
+BYTES_PER_SECOND_MIN = 32_768  # a server that is slower for long is given up
+RETRY_AFTER_SECONDS = 30
+
+UNTYPED = frozenset({"application/octet-stream", "binary/octet-stream"})  # says that it doesn't know
+
+_PLACE = re.compile(r"[0-9]{1,3}")
+
+
+class MessageFileDoor:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        authenticator: Authenticator,
+        uploads: Uploads,
+        outbound: Outbound,
+        fetched: FetchedFiles,
+        journal: Journal,
+        rules: Attachments,
+        base: Url,
+    ) -> None:
+        self._database = database
+        self._authenticator = authenticator
+        self._uploads = uploads
+        self._outbound = outbound
+        self._fetched = fetched
+        self._journal = journal
+        self._rules = rules
+        self._base = base
+        self._slots = Slots(FETCHES_AT_ONCE, "Enough files are being fetched; try again shortly.")
+
+    def routes(self) -> list[Route]:
+        return [Route("GET", "/v1/messages/{id}/attachments/{n}", self.fetch, ROLES)]
+
+    async def fetch(self, request: Request) -> Answer | Stream:
+        caller = await self._authenticator.caller(request.header_values, request.client)
+        seen = await seen_of(self._database, request, viewer_of(caller))
+        body = await body_of(self._database, seen.found.row)
+        attachments = attachments_in(body) if body is not None else ()
+        place = request.params["n"]
+        if not _PLACE.fullmatch(place) or int(place) >= len(attachments):
+            raise not_found()
+        return await self._answer(attachments[int(place)])
+
+    async def _answer(self, attachment: Attachment) -> Answer | Stream:
+        token = token_in(attachment.url, self._base)
+        if token is not None:
+            upload = (await self._uploads.find([token])).get(token)
+            if upload is None:
+                raise AMTPError(Code.NOT_FOUND, "The file is not kept here any more.")
+            return await answer_upload(self._uploads, upload, attachment.filename, attachment.content_type)
+        if attachment.size > self._rules.bytes_each:
+            raise AMTPError(
+                Code.MESSAGE_TOO_LARGE,
+                f"The file has more than the {self._rules.bytes_each} bytes that are fetched here.",
+                {"limit": self._rules.bytes_each},
+            )
+        kept = await self._fetched.find(attachment)
+        return await answer_file(
+            kept or self._fetched.keep(attachment, self._fetch(attachment)),
+            filename=attachment.filename,
+            content_type=attachment.content_type,
+            size=attachment.size,
+        )
+
+    async def _fetch(self, attachment: Attachment) -> AsyncGenerator[bytes, None]:
+        """The file as it comes from where it lies, proven."""
+        try:
+            with self._slots:
+                async with aclosing(
+                    proven(self._taken(attachment), attachment.size, attachment.digest)
+                ) as blocks:
+                    async for block in blocks:
+                        yield block
+        except OutboundError as error:
+            self._journal.noted("info", f"An attachment could not be fetched: {error.message}.")
+            raise refusal_of(error) from error
+
+    async def _taken(self, attachment: Attachment) -> AsyncGenerator[bytes, None]:
+        times = Patience(PAUSE_SECONDS, GRACE_SECONDS + attachment.size / BYTES_PER_SECOND_MIN)
+        async with self._outbound.download(
+            attachment.url, {}, times=times, answer_bytes_max=attachment.size
+        ) as download:
+            check_head(download, attachment)
+            async with aclosing(in_blocks(download.chunks)) as blocks:
+                async for block in blocks:
+                    yield block
+
+
+def check_head(download: Download, attachment: Attachment) -> None:
+    """Whether the file itself follows, as far as the head says; a redirect is not followed."""
+    status, headers = download.status, download.headers
+    if status in (404, 410):
+        raise AMTPError(Code.NOT_FOUND, f"There is no file at its URL any more (HTTP {status}).")
+    if status == 429 or status >= 500:
+        raise _later(f"Where the file lies there is trouble (HTTP {status}); try again later.")
+    if status != 200:
+        raise AMTPError(Code.CONFLICT, f"Its URL does not give the file but HTTP {status}.")
+    given = media_type_of(headers.get("content-type", ""))
+    if given and given not in UNTYPED and given != attachment.media_type:
+        raise mismatch(f"is {given!a:.100} and should be {attachment.media_type}")
+    length = headers.get("content-length")
+    if length is not None and int(length) != attachment.size:
+        raise mismatch(f"has {length} of the {attachment.size} bytes it should have")
+
+
+def refusal_of(error: OutboundError) -> AMTPError:
+    """What an agent is told; where a name of the inside leads to is not for it to know."""
+    match error.kind:
+        case Kind.REFUSED_ADDRESS:
+            return AMTPError(Code.POLICY_DENIED, "The file lies where this gateway fetches nothing from.")
+        case Kind.TOO_LARGE:
+            return mismatch("is larger than it should be")
+        case Kind.PROTOCOL:
+            return AMTPError(Code.CONFLICT, f"The file can't be fetched: {error.message}.")
+        case _:
+            return _later(f"The file can't be fetched at the moment: {error.message}.")
+
+
+def _later(text: str) -> AMTPError:
+    return AMTPError(Code.TEMPORARY_FAILURE, text, retry_after=RETRY_AFTER_SECONDS)
