@@ -18,14 +18,11 @@ from gateway.journal import Journal
 from gateway.protocol.errors import AMTPError
 from gateway.store.database import WEATHER, Database
 from gateway.store.inbox import with_unread
+from gateway.store.topics import EVERYONE, Topic, heard_in
 
 CHANNEL = "amtp_inbox"
-EVERYONE = "*"  # a notice to more than its bytes can name
 POLL_SECONDS = 5.0
 POLL_SECONDS_DEAF = 1.0  # where LISTEN doesn't reach the server, or its line is down
-
-# An inbox is its agent's number; anything else that is waited for is text without a comma.
-Topic = int | str
 
 
 class Ear:
@@ -125,7 +122,7 @@ class Bell:
             self.ring(list(self._ears))  # for what was committed while nobody listened
 
     def _hear(self, _line: object, _process: int, _channel: str, notice: object) -> None:
-        self.ring(topics_of(str(notice)) if notice != EVERYONE else list(self._ears))
+        self.ring(heard_in(str(notice)) if notice != EVERYONE else list(self._ears))
 
     async def _poll(self) -> None:
         """Looks after the inboxes; for other topics only their waiters know where to look."""
@@ -139,7 +136,3 @@ class Bell:
         line, self._line = self._line, None
         if line is not None:
             line.terminate()
-
-
-def topics_of(notice: str) -> list[Topic]:
-    return [int(topic) if topic.isdecimal() else topic for topic in notice.split(",") if topic]

@@ -1,12 +1,11 @@
 """How a batch of admitted messages is written: one statement for all of it, and the riders of each kind."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from gateway.store.admitted import Admitted, write_riders
-
-NOTICE_BYTES_MAX = 7900  # Postgres carries 8 000
+from gateway.store.topics import notice_of, topics_of
 
 _INSERT = """
 with m as (
@@ -67,7 +66,7 @@ async def insert(line: Any, batch: UUID, new: Sequence[Admitted]) -> None:
         [d.expiry for _, d in queued],
         [d.token for _, d in queued],
         batch,
-        notice_of({entry[1] for entry in entries}),
+        notice_of(topics_of(new)),
     )
     await write_riders(line, (rider for a in new for rider in a.riders))
 
@@ -75,9 +74,3 @@ async def insert(line: Any, batch: UUID, new: Sequence[Admitted]) -> None:
 def _rare(column: list[Any]) -> list[Any]:
     """A column that most batches leave empty: unnest fills it up with nulls, and the driver encodes none."""
     return column if any(value is not None for value in column) else []
-
-
-def notice_of(agents: Iterable[int]) -> str:
-    """What the other processes are told: whose inbox gained something, or `*` where that is too much to tell."""
-    text = ",".join(map(str, agents))
-    return text if len(text) <= NOTICE_BYTES_MAX else "*"

@@ -29,6 +29,7 @@ from gateway.store.admitted import Admitted
 from gateway.store.database import WEATHER, Database, told
 from gateway.store.identity import Repeat, claim, hashes_of
 from gateway.store.insertion import insert
+from gateway.store.topics import Topic, topics_of
 
 LIMITS = Limits()
 UNDECIDED_SECONDS_MAX = 30.0  # how long a batch in doubt is asked after before its senders hear "temporary"
@@ -57,13 +58,13 @@ class Intake:
         mint: Mint,
         journal: Journal,
         *,
-        committed: Callable[[Iterable[int]], None],
+        committed: Callable[[Iterable[Topic]], None],
         limits: Limits = LIMITS,
     ) -> None:
         self._database = database
         self._mint = mint
         self._journal = journal
-        self._committed = committed  # told the inboxes that gained an entry, after each commit
+        self._committed = committed  # told what rings, after each commit
         self._limits = limits
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
@@ -182,16 +183,16 @@ class Intake:
                 await asyncio.sleep(0.1)
 
     def _answer(self, batch: _Batch, repeats: dict[UUID, Repeat]) -> None:
-        agents: set[int] = set()
+        new: list[Admitted] = []
         for waiting in batch.waiting:
             repeat = repeats.get(waiting.admitted.message.row)
             if repeat is None:
-                agents.update(entry.agent for entry in waiting.admitted.entries)
+                new.append(waiting.admitted)
             if not waiting.outcome.done():
                 waiting.outcome.set_result(repeat)
         self._journal.batch_committed(len(batch.waiting))
-        if agents:
-            self._committed(agents)
+        if topics := topics_of(new):
+            self._committed(topics)
 
     def _refuse(self, refused: Iterable[_Waiting], error: AMTPError) -> None:
         for waiting in refused:

@@ -10,11 +10,11 @@ from gateway.protocol.message import same_content
 from gateway.store.admitted import Admitted
 from gateway.store.database import Database
 from gateway.store.identity import hashes_of
-from gateway.store.insertion import notice_of
+from gateway.store.topics import Topic, notice_of, reply_topics
 
 
-async def repeat(database: Database, mint: Mint, admitted: Admitted, original: UUID) -> list[int]:
-    """Adds the recipients that are new to the original message; returns the inboxes that gained an entry.
+async def repeat(database: Database, mint: Mint, admitted: Admitted, original: UUID) -> list[Topic]:
+    """Adds the recipients that are new to the original message; returns what is to ring for them.
 
     Raises IDEMPOTENCY_CONFLICT or MESSAGE_ID_CONFLICT where the repetition is none.
     """
@@ -22,7 +22,7 @@ async def repeat(database: Database, mint: Mint, admitted: Admitted, original: U
         return await repeat_in(connection, mint, admitted, original)
 
 
-async def repeat_in(connection: Any, mint: Mint, admitted: Admitted, original: UUID) -> list[int]:
+async def repeat_in(connection: Any, mint: Mint, admitted: Admitted, original: UUID) -> list[Topic]:
     """The same in the open transaction."""
     # The lock makes repetitions of one message add their recipients one after the other.
     stored = await connection.fetchrow("select body from messages where id = $1 for update", original)
@@ -59,7 +59,7 @@ async def _refuse_conflict(connection: Any, admitted: Admitted, original: UUID, 
         )
 
 
-async def _add_recipients(connection: Any, mint: Mint, admitted: Admitted, original: UUID) -> list[int]:
+async def _add_recipients(connection: Any, mint: Mint, admitted: Admitted, original: UUID) -> list[Topic]:
     entries = await connection.fetch(
         "insert into entries (message, agent, address, expires_at, delivered_at)"
         " select $1, agent, address, $4, amtp_now() from unnest($2::bigint[], $3::text[]) as u (agent, address)"
@@ -79,9 +79,10 @@ async def _add_recipients(connection: Any, mint: Mint, admitted: Admitted, origi
         len(agents) + queued,
         len(agents),
     )
-    if agents:
-        await connection.execute("select pg_notify('amtp_inbox', $1)", notice_of(agents))
-    return agents
+    topics: list[Topic] = [*agents, *reply_topics(admitted.message)]
+    if topics:
+        await connection.execute("select pg_notify('amtp_inbox', $1)", notice_of(topics))
+    return topics
 
 
 async def _queue(connection: Any, admitted: Admitted, original: UUID) -> int:

@@ -16,7 +16,8 @@ from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.store.admitted import Admitted, Rider, write_riders
 from gateway.store.database import WEATHER, Database
-from gateway.store.insertion import insert, notice_of
+from gateway.store.insertion import insert
+from gateway.store.topics import Topic, notice_of, topics_of
 
 BATCH_MAX = 256
 RETRY_SECONDS = 0.5  # between tries while the database is away; leases lapse meanwhile, and nothing is lost
@@ -140,7 +141,7 @@ class Settle:
         mint: Mint,
         journal: Journal,
         *,
-        committed: Callable[[Iterable[int]], None],
+        committed: Callable[[Iterable[Topic]], None],
     ) -> None:
         self._database = database
         self._mint = mint
@@ -208,10 +209,10 @@ class Settle:
         for settlements, future in taken:
             if not future.done():
                 future.set_result([s for s in settlements if (s.message, s.recipient, s.token) in effective])
-        gained = {s.agent for s in kept if s.agent is not None}
-        gained |= {entry.agent for s in kept for f in s.follow_ups for entry in f.entries}
-        if gained:
-            self._committed(gained)
+        topics = topics_of(follow_up for s in kept for follow_up in s.follow_ups)
+        topics.update(s.agent for s in kept if s.agent is not None)
+        if topics:
+            self._committed(topics)
 
     async def _transact(self, batch: Sequence[Settlement]) -> list[Settlement]:
         if self._line is None or self._line.is_closed():

@@ -12,8 +12,9 @@ from gateway.clock import Clock
 from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.store import bell as bells
-from gateway.store.bell import Bell, Ear, topics_of
+from gateway.store.bell import Bell, Ear
 from gateway.store.database import Database
+from gateway.store.topics import heard_in
 from tests.conftest import Server
 from tests.store.test_inbox import Box, box_of
 
@@ -109,8 +110,8 @@ async def test_an_ear_that_is_gone_leaves_nothing_behind(database: Database) -> 
 
 
 def test_a_notice_names_inboxes_by_number_and_other_topics_by_text() -> None:
-    assert topics_of("12,reply:a,7") == [12, "reply:a", 7]
-    assert topics_of("") == []
+    assert heard_in("12,reply:a,7") == [12, "reply:a", 7]
+    assert heard_in("") == []
 
 
 @pytest.mark.usefixtures("rare_polls")
