@@ -12,18 +12,20 @@ asyncio.run(agent.run())
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 from urllib.parse import quote
 from uuid import uuid4
 
+from gateway.client.attaching import fetch, upload
 from gateway.client.callbacks import Callback, Callbacks, Rule
 from gateway.client.compose import Kind, Said, answering, compose
 from gateway.client.expecting import Expected
 from gateway.client.mailbox import LEASE_SECONDS, Mailbox
-from gateway.client.message import Message, Receipt
+from gateway.client.message import Attachment, Message, Receipt
 from gateway.client.webhooks import Verifier
 from gateway.client.wire import MESSAGES, Wire, hand_in
 from gateway.client.work import CONCURRENCY, GRACE_SECONDS, Work
@@ -127,6 +129,19 @@ class Agent:
             self._wire, self._compose(to, payload, {"deliver_after": at, "repeat": every, **said})
         )
 
+    async def attach(
+        self, file: str | Path | bytes, *, filename: str | None = None, content_type: str | None = None
+    ) -> Attachment:
+        """Uploads a file, given by its path or as bytes, for `send(…, attachments=[…])`.
+
+        The gateway keeps it as long as the message; without one it is gone after a day.
+        """
+        return await upload(self._wire, Path(file) if isinstance(file, str) else file, filename, content_type)
+
+    async def fetch(self, message: Message, place: int = 0) -> bytes:
+        """The content of an attachment of a message, which is what its sender meant."""
+        return await fetch(self._wire, message, place)
+
     async def cancel(self, message_id: str) -> dict[str, Any]:
         """Takes back what nobody has begun to deliver, and every later tick of what repeats."""
         return (await self._wire.call("DELETE", _path_of(message_id))).read(dict[str, Any])
@@ -135,7 +150,7 @@ class Agent:
         """What became of a message, for each of its recipients."""
         return (await self._wire.call("GET", f"{_path_of(message_id)}/status")).read(dict[str, Any])
 
-    async def inbox(self) -> AsyncIterator[Message]:
+    async def inbox(self) -> AsyncGenerator[Message, None]:
         """What comes, oldest first, without end; each is acknowledged when you ask for the next.
 
         When you leave the loop, what you left with is given back, unless you acknowledged it.
