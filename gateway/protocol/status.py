@@ -1,10 +1,11 @@
 """What has become of a message, per recipient and as a whole, and how that is told."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 from gateway.protocol.errors import Code
 from gateway.protocol.timestamp import render_timestamp
@@ -55,10 +56,22 @@ class Receipt:
 
     message_id: str
     recipients: tuple[RecipientState, ...]
+    row: UUID | None = None  # of the message it is about; never shown
 
     @property
     def status(self) -> str:
         return status_of_message(recipient.status for recipient in self.recipients)
+
+
+def brought_up_to_date(
+    receipt: Receipt, names: Sequence[str], known: Mapping[str, RecipientState]
+) -> Receipt:
+    """The receipt with its recipients as they are known now; `names` are theirs, in its order."""
+    recipients = [
+        replace(known[name], address=state.address) if name in known else state
+        for name, state in zip(names, receipt.recipients, strict=True)
+    ]
+    return replace(receipt, recipients=tuple(recipients))
 
 
 def render_receipt(receipt: Receipt) -> dict[str, Any]:

@@ -7,8 +7,8 @@
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -45,7 +45,7 @@ from gateway.receive.routing import Role, Route
 from gateway.store import inbox
 from gateway.store.acknowledge import Acknowledgement, Named, Result, acknowledge
 from gateway.store.activity import Activity
-from gateway.store.bell import Bell, Ear
+from gateway.store.bell import Bell, hushed_at
 from gateway.store.database import Database
 from gateway.store.inbox import Lease, Listing, Mark, Page
 from gateway.store.poison import drop, revive, undigested
@@ -187,7 +187,7 @@ class InboxDoor:
         """The first page that is not empty; an empty one when the time is over or nobody waits any more."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + question.wait_seconds
-        with self._bell.ear(owner.id) as ear, _hushed_at(request.ending, ear):
+        with self._bell.ear(owner.id) as ear, hushed_at(request.ending, ear):
             while True:
                 page = await self._fetch(owner, question.listing, lease)
                 left = deadline - loop.time()
@@ -243,17 +243,6 @@ class InboxDoor:
 
     def _done(self, number: int, status: str) -> dict[str, Any]:
         return {"dead_letter": number, "status": status, "timestamp": render_timestamp(self._clock.now())}
-
-
-@contextmanager
-def _hushed_at(ending: asyncio.Event, ear: Ear) -> Iterator[None]:
-    """Ends the wait when the client hangs up or the door closes."""
-    over = asyncio.ensure_future(ending.wait())
-    over.add_done_callback(lambda _: ear.hush())
-    try:
-        yield
-    finally:
-        over.cancel()
 
 
 def _no_such_letter() -> AMTPError:

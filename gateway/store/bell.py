@@ -63,6 +63,17 @@ class Ear:
             self._waiting.set_result(None)
 
 
+@contextmanager
+def hushed_at(ending: asyncio.Event, ear: Ear) -> Iterator[None]:
+    """Ends the wait when whoever asked is gone, or the house closes."""
+    over = asyncio.ensure_future(ending.wait())
+    over.add_done_callback(lambda _: ear.hush())
+    try:
+        yield
+    finally:
+        over.cancel()
+
+
 class Bell:
     """Thousands may wait: each costs an ear, and all of them one line to the database."""
 
