@@ -1,4 +1,6 @@
-"""The DNS of a host: knot serves a signed zone `test`, unbound beside it resolves and believes no unsigned word of it.
+"""The DNS of a host: knot serves the signed zone `test`, unbound beside it resolves and checks every signature.
+
+Below it is `unsigned.test`, which is not signed; `promise` says whether it ought to be.
 
 Changes are made as an operator makes them, by updates to the zone; the resolver forgets what it knew of it at once,
 unless it is told to keep to the TTLs.
@@ -23,12 +25,11 @@ from conformance.dns_server import Behaviour
 from tests.real.hosts import WHOLE, Host
 from tests.real.spoken import until
 
-ZONE = "test."
+ZONE, UNSIGNED = "test.", "unsigned.test."
 KNOT, UNBOUND = 54, 53  # places on the host
 ANSWER_SECONDS = 2.0  # on the host itself
 STOP_SECONDS = 20
-# A delegation that leads nowhere, and says that it must be signed.
-NOWHERE = {"NS": "ns.test.", "DS": "1 13 2 " + "00" * 32}
+KEY_OF_NOBODY = "1 13 2 " + "00" * 32
 
 _KNOT = """
 server:
@@ -52,22 +53,23 @@ policy:
     algorithm: ECDSAP256SHA256
     single-type-signing: on
     ksk-lifetime: 0
+template:
+  - id: default
+    storage: {folder}
+    zonefile-sync: -1
+    acl: here
 zone:
   - domain: {zone}
-    storage: {folder}
     file: zone
-    zonefile-sync: -1
-    zonefile-load: difference-no-serial
-    journal-content: all
-    acl: here
     dnssec-signing: on
     dnssec-policy: signed
+  - domain: {unsigned}
+    file: zone
 """
 _ZONE = """
-$ORIGIN {zone}
 $TTL 60
-@ IN SOA ns hostmaster 1 3600 600 86400 5
-@ IN NS ns
+@ IN SOA ns.{zone} hostmaster.{zone} 1 3600 600 86400 5
+@ IN NS ns.{zone}
 ns IN A {knot}
 """
 _UNBOUND = """
@@ -111,7 +113,7 @@ class SignedZone:
     def add(self, name: str, kind: str, *values: str, ttl: int = 60) -> None:
         """Replaces what the name has of that type; values are written as in a zone file."""
         self._names.add(name)
-        update = _update()
+        update = _update(name)
         update.replace(f"{name}.", dns.rrset.from_text(f"{name}.", ttl, "IN", kind, *values))
         self._send(update)
 
@@ -122,18 +124,33 @@ class SignedZone:
     def behave(self, name: str, behaviour: Behaviour | None) -> None:
         """SERVFAIL is what a resolver says of a name whose signatures lead nowhere; None is well."""
         assert behaviour in (None, Behaviour.SERVFAIL), behaviour
+        if behaviour is None:
+            self._undo(name, "NS", "DS")
+        else:
+            self._delegate(name, signed=True)
+
+    def promise(self, domain: str, *, signed: bool) -> None:
+        """Whether the zone says that the domain below it, which is not signed, must be."""
+        self._undo(domain, "DS")
+        self._delegate(domain, signed=signed)
+
+    def _delegate(self, name: str, *, signed: bool) -> None:
+        update = dns.update.UpdateMessage(ZONE)
+        update.replace(f"{name}.", 60, "NS", f"ns.{ZONE}")
+        if signed:
+            update.replace(f"{name}.", 60, "DS", KEY_OF_NOBODY)
         self._names.add(name)
-        update = _update()
-        for kind, value in NOWHERE.items():
-            if behaviour is None:
-                update.delete(f"{name}.", kind)
-            else:
-                update.add(f"{name}.", 60, kind, value)
+        self._send(update)
+
+    def _undo(self, name: str, *kinds: str) -> None:
+        update = dns.update.UpdateMessage(ZONE)
+        for kind in kinds:
+            update.delete(f"{name}.", kind)
         self._send(update)
 
     def clear(self) -> None:
         """Back to the empty zone."""
-        update = _update()
+        update = dns.update.UpdateMessage(ZONE)
         for name in self._names:
             update.delete(f"{name}.")
         self._send(update)
@@ -154,6 +171,7 @@ class SignedZone:
         self._write()
         try:
             self.start()
+            self.promise(UNSIGNED.rstrip("."), signed=True)
             yield self
         finally:
             self.stop()
@@ -189,6 +207,7 @@ class SignedZone:
         facts = {
             "folder": self._folder,
             "zone": ZONE,
+            "unsigned": UNSIGNED,
             "knot": self.knot,
             "unbound": self.unbound,
             "whole": WHOLE,
@@ -212,8 +231,8 @@ class SignedZone:
         assert told.startswith(b"ok"), told
 
 
-def _update() -> dns.update.UpdateMessage:
-    return dns.update.UpdateMessage(ZONE)
+def _update(name: str) -> dns.update.UpdateMessage:
+    return dns.update.UpdateMessage(UNSIGNED if f".{name}.".endswith(f".{UNSIGNED}") else ZONE)
 
 
 def _quoted(text: str) -> str:

@@ -337,6 +337,7 @@ async def test_an_outage_of_the_dns_is_survived_with_what_it_said_before(net: Fe
         alice = await acme.register("alice")
         await ended(alice, await sent(alice, "bob@peer.test"))
         net.dns.behave("_amtp.peer.test", Behaviour.SERVFAIL)
+        net.dns.behave(peer.host, Behaviour.SERVFAIL)
         net.dns.behave("_amtp.late.test", Behaviour.SERVFAIL)
         net.turn(61)
         await ended(alice, await sent(alice, "bob@peer.test"))
