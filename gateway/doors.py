@@ -17,6 +17,7 @@ from gateway.receive.limits import Manners
 from gateway.receive.message_files import MessageFileDoor
 from gateway.receive.messages import MessageDoor
 from gateway.receive.openapi import OpenApiDoor
+from gateway.receive.peers import PeerDoor
 from gateway.receive.queue import QueueDoor
 from gateway.receive.routing import Route
 from gateway.receive.status import StatusDoor
@@ -125,6 +126,13 @@ def _operator_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             queue=Queue(parts.database, parts.mint, parts.audit),
             postmaster=parts.postmaster,
             journal=parts.journal,
+        ),
+        PeerDoor(
+            database=parts.database,
+            authenticator=parts.authenticator,
+            lanes=parts.lanes,
+            directory=parts.directory,
+            configured=parts.config.peers,
         ),
         TrafficDoor(
             database=parts.database,

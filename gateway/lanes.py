@@ -17,6 +17,7 @@ from gateway.clock import Clock
 from gateway.deliver.courier import Consignment, Parcel
 from gateway.protocol.message import Message
 from gateway.store.admitted import Admitted, Queued
+from gateway.store.contacts import Contacts
 from gateway.store.deliveries import Delivery, Letter
 from gateway.store.destinations import Trouble
 
@@ -133,6 +134,7 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._held = 0  # deliveries waiting or promised
         self._bytes_held = 0
+        self.contacts = Contacts(clock)
         self.ready = asyncio.Event()
         self.closing = False
 
@@ -248,6 +250,7 @@ class Lanes:
 
     def hear(self, domain: str) -> None:
         """That domain, proven, contacts us: what is known against it is looked at again."""
+        self.contacts.heard(domain)
         lane = self._lanes.get(domain)
         if lane is not None and lane.open_until is not None:
             lane.heard = True

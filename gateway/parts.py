@@ -26,7 +26,7 @@ from gateway.route.directory import Directory
 from gateway.route.dns import Dns
 from gateway.route.memories import StoredMemories
 from gateway.route.router import Router
-from gateway.store import destinations, keys, partitions, poison, removal, retention, tallies
+from gateway.store import contacts, destinations, keys, partitions, poison, removal, retention, tallies
 from gateway.store.activity import Activity
 from gateway.store.agents import Agents
 from gateway.store.audit import Audit
@@ -137,6 +137,8 @@ class Parts:
             Chore("retention", 600, lambda: retention.forget(database, config.retention)),
             Chore("uploads", 600, lambda: self.uploads.clear(config.retention.messages_days)),
             Chore("pauses", 60, lambda: destinations.forget_quiet(database)),
+            Chore("contacts", 30, lambda: self.lanes.contacts.write(database)),
+            Chore("strangers", 3600, lambda: contacts.forget_strangers(database)),
         ]
 
     async def _measure(self) -> None:

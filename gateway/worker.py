@@ -185,6 +185,8 @@ class Worker:
         self._lanes.ready.set()
 
     async def _learn(self, lane: Lane, carried: Carried) -> None:
+        if carried.answered:
+            self._lanes.contacts.answered(lane.destination)
         if carried.blame is not None:
             now = self._clock.now()
             if lane.failed(now, random.random(), unreachable=carried.unreachable):

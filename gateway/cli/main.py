@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import admin_keys, agents, dead, domain, queue
+from gateway.cli import admin_keys, agents, dead, domain, peers, queue
 from gateway.cli.check_config import check_config
 from gateway.cli.doctor import doctor
 from gateway.cli.drain import drain
@@ -35,6 +35,7 @@ app.command("status")(status)
 app.add_typer(agents.app, name="agents")
 app.add_typer(admin_keys.app, name="admin-keys")
 app.add_typer(domain.app, name="domain")
+app.add_typer(peers.app, name="peers")
 app.add_typer(queue.app, name="queue")
 app.add_typer(dead.app, name="dead")
 

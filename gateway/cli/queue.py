@@ -273,7 +273,7 @@ def destinations(
     if as_json:
         print_json(page)
         return
-    print_table(DESTINATION_COLUMNS, [{**one, "state": _state(one)} for one in page["destinations"]])
+    print_table(DESTINATION_COLUMNS, [{**one, "state": state_of(one)} for one in page["destinations"]])
     tell_more(page)
 
 
@@ -293,7 +293,7 @@ def explain(
     for reason in found["reasons"]:
         typer.echo(f"- {plain(reason)}")
     typer.echo()
-    print_fields(DESTINATION_FIELDS, {**found, "state": _state(found)})
+    print_fields(DESTINATION_FIELDS, {**found, "state": state_of(found)})
 
 
 @app.command()
@@ -340,14 +340,14 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
         return
     if "flushed" in found:
         typer.echo(f"{found['flushed']} made due.\n")
-    print_fields(DESTINATION_FIELDS, {**found, "state": _state(found)})
+    print_fields(DESTINATION_FIELDS, {**found, "state": state_of(found)})
 
 
 def _place(domain: str) -> str:
     return f"{DESTINATIONS}/{quote(domain, safe='@')}"
 
 
-def _state(found: dict[str, Any]) -> str:
+def state_of(found: dict[str, Any]) -> str:
     """Of a destination, in a word or a few."""
     if found["paused"]:
         return f"paused by {found['paused']['by']}: {found['paused']['reason']}"

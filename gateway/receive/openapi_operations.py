@@ -52,6 +52,11 @@ LETTERS = "/v1/dead-letters"
 DESTINATION = "/v1/admin/destinations/{destination}"
 
 
+def look(tag: str, summary: str, shape: str, *parameters: str) -> Operation:
+    """What operators see."""
+    return Operation(tag, summary, ok(shape), keys=ADMIN_KEY, refusals=(403,), parameters=parameters)
+
+
 def queue_act(summary: str) -> Operation:
     return Operation(
         QUEUE, summary, ok("QueueEffect"), keys=ADMIN_KEY, refusals=(403,), body=json_body("Chosen")
@@ -200,51 +205,38 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         body=json_body("KeyRotation"),
         body_required=False,
     ),
-    ("GET", "/v1/admin/queue"): Operation(
+    ("GET", "/v1/admin/queue"): look(
         QUEUE,
         "What waits, oldest first, and why.",
-        ok("QueuePage"),
-        keys=ADMIN_KEY,
-        refusals=(403,),
-        parameters=(
-            *("sender", "recipient", "destination", "live_status", "code", "older_than"),
-            *("limit", "queue_cursor"),
-        ),
+        "QueuePage",
+        *("sender", "recipient", "destination", "live_status", "code", "older_than"),
+        *("limit", "queue_cursor"),
     ),
-    ("GET", "/v1/admin/queue/{id}"): Operation(
+    ("GET", "/v1/admin/queue/{id}"): look(
         QUEUE,
         "What waits of one message, with the history of its attempts.",
-        ok("QueuePage"),
-        keys=ADMIN_KEY,
-        refusals=(403,),
-        parameters=("limit", "queue_cursor"),
+        *("QueuePage", "limit", "queue_cursor"),
     ),
-    ("GET", "/v1/admin/queue/shape"): Operation(
-        QUEUE,
-        "How much waits, by age and destination.",
-        ok("QueueShape"),
-        keys=ADMIN_KEY,
-        refusals=(403,),
-        parameters=("top",),
+    ("GET", "/v1/admin/queue/shape"): look(
+        QUEUE, "How much waits, by age and destination.", "QueueShape", "top"
     ),
     ("POST", "/v1/admin/queue/hold"): queue_act("Keep what is chosen from being delivered."),
     ("POST", "/v1/admin/queue/release"): queue_act("Let what is held go on."),
     ("POST", "/v1/admin/queue/retry"): queue_act("Try what failed before now."),
     ("POST", "/v1/admin/queue/cancel"): queue_act("End what is chosen, and report it to the senders."),
-    ("GET", "/v1/admin/destinations"): Operation(
+    ("GET", "/v1/admin/peers"): look(
+        DESTINATIONS, "Gateways of other domains that are known, by name.", "Peers", "limit", "name_cursor"
+    ),
+    ("GET", "/v1/admin/peers/{domain}"): look(
+        DESTINATIONS, "What a domain's gateway publishes, how it is, and when it was in touch.", "Peer"
+    ),
+    ("GET", "/v1/admin/destinations"): look(
         DESTINATIONS,
         "Where mail waits for, and what is known of it, by name.",
-        ok("Destinations"),
-        keys=ADMIN_KEY,
-        refusals=(403,),
-        parameters=("limit", "name_cursor"),
+        *("Destinations", "limit", "name_cursor"),
     ),
-    ("GET", f"{DESTINATION}/explain"): Operation(
-        DESTINATIONS,
-        "Why what waits for it is not delivered right now.",
-        ok("Explanation"),
-        keys=ADMIN_KEY,
-        refusals=(403,),
+    ("GET", f"{DESTINATION}/explain"): look(
+        DESTINATIONS, "Why what waits for it is not delivered right now.", "Explanation"
     ),
     ("POST", f"{DESTINATION}/pause"): destination_act("Begin no more deliveries there.", "Pause"),
     ("POST", f"{DESTINATION}/resume"): destination_act("End a pause."),

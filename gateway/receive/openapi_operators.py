@@ -55,6 +55,32 @@ DESTINATION = {
         shape({"since": MOMENT, "by": TEXT, "reason": TEXT, "until": nullable(MOMENT)}),
     ),
 }
+KNOWN = {
+    "window": nullable(shape({"size": COUNT, "active": COUNT, "batch": YES_NO})),
+    "directory": nullable(
+        shape(
+            {
+                "told": TEXT,
+                "asked_at": nullable(MOMENT),
+                "good_until": nullable(MOMENT),
+                "stale": YES_NO,
+            }
+        )
+    ),
+}
+PEER = {
+    **{name: form for name, form in DESTINATION.items() if name != "destination"},
+    **KNOWN,
+    "domain": TEXT,
+    "source": {"enum": ["configuration", "dns"]},
+    "publishes": nullable(
+        shape({"gateway": TEXT, "auth": listed(TEXT), "max_size": COUNT, "features": listed(TEXT)})
+    ),
+    **{
+        name: nullable(MOMENT)
+        for name in ("spoke_at", "silent_since", "last_contact", "answered_at", "heard_at")
+    },
+}
 DEAD_LETTER = {
     **QUEUED,
     "dead_letter": COUNT,
@@ -134,23 +160,9 @@ OPERATOR_SHAPES: dict[str, Shape] = {
     ),
     "Destination": shape(DESTINATION, {"flushed": COUNT}),
     "Destinations": shape({"destinations": listed(ref("Destination")), **PAGE, "cursor": CURSOR}),
-    "Explanation": shape(
-        {
-            **DESTINATION,
-            "reasons": listed(TEXT),
-            "window": nullable(shape({"size": COUNT, "active": COUNT, "batch": YES_NO})),
-            "directory": nullable(
-                shape(
-                    {
-                        "told": TEXT,
-                        "asked_at": nullable(MOMENT),
-                        "good_until": nullable(MOMENT),
-                        "stale": YES_NO,
-                    }
-                )
-            ),
-        }
-    ),
+    "Explanation": shape({**DESTINATION, **KNOWN, "reasons": listed(TEXT)}),
+    "Peer": shape(PEER),
+    "Peers": shape({"peers": listed(ref("Peer")), **PAGE, "cursor": CURSOR}),
     "DeadLetter": shape(DEAD_LETTER),
     "DeadLetterShown": shape({**DEAD_LETTER, "original_message": ANY_OBJECT}),
     "DeadLetters": shape({"dead_letters": listed(ref("DeadLetter")), **PAGE, "cursor": CURSOR}),

@@ -1,5 +1,6 @@
 """What operators see of destinations, and do to them: pause, resume, flush, reset. Workers learn of it within a second."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -76,6 +77,12 @@ async def destination(database: Database, name: str) -> Destination:
     """One of them, whether or not anything waits for it."""
     row = await database.fetchrow(_SHOWN.format(which="where destination = $1", errors=1), name)
     return Destination(name) if row is None else Destination(*row)
+
+
+async def destinations_named(database: Database, names: Collection[str]) -> dict[str, Destination]:
+    """Of these, those that something waits for or is known of."""
+    rows = await database.fetch(_SHOWN.format(which="where destination = any ($1)", errors=1), list(names))
+    return {row[0]: Destination(*row) for row in rows}
 
 
 class Traffic:

@@ -1,0 +1,39 @@
+"""The domains this gateway knows: configured, found in the DNS, or in touch with it."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from gateway.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A domain, what it said of itself last, and when it was in touch."""
+
+    domain: str
+    record: str | None
+    spoke_at: datetime | None
+    silent_since: datetime | None
+    answered_at: datetime | None
+    heard_at: datetime | None
+
+
+_KNOWN = """
+select n.domain, d.record, d.spoke_at, d.silent_since, c.answered_at, c.heard_at
+from (select unnest($1::text[]) collate "C" union select domain from discovered union select domain from contacts)
+     as n (domain)
+left join discovered d using (domain) left join contacts c using (domain)
+where {which} order by n.domain limit $3
+"""
+
+
+async def peers(database: Database, configured: Collection[str], *, after: str, limit: int) -> list[Peer]:
+    """By name; `configured` are among them, whether or not they were ever in touch."""
+    rows = await database.fetch(_KNOWN.format(which="n.domain > $2"), sorted(configured), after, limit)
+    return [Peer(*row) for row in rows]
+
+
+async def peer(database: Database, configured: Collection[str], domain: str) -> Peer | None:
+    row = await database.fetchrow(_KNOWN.format(which="n.domain = $2"), sorted(configured), domain, 1)
+    return None if row is None else Peer(*row)
