@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from gateway.store.database import Database
+from gateway.store.messages import row_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,36 +42,53 @@ class Acknowledgement:
     sender: str | None = None
     at: datetime | None = None
     again: bool = False
+    sent: tuple[str, ...] = ()  # the ids of what the first acknowledgement sent
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """The message that a name means, before anyone acknowledges it."""
+
+    row: UUID
+    body: bytes
 
 
 async def acknowledge(
     database: Database, agent: int, names: Sequence[Named], lease: UUID | None = None
 ) -> list[Acknowledgement]:
     """What became of each name, in their order."""
-    rows = await database.fetch(
-        _ACKNOWLEDGE,
-        agent,
-        [name.message_id for name in names],
-        [_row_of(name.message_id) for name in names],
-        [name.sender for name in names],
-        lease,
-    )
-    return [Acknowledgement(Result(row[0]), *row[1:]) for row in rows]
+    async with database.connection() as connection:
+        return await acknowledge_in(connection, agent, names, lease)
 
 
-def _row_of(message_id: str) -> UUID | None:
-    """The row whose public id this is, if we minted it."""
-    try:
-        row = UUID(message_id)
-    except ValueError:
-        return None
-    return row if str(row) == message_id else None
+async def acknowledge_in(
+    connection: Any, agent: int, names: Sequence[Named], lease: UUID | None
+) -> list[Acknowledgement]:
+    """The same on a connection whose transaction may hold more."""
+    rows = await connection.fetch(_ACKNOWLEDGE, *_asked(agent, names, lease))
+    return [
+        Acknowledgement(Result(result), row, sender, at, again, tuple(sent))
+        for result, row, sender, at, again, sent in rows
+    ]
+
+
+async def look(
+    database: Database, agent: int, names: Sequence[Named], lease: UUID | None = None
+) -> list[Meant | None]:
+    """What each name means at this moment; None where it means nothing."""
+    rows = await database.fetch(_LOOK, *_asked(agent, names, lease))
+    return [None if row[0] is None else Meant(*row) for row in rows]
+
+
+def _asked(agent: int, names: Sequence[Named], lease: UUID | None) -> tuple[object, ...]:
+    ids = [name.message_id for name in names]
+    return agent, ids, [row_of(message_id) for message_id in ids], [name.sender for name in names], lease
 
 
 # Subqueries end in `offset 0` and keys come as arrays, so that a planner that can't know how many were asked
 # for finds every row by its key.
-_ACKNOWLEDGE = """
-with asked as materialized (
+_MEANT = """
+asked as materialized (
     select id, row_id, sender, n, row_number() over (partition by id, sender order by n) as nth
     from unnest($2::text[], $3::uuid[], $4::text[]) with ordinality as u (id, row_id, sender, n)
 ), known as (
@@ -93,23 +112,41 @@ with asked as materialized (
     where a.sender is null or a.sender = m.sender
 ), meant as materialized (
     select n, message, sender from known where place = least(nth, greatest(out, 1))
-), locked as materialized (
-    select message, acknowledged_at, dead_at,
+)
+"""
+
+_LOOK = f"""
+with {_MEANT}
+select m.id, m.body
+from asked a left join meant on meant.n = a.n left join messages m on m.id = meant.message
+order by a.n
+"""
+
+_ACKNOWLEDGE = f"""
+with {_MEANT}, locked as materialized (
+    select message, address, acknowledged_at, dead_at, receipt, sent,
            acknowledged_at is null and lease_until > amtp_now() and lease_token <> $5 as taken
     from entries where agent = $1 and message = any (array(select message from meant))
     order by message for update
 ), done as (
-    update entries e set acknowledged_at = amtp_now(), lease_until = null, lease_token = null
+    update entries e
+    set acknowledged_at = amtp_now(), lease_until = null, lease_token = null, receipt = null
     where e.agent = $1
       and e.message = any (
           array(select message from locked where acknowledged_at is null and taken is not true)
       )
+), owed as (
+    insert into receipts (message, address, kind)
+    select message, coalesce(address, (select name from agents where id = $1)), 'read' from locked
+    where acknowledged_at is null and taken is not true and receipt
+    on conflict do nothing
 ), closed as (
     delete from dead_letters d using locked l
     where d.agent = $1 and d.message = l.message and l.dead_at is not null
 )
 select case when l.message is null then 'unknown' when l.taken then 'taken' else 'acknowledged' end,
-       l.message, meant.sender, coalesce(l.acknowledged_at, amtp_now()), l.acknowledged_at is not null
+       l.message, meant.sender, coalesce(l.acknowledged_at, amtp_now()), l.acknowledged_at is not null,
+       coalesce(l.sent, '{{}}')
 from asked a left join meant on meant.n = a.n left join locked l on l.message = meant.message
 order by a.n
 """

@@ -31,6 +31,7 @@ class Entry:
 
     agent: int
     address: str | None  # as written, where that is not the agent's name
+    receipt: bool = False  # the sender hears when it is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Queued:
     expiry: str  # "ttl" or "horizon"
     token: int | None = None  # with leased_until: a worker of this process takes it straight from memory
     leased_until: datetime | None = None
+    receipt: str | None = None  # "delivered" or "read", where this house is to tell the sender of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def _wanted(listing: Listing, arguments: list[Any]) -> str:
 # planner that doesn't know how long a page is would join whole tables.
 _FETCH = f"""
 with seen as (
-    select e.message, e.address, e.delivered_at, e.expires_at, {_UNREAD} as unread,
+    select e.message, e.address, e.delivered_at, e.expires_at, e.receipt, {_UNREAD} as unread,
            e.lapses + (e.lease_until is not null)::int as lapses
     from entries e
     where {_VISIBLE}{{wanted}}
@@ -147,23 +147,30 @@ select message, body, address, accepted_at, delivered_at, expires_at, proven, au
 from picked order by message
 """
 
+# Whoever asked to hear when it is read, hears it once.
+_OWED = """owed as (
+    insert into receipts (message, address, kind)
+    select message, coalesce(address, (select name from agents where id = $1)), 'read' from {read} where receipt
+    on conflict do nothing
+)"""
+
 _READING = f"""fresh as materialized (
-    select e.message from entries e
+    select e.message, e.address, e.receipt from entries e
     where {_VISIBLE} and {_UNREAD} and e.message = any (array(select message from picked))
     order by e.message for no key update skip locked
 ), marked as (
     update entries e
     set read_at = coalesce(e.read_at, amtp_now()), lapses = e.lapses + (e.lease_until is not null)::int,
-        lease_until = null, lease_token = null
+        lease_until = null, lease_token = null, receipt = null
     where e.agent = $1 and e.message = any (array(select message from fresh))
-)"""
+), {_OWED.format(read="fresh")}"""
 
-_LEASING = """marked as (
+_LEASING = f"""marked as (
     update entries e
     set read_at = coalesce(e.read_at, amtp_now()), lapses = e.lapses + (e.lease_until is not null)::int,
-        lease_until = amtp_now() + make_interval(secs => $6), lease_token = $7
+        lease_until = amtp_now() + make_interval(secs => $6), lease_token = $7, receipt = null
     where e.agent = $1 and e.message = any (array(select message from picked))
-)"""
+), {_OWED.format(read="picked")}"""
 
 
 async def unread(database: Database, agent: int, *, lapses_max: int) -> int:

@@ -17,18 +17,19 @@ with m as (
                 $9::bytea[], $10::timestamptz[])
         as u (id, public_id, sender, proven, in_reply_to, schema, automatic, hops, body, expires_at)
 ), e as (
-    insert into entries (message, agent, address, expires_at)
-    select * from unnest($11::uuid[], $12::bigint[], $13::text[], $14::timestamptz[])
+    insert into entries (message, agent, address, expires_at, receipt)
+    select * from unnest($11::uuid[], $12::bigint[], $13::text[], $14::timestamptz[], $25::bool[])
 ), d as (
     insert into deliveries
         (message, recipient, address, destination, due, expires_at, expiry, token, attempts, accepted_at,
-         first_attempt, last_attempt)
+         first_attempt, last_attempt, receipt)
     select message, recipient, address, destination, due, expires_at, expiry, token,
            case when token is null then 0 else 1 end, amtp_now(),
-           case when token is not null then amtp_now() end, case when token is not null then amtp_now() end
+           case when token is not null then amtp_now() end, case when token is not null then amtp_now() end,
+           receipt
     from unnest($15::uuid[], $16::text[], $17::text[], $18::text[], $19::timestamptz[], $20::timestamptz[],
-                $21::text[], $22::bigint[])
-        as u (message, recipient, address, destination, due, expires_at, expiry, token)
+                $21::text[], $22::bigint[], $26::text[])
+        as u (message, recipient, address, destination, due, expires_at, expiry, token, receipt)
 ), t as (
     insert into tallies (id, at, accepted, finished)
     values ($23::uuid, amtp_now(), cardinality($11::uuid[]) + cardinality($15::uuid[]), cardinality($11::uuid[]))
@@ -39,7 +40,7 @@ select case when $24::text <> '' then pg_notify('amtp_inbox', $24) end
 
 async def insert(line: Any, batch: UUID, new: Sequence[Admitted]) -> None:
     messages = [(a.message, a) for a in new]
-    entries = [(a.message.row, e.agent, e.address, a.message.expires_at) for a in new for e in a.entries]
+    entries = [(a.message.row, e, a.message.expires_at) for a in new for e in a.entries]
     queued = [(a.message.row, d) for a in new for d in a.deliveries]
     await line.execute(
         _INSERT,
@@ -53,10 +54,10 @@ async def insert(line: Any, batch: UUID, new: Sequence[Admitted]) -> None:
         _rare([",".join(a.hops) or None for _, a in messages]),
         [m.body for m, _ in messages],
         _rare([m.expires_at for m, _ in messages]),
-        [row for row, _, _, _ in entries],
-        [agent for _, agent, _, _ in entries],
-        _rare([address for _, _, address, _ in entries]),
-        _rare([expires for _, _, _, expires in entries]),
+        [row for row, _, _ in entries],
+        [e.agent for _, e, _ in entries],
+        _rare([e.address for _, e, _ in entries]),
+        _rare([expires for _, _, expires in entries]),
         [row for row, _ in queued],
         [d.recipient for _, d in queued],
         [d.address for _, d in queued],
@@ -67,6 +68,8 @@ async def insert(line: Any, batch: UUID, new: Sequence[Admitted]) -> None:
         [d.token for _, d in queued],
         batch,
         notice_of(topics_of(new)),
+        _rare([e.receipt or None for _, e, _ in entries]),
+        _rare([d.receipt for _, d in queued]),
     )
     await write_riders(line, (rider for a in new for rider in a.riders))
 

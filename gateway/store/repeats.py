@@ -7,9 +7,10 @@ from uuid import UUID
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import same_content
-from gateway.store.admitted import Admitted
+from gateway.store.admitted import Admitted, write_riders
 from gateway.store.database import Database
 from gateway.store.identity import hashes_of
+from gateway.store.receipts import owed_for
 from gateway.store.topics import Topic, notice_of, reply_topics
 
 
@@ -61,13 +62,15 @@ async def _refuse_conflict(connection: Any, admitted: Admitted, original: UUID, 
 
 async def _add_recipients(connection: Any, mint: Mint, admitted: Admitted, original: UUID) -> list[Topic]:
     entries = await connection.fetch(
-        "insert into entries (message, agent, address, expires_at, delivered_at)"
-        " select $1, agent, address, $4, amtp_now() from unnest($2::bigint[], $3::text[]) as u (agent, address)"
+        "insert into entries (message, agent, address, expires_at, delivered_at, receipt)"
+        " select $1, agent, address, $4, amtp_now(), receipt"
+        " from unnest($2::bigint[], $3::text[], $5::bool[]) as u (agent, address, receipt)"
         " on conflict do nothing returning agent",
         original,
         [entry.agent for entry in admitted.entries],
         [entry.address for entry in admitted.entries],
         admitted.message.expires_at,
+        [entry.receipt or None for entry in admitted.entries],
     )
     queued = await _queue(connection, admitted, original)
     if not entries and not queued:
@@ -79,6 +82,7 @@ async def _add_recipients(connection: Any, mint: Mint, admitted: Admitted, origi
         len(agents) + queued,
         len(agents),
     )
+    await write_riders(connection, owed_for(admitted.riders, agents, original))
     topics: list[Topic] = [*agents, *reply_topics(admitted.message)]
     if topics:
         await connection.execute("select pg_notify('amtp_inbox', $1)", notice_of(topics))
@@ -90,9 +94,13 @@ async def _queue(connection: Any, admitted: Admitted, original: UUID) -> int:
     known = await _known(connection, original, [d.recipient for d in admitted.deliveries])
     new = [d for d in admitted.deliveries if d.recipient not in known]
     await connection.executemany(
-        "insert into deliveries (message, recipient, address, destination, due, expires_at, expiry, accepted_at)"
-        " values ($1, $2, $3, $4, $5, $6, $7, amtp_now())",
-        [(original, d.recipient, d.address, d.destination, d.due, d.expires_at, d.expiry) for d in new],
+        "insert into deliveries"
+        " (message, recipient, address, destination, due, expires_at, expiry, accepted_at, receipt)"
+        " values ($1, $2, $3, $4, $5, $6, $7, amtp_now(), $8)",
+        [
+            (original, d.recipient, d.address, d.destination, d.due, d.expires_at, d.expiry, d.receipt)
+            for d in new
+        ],
     )
     return len(new)
 

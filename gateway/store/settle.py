@@ -56,10 +56,10 @@ with u as (
         as u (message, recipient, address, token, status, due, agent, entry_address, via, code, error, dead,
               attempts, first_attempt, milliseconds, expires_at)
 ), mine as (
-    select d.message, d.recipient, d.token from deliveries d join u using (message, recipient)
+    select d.message, d.recipient, d.token, d.receipt from deliveries d join u using (message, recipient)
     where d.token = u.token order by d.message, d.recipient for update of d
 ), won as (
-    select u.* from u join mine using (message, recipient, token)
+    select u.*, mine.receipt from u join mine using (message, recipient, token)
 ), gone as (
     delete from deliveries d using won
     where d.message = won.message and d.recipient = won.recipient and won.due is null
@@ -75,8 +75,13 @@ with u as (
     set status = excluded.status, via = excluded.via, code = excluded.code, error = excluded.error,
         attempts = excluded.attempts, settled_at = excluded.settled_at
 ), e as (
-    insert into entries (message, agent, address, expires_at, delivered_at)
-    select message, agent, entry_address, expires_at, amtp_now() from won where agent is not null
+    insert into entries (message, agent, address, expires_at, delivered_at, receipt)
+    select message, agent, entry_address, expires_at, amtp_now(), case when receipt = 'read' then true end
+    from won where agent is not null
+    on conflict do nothing
+), r as (
+    insert into receipts (message, address, kind) select message, address, receipt from won
+    where receipt is not null and (via = 'webhook' or agent is not null and receipt = 'delivered')
     on conflict do nothing
 ), l as (
     insert into dead_letters
