@@ -106,6 +106,11 @@ def gate(then: Callable[[Exchange], Awaitable[None]] = accepts) -> tuple[asyncio
     return opened, behave
 
 
+async def accepts_and_hangs_up(exchange: Exchange) -> None:
+    await accepts(exchange)
+    exchange.keep_alive = False
+
+
 async def test_a_message_crosses_from_one_domain_to_another(net: Federation) -> None:
     async with net.gateway("acme.test") as acme, net.gateway("umbrella.test") as umbrella:
         alice, bob = await acme.register("alice"), await umbrella.register("bob")
@@ -334,6 +339,7 @@ async def test_a_changed_record_is_followed_when_its_time_is_over(net: Federatio
 
 async def test_an_outage_of_the_dns_is_survived_with_what_it_said_before(net: Federation) -> None:
     async with net.gateway("acme.test") as acme, net.peer() as peer, net.peer("late.test") as late:
+        peer.will(accepts_and_hangs_up)
         alice = await acme.register("alice")
         await ended(alice, await sent(alice, "bob@peer.test"))
         net.dns.behave("_amtp.peer.test", Behaviour.SERVFAIL)
