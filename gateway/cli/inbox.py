@@ -8,6 +8,7 @@ import typer
 
 from gateway.cli.call import GATEWAY_DEFAULT, REFUSED, AsJson, GatewayUrl, Remote, outcome, print_table
 from gateway.cli.plain import plain_json
+from gateway.cli.watch import watch
 
 AgentKey = Annotated[
     str | None, typer.Option("--key", envvar="AMTP_KEY", help="The agent's key; better in the variable.")
@@ -21,12 +22,16 @@ class Action(StrEnum):
     READ = "read"
     ACK = "ack"
     DEAD = "dead"
+    WATCH = "watch"
 
 
 def inbox(
     address: Annotated[str, typer.Argument(help="The agent's address.")],
     action: Annotated[
-        Action, typer.Argument(help="List, read whole messages, acknowledge, or list dead letters.")
+        Action,
+        typer.Argument(
+            help="List, read whole messages, acknowledge, list dead letters, or watch what comes."
+        ),
     ] = Action.LIST,
     ids: Annotated[
         list[str] | None, typer.Argument(help="Message ids: to acknowledge, or to read alone.")
@@ -50,6 +55,8 @@ def inbox(
                 _acknowledge(there, path, ids or [], lease, sender, as_json)
             case Action.DEAD:
                 _show_dead(there.call("GET", f"{path}/dead-letters?limit={limit}"), as_json)
+            case Action.WATCH:
+                watch(there, path, as_json=as_json)
             case Action.LIST | Action.READ:
                 asked = {"limit": limit, "wait": wait, "lease": lease, "status": "unread" if unread else None}
                 answer = there.call("GET", f"{path}?{_query(asked)}")

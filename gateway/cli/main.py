@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import admin_keys, agents, dead, domain, peers, queue
+from gateway.cli import admin_keys, agent, agents, dead, domain, peers, queue
+from gateway.cli.attach import attach
 from gateway.cli.check_config import check_config
 from gateway.cli.doctor import doctor
 from gateway.cli.drain import drain
@@ -31,7 +32,9 @@ app.command("drain")(drain)
 app.command("migrate")(migrate)
 app.command("send")(send)
 app.command("inbox")(inbox)
+app.command("attach")(attach)
 app.command("status")(status)
+app.add_typer(agent.app, name="agent")
 app.add_typer(agents.app, name="agents")
 app.add_typer(admin_keys.app, name="admin-keys")
 app.add_typer(domain.app, name="domain")

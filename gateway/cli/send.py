@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
+from gateway.cli.attach import shown, uploaded
 from gateway.cli.call import GATEWAY_DEFAULT, REFUSED, AsJson, GatewayUrl, Remote, outcome
+from gateway.cli.client import awaited
 from gateway.cli.inbox import AgentKey
 from gateway.cli.plain import plain, plain_json
+from gateway.client.agent import Agent
+from gateway.client.message import Message
 from gateway.protocol.members import encode, render
 
 PATH = "/v1/messages"
@@ -32,27 +37,54 @@ def send(
     idempotency_key: Annotated[
         str | None, typer.Option(help="Sent again with the same one, it counts once.")
     ] = None,
+    attach: Annotated[list[Path] | None, typer.Option(help="A file to go with it; may be repeated.")] = None,
+    wait: Annotated[
+        float | None, typer.Option(min=1, help="Seconds to wait for the reply, which is printed.")
+    ] = None,
     as_json: AsJson = False,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     key: AgentKey = None,
 ) -> None:
-    """Send a message; exits with 1 unless every recipient was accepted."""
-    members: dict[str, Any] = {
-        "version": "1.0",
-        "sender": sender,
-        "recipients": recipients,
+    """Send a message; exits with 1 unless every recipient was accepted, and answered if asked to wait."""
+    if wait is not None and len(recipients) > 1:
+        raise typer.BadParameter("one recipient can be waited for", param_hint="--wait")
+    said: dict[str, Any] = {
         "idempotency_key": idempotency_key,
         "subject": subject,
         "schema": schema,
         "in_reply_to": in_reply_to,
         "headers": headers_of(header or []) or None,
     }
-    said = encode({name: value for name, value in members.items() if value is not None})
-    # The payload goes as it was written, byte for byte.
-    body = render({**said, "payload": payload_of(payload)})
+    content = payload_of(payload)
     with outcome(as_json):
-        answer = Remote(gateway, key).call("POST", PATH, body)
-    _tell(answer, as_json)
+        if attach:
+            said["attachments"] = [shown(awaited(uploaded(gateway, key, file))) for file in attach]
+        if wait is not None:
+            _tell_reply(awaited(_asked(sender, recipients[0], content, said, wait, gateway, key)), as_json)
+        else:
+            there = {"version": "1.0", "sender": sender, "recipients": recipients, **said}
+            members = encode({name: value for name, value in there.items() if value is not None})
+            # The payload goes as it was written, byte for byte.
+            body = render({**members, "payload": content})
+            _tell(Remote(gateway, key).call("POST", PATH, body), as_json)
+
+
+async def _asked(
+    sender: str, to: str, content: bytes, said: Any, seconds: float, gateway: str, key: str | None
+) -> Message:
+    try:
+        agent = Agent(sender, key=key, gateway=gateway)
+    except ValueError as fault:
+        raise typer.BadParameter(str(fault), param_hint="--gateway") from None
+    async with agent:
+        return await agent.request(to, msgspec.Raw(content), timeout=seconds, **said)
+
+
+def _tell_reply(reply: Message, as_json: bool) -> None:
+    if as_json:
+        typer.echo(plain_json(reply.body))
+    else:
+        typer.echo(f"{plain(reply.sender)} answers:\n{plain_json(reply.payload)}")
 
 
 def payload_of(text: str) -> bytes:

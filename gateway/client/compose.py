@@ -84,9 +84,10 @@ def members(payload: Any, said: Mapping[str, Any]) -> dict[str, Any]:
     """What is said, under its names on the wire."""
     found: dict[str, Any] = {}
     headers: dict[str, Any] = {}
+    others: Mapping[str, Any] = {}
     for word, value in said.items():
         if word == "headers":
-            headers = {**(value or {}), **headers}
+            others = value or {}
         elif word in MEMBERS:
             if value:
                 found[word] = value
@@ -95,8 +96,8 @@ def members(payload: Any, said: Mapping[str, Any]) -> dict[str, Any]:
                 headers[name] = _plain(value)
         else:
             raise TypeError(f"{word!r} can't be said with a message; other headers go into headers={{…}}")
-    if headers:
-        found["headers"] = headers
+    if headers or others:
+        found["headers"] = {**headers, **others}
     found["payload"] = payload
     return found
 

@@ -33,9 +33,10 @@ class Waited(Receipt, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The id is ours, so that a reply is known as such before the gateway has answered."""
+    """One that waits. The first id is ours, so that a reply is known before the gateway has answered; where
+    its key was used before, the gateway tells the id of then."""
 
-    message_id: str
+    ids: list[str]
     recipient: str
     body: bytes
     reply: asyncio.Future[Message]
@@ -54,7 +55,7 @@ class Expected:
     async def reply(self, message_id: str, recipient: str, body: bytes, seconds: float) -> Message:
         """The reply to what is sent here; NoReply when it doesn't come in time."""
         loop = asyncio.get_running_loop()
-        request = Request(message_id, name_of(recipient), body, loop.create_future())
+        request = Request([message_id], name_of(recipient), body, loop.create_future())
         self._open[message_id] = request
         asking = asyncio.create_task(self._ask(request, loop.time() + seconds))
         try:
@@ -63,12 +64,13 @@ class Expected:
             if not request.reply.done() and asking.done():
                 asking.result()
             if not request.reply.done():
-                raise NoReply(message_id, seconds)
+                raise NoReply(request.ids[-1], seconds)
             return request.reply.result()
         finally:
-            del self._open[message_id]
             asking.cancel()
             await asyncio.wait({asking})
+            for known in request.ids:
+                self._open.pop(known, None)
 
     def take(self, message: Message) -> bool:
         """Whether it answers a request: then the request has it, and the inbox needs it no more."""
@@ -109,6 +111,9 @@ class Expected:
                 await self._look_for(request)
 
     def _read(self, request: Request, answer: "Waited") -> None:
+        if answer.message_id not in request.ids:
+            request.ids.append(answer.message_id)
+            self._open[answer.message_id] = request
         if answer.reply is not None:
             message = read_message(answer.reply)
             self._hand(request, message)
@@ -117,7 +122,7 @@ class Expected:
             if recipient.undone and not request.reply.done():
                 fault = recipient.error
                 why = fault.message if fault else f"{recipient.address} did not get it: {recipient.status}."
-                raise Undelivered(request.message_id, fault.code if fault else "", why)
+                raise Undelivered(request.ids[-1], fault.code if fault else "", why)
 
     async def _look_for(self, request: Request) -> None:
         for _ in range(LOOKS):
@@ -133,16 +138,17 @@ class Expected:
         await asyncio.sleep(LOOK_SECONDS)
 
     def _hand(self, request: Request, message: Message) -> None:
-        if len(self._answered) >= ANSWERED_MAX:
-            del self._answered[next(iter(self._answered))]
-        self._answered[request.message_id] = request.recipient
+        for known in request.ids:
+            if len(self._answered) >= ANSWERED_MAX:
+                del self._answered[next(iter(self._answered))]
+            self._answered[known] = request.recipient
         if request.reply.done():
             return
         if message.is_failure_report:
             said = message.payload if isinstance(message.payload, dict) else {}
             code, why = said.get("error_code"), said.get("error_message")
             request.reply.set_exception(
-                Undelivered(request.message_id, str(code or ""), str(why or "It could not be delivered."))
+                Undelivered(request.ids[-1], str(code or ""), str(why or "It could not be delivered."))
             )
         else:
             request.reply.set_result(message)

@@ -130,7 +130,9 @@ class Agent:
         self._wait(self._agent.run(concurrency=concurrency, grace_seconds=grace_seconds), self.stop)
 
     def stop(self) -> None:
-        if self._loop is not None:
+        if self._loop is None:
+            self._agent.stop()  # before it runs
+        else:
             self._loop.call_soon_threadsafe(self._agent.stop)
 
     def verify_webhook(

@@ -125,6 +125,13 @@ async def test_a_receipt_that_says_it_failed_ends_the_wait() -> None:
             await agent.request("bob@acme.test", 1)
 
 
+async def test_asked_again_after_a_crash_the_reply_to_the_first_time_counts() -> None:
+    async with moody(receipt("m-1"), looks=[page(reply("m-1"))]) as gateway:
+        async with alice(gateway) as agent:
+            answered = await agent.request("bob@acme.test", 1, idempotency_key="order-1")
+        assert answered.in_reply_to == "m-1"
+
+
 async def test_a_refused_request_says_why() -> None:
     async with moody(refusal(404, "AGENT_UNKNOWN")) as gateway, alice(gateway) as agent:
         with pytest.raises(Refused, match="AGENT_UNKNOWN"):
