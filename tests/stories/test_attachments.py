@@ -1,15 +1,20 @@
 """Files with messages: uploaded in pieces, fetched with proof, gone with their message."""
 
+import asyncio
 import hashlib
+import tracemalloc
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
 
 from gateway.config_sections import Attachments
+from tests.federation import Federation, Ground, federation
 from tests.world import Agent, Gateway, Reply, World
 
 LARGE = bytes(range(256)) * 4096  # a megabyte: several blocks
 SMALL = b"a small file"
+HOUR = 3600
 
 
 async def upload(
@@ -73,3 +78,127 @@ async def test_what_is_uploaded_is_read_by_the_recipient(world: World, store: st
             "attachment; filename=\"offer.pdf\"; filename*=UTF-8''offer.pdf"
         )
         assert (await read(gateway, path_of(attachment)))[2] == content
+
+
+@pytest.fixture
+async def net(world: World, ground: Ground) -> AsyncIterator[Federation]:
+    async with federation(world, ground) as built:
+        yield built
+
+
+async def test_a_recipient_at_another_gateway_reads_it_through_his_own(net: Federation) -> None:
+    async with net.gateway("acme.test") as acme, net.gateway("umbrella.test") as umbrella:
+        alice, bob = await acme.register("alice"), await umbrella.register("bob")
+        attachment = await uploaded(alice, LARGE, filename="größe.bin")
+        assert attachment["url"].startswith("https://amtp.acme.test:")
+        assert (await alice.send(bob.address, attachments=[attachment])).status == 202
+        (item,) = await bob.inbox("?wait=5")
+        where = f"/v1/messages/{item['message_id']}/attachments/0"
+        status, headers, body = await read(umbrella, where, bob.key)
+        assert (status, body) == (200, LARGE)
+        assert "filename*=UTF-8''gr%C3%B6%C3%9Fe.bin" in headers["content-disposition"]
+        mallory = await umbrella.register("mallory")
+        assert (await read(umbrella, where, mallory.key))[0] == 404
+        assert (await read(umbrella, where.replace("/0", "/1"), bob.key))[0] == 404
+
+
+async def test_a_message_that_says_otherwise_of_an_upload_is_refused(world: World) -> None:
+    async with world.gateway() as gateway:
+        alice = await gateway.register("alice")
+        attachment = await uploaded(alice)
+        for wrong in (
+            {"size": 1},
+            {"hash": "sha256:" + "0" * 64},
+            {"content_type": "text/html"},
+            {"url": attachment["url"][:-43] + "A" * 43},
+        ):
+            sent = await alice.send(alice.address, attachments=[attachment | wrong])
+            assert (sent.status, sent.code) == (400, "INVALID_MESSAGE_FORMAT")
+            assert sent.json["error"]["details"] == {"field": f"attachments[0].{next(iter(wrong))}"}
+        assert (await alice.send(alice.address, attachments=[attachment, attachment])).status == 202
+
+
+async def test_the_limits_are_the_operators(world: World) -> None:
+    rules = Attachments(count=1, bytes_each=2000, bytes_together=2000, types=("application/pdf",))
+    async with world.gateway(attachments=rules) as gateway:
+        alice = await gateway.register("alice")
+        too_large = await upload(alice, b"x" * 2001)
+        assert (too_large.status, too_large.code) == (413, "MESSAGE_TOO_LARGE")
+        assert (await upload(alice, content_type="text/html")).status == 400
+        attachment = await uploaded(alice)
+        sent = await alice.send(alice.address, attachments=[attachment] * 2)
+        assert "at most 1" in sent.json["error"]["message"]
+
+
+async def test_no_name_leads_out_of_a_folder_or_out_of_a_header(world: World) -> None:
+    async with world.gateway() as gateway:
+        alice = await gateway.register("alice")
+        for filename in ("..%2F..%2Fetc%2Fpasswd", "a%5Cb", "..", "a%0D%0AX-Evil:%20yes", "%00", ""):
+            refused = await upload(alice, filename=filename)
+            assert (refused.status, refused.code) == (400, "INVALID_MESSAGE_FORMAT")
+        attachment = await uploaded(alice)
+        for name in ("../../etc/passwd", "a\\b", "..", "a\r\nX-Evil: yes"):
+            refused = await alice.send(alice.address, attachments=[attachment | {"filename": name}])
+            assert refused.json["error"]["details"] == {"field": "attachments[0].filename"}
+
+
+async def test_uploads_go_when_no_message_needs_them(world: World) -> None:
+    async with world.gateway() as gateway:
+        alice = await gateway.register("alice")
+        unsent, sent = await uploaded(alice), await uploaded(alice, LARGE)
+        assert (await alice.send(alice.address, attachments=[sent])).status == 202
+        (item,) = await alice.inbox()
+        await gateway.call("DELETE", f"/v1/inbox/{alice.address}/{item['message_id']}", key=alice.key)
+        gateway.turn(25 * HOUR)
+        await gateway.app.housekeeping.once()
+        assert (await read(gateway, path_of(unsent)))[0] == 404
+        assert (await read(gateway, path_of(sent)))[2] == LARGE
+        gateway.turn(40 * 24 * HOUR)
+        await gateway.app.housekeeping.once()
+        await gateway.app.housekeeping.once()
+        assert (await read(gateway, path_of(sent)))[0] == 404
+        assert list((world.folder / "attachments").iterdir()) == []
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(world: World) -> None:
+    async with world.gateway(attachments=Attachments(store="file")) as gateway:
+        alice = await gateway.register("alice")
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.app.ports[0])
+        head = f"POST /v1/attachments HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.key}\r\n"
+        writer.write(f"{head}Content-Length: {2 * len(LARGE)}\r\n\r\n".encode() + LARGE)
+        folder = world.folder / "attachments"
+        async with asyncio.timeout(5):
+            while not folder.exists() or not list(folder.iterdir()):
+                await asyncio.sleep(0.01)
+            writer.close()
+            while list(folder.iterdir()):
+                await asyncio.sleep(0.01)
+        assert await gateway.app.database.fetchval("select count(*) from attachments") == 0
+        assert await reader.read() == b""
+
+
+async def test_two_hundred_megabytes_pass_through_little_memory(world: World) -> None:
+    """In and out: a few blocks, wherever it lies."""
+    size, piece = 200 * 1024 * 1024, bytes(1024 * 1024)
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for _ in range(size // len(piece)):
+            yield piece
+
+    async with world.gateway(**place("file")) as gateway:
+        alice = await gateway.register("alice")
+        tracemalloc.start()
+        attachment = await uploaded(alice, pieces())
+        assert (await alice.send(alice.address, attachments=[attachment])).status == 202
+        (item,) = await alice.inbox()
+        read_bytes = 0
+        async with gateway.session.get(
+            f"{gateway.url}/v1/messages/{item['message_id']}/attachments/0",
+            headers={"Authorization": f"Bearer {alice.key}"},
+        ) as response:
+            async for chunk in response.content.iter_any():
+                read_bytes += len(chunk)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert read_bytes == attachment["size"] == size
+    assert peak < 24 * 1024 * 1024
