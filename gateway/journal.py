@@ -236,6 +236,29 @@ class Journal:
     def agent_changed(self, agent: str, change: str, by: str) -> None:
         self._log.write("info", "agent_changed", {"agent": agent, "change": change, "by": by})
 
+    # Notifications
+
+    def noticed(self, event: str, notice: str, told: bool, again: datetime | None, fault: str) -> None:
+        """What became of one try to tell one subscriber."""
+        result = "told" if told else "later" if again is not None else "given_up"
+        self._label(self.metrics.notices, result).inc()
+        fields = {"event_type": event, "webhook_id": notice, "reason": fault}
+        known = {name: value for name, value in fields.items() if value}
+        self._log.write("debug" if told else "info", f"notice_{result}", known)
+
+    def notices_given_up(self, notices: int) -> None:
+        """Their time was over, or too many of them waited."""
+        if notices:
+            self._label(self.metrics.notices, "given_up").inc(notices)
+            self._log.write("warning", "notices_given_up", {"notices": notices})
+
+    def webhook_closed(self, subscription: str) -> None:
+        self._log.write("info", "webhook_closed", {"subscription": subscription})
+
+    def webhook_failed(self, subscription: str, step: str, fault: str) -> None:
+        self._label(self.metrics.webhook_steps, step).inc()
+        self._log.write("warning", step.replace(".", "_"), {"subscription": subscription, "reason": fault})
+
     # The record itself
 
     def adopt(self, form: str, level: str) -> None:

@@ -44,6 +44,8 @@ class Metrics:
         self.fetched = counter("inbox_fetched", "Inbox entries handed to agents.")
         self.acknowledged = counter("inbox_acknowledged", "Inbox entries acknowledged.")
         self.poisoned = counter("inbox_poisoned", "Inbox entries put aside after too many leases ran out.")
+        self.notices = counter("notices", "Tries to notify a webhook, and notices given up.", "result")
+        self.webhook_steps = counter("webhook_steps", "Webhooks warned of or switched off.", "step")
         self.batch_messages = histogram("batch_messages", "Messages in one commit.", BATCH)
         self.batch_seconds = histogram("batch_seconds", "Duration of one commit.", SECONDS)
         self.requests = counter("requests", "Requests answered.", "route", "status")

@@ -10,11 +10,14 @@ from gateway.mint import Mint
 from gateway.placing import Placing
 from gateway.protocol.errors import Code
 from gateway.protocol.message import Message
+from gateway.report import notify
+from gateway.report.audience import Audience
 from gateway.report.failure import DELAY, FAILURE, Trouble, may_report, report_on
 from gateway.store import delays
 from gateway.store.admitted import Admitted
 from gateway.store.database import Database
 from gateway.store.deliveries import Letter
+from gateway.store.notices import Notice
 from gateway.store.settle import Settlement
 
 LATE_AT_ONCE = 200  # messages told of as late in one round
@@ -29,6 +32,7 @@ class Postmaster:
         domains: Sequence[str],
         database: Database,
         placing: Placing,
+        audience: Audience,
         committed: Callable[[Collection[int]], None],
         clock: Clock,
         mint: Mint,
@@ -37,6 +41,7 @@ class Postmaster:
         self._home = next(iter(domains))
         self._database = database
         self._placing = placing
+        self._audience = audience
         self._committed = committed
         self._clock = clock
         self._mint = mint
@@ -47,7 +52,14 @@ class Postmaster:
             await delays.late_messages(self._database, hours=hours, limit=LATE_AT_ONCE)
         ).items():
             report = partial(self._delay_report, letter)
-            told = await delays.tell(self._database, self._mint, row, hours=hours, report=report)
+            told = await delays.tell(
+                self._database,
+                self._mint,
+                row,
+                hours=hours,
+                report=report,
+                riders=partial(self._delay_notices, letter),
+            )
             if told is not None:
                 self._committed([entry.agent for entry in told.entries])
 
@@ -65,6 +77,9 @@ class Postmaster:
             first.due,
         )
         return await self.report(trouble, proven=letter.proven, automatic=letter.automatic)
+
+    def _delay_notices(self, letter: Letter, late: Sequence[delays.Late]) -> tuple[Notice, ...]:
+        return self._audience.told(lambda now: notify.delayed(late, letter, now))
 
     async def reports(
         self, settlements: Sequence[Settlement], letters: Mapping[UUID, Letter], now: datetime
@@ -96,18 +111,24 @@ class Postmaster:
         """A report on its way to the sender of what it is about; None where nobody is there or may be told."""
         if not may_report(sender=trouble.sender, proven=proven, automatic=automatic):
             return None
-        domain, now = self._home_of(trouble.sender), self._clock.now()
+        domain, now = self.home_of(trouble.sender), self._clock.now()
         return await self.addressed(report_on(trouble, domain=domain, row=self._mint(), now=now))
 
-    async def addressed(self, message: Message) -> Admitted | None:
-        """A message of our own on its way in; None where its recipient is gone."""
+    async def addressed(self, message: Message, *, heard: bool = True) -> Admitted | None:
+        """A message of our own on its way in, heard of by subscribers or not; None where its recipient is gone."""
         places = await self._placing.place(message)
         if not places.accepted:
             return None
-        automatic = message.headers.auto_submitted != "no"
-        return Admitted(message, True, tuple(places.entries), tuple(places.queued), automatic=automatic)
+        return Admitted(
+            message,
+            True,
+            tuple(places.entries),
+            tuple(places.queued),
+            automatic=message.headers.auto_submitted != "no",
+            riders=self._audience.accepted(message, places.states) if heard else (),
+        )
 
-    def _home_of(self, sender: str) -> str:
+    def home_of(self, sender: str | None) -> str:
         """The local domain in whose name we write about a message: its sender's, else our first."""
-        domain = sender.rpartition("@")[2]
+        domain = (sender or "").rpartition("@")[2]
         return domain if domain in self._domains else self._home

@@ -1,12 +1,12 @@
 """Messages that are late: each is told of once, and the telling is committed with the mark that it was done."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from gateway.mint import Mint
-from gateway.store.admitted import Admitted
+from gateway.store.admitted import Admitted, Rider, write_riders
 from gateway.store.database import Database
 from gateway.store.deliveries import Letter, letters
 from gateway.store.insertion import insert
@@ -16,6 +16,7 @@ from gateway.store.insertion import insert
 class Late:
     """One recipient who still waits."""
 
+    recipient: str
     address: str
     attempts: int
     last_attempt: datetime | None
@@ -42,18 +43,23 @@ async def tell(
     *,
     hours: float,
     report: Callable[[Sequence[Late]], Awaitable[Admitted | None]],
+    riders: Callable[[Sequence[Late]], Iterable[Rider]],
 ) -> Admitted | None:
-    """Marks the late recipients of a message and accepts the report about them, in one transaction."""
+    """Marks the late recipients of a message, accepts the report about them and writes what goes with it."""
     async with database.transaction() as connection:
         rows = await connection.fetch(
             "update deliveries set delay_reported = true where message = $1 and not delay_reported"
             " and state = 'queued'"
             " and coalesce(first_attempt, greatest(due, accepted_at)) < amtp_now() - make_interval(secs => $2)"
-            " returning address, attempts, last_attempt, due, last_code, last_error",
+            " returning recipient, address, attempts, last_attempt, due, last_code, last_error",
             message,
             hours * 3600,
         )
-        told = await report([Late(*row) for row in rows]) if rows else None
+        if not rows:
+            return None
+        late = [Late(*row) for row in rows]
+        told = await report(late)
         if told is not None:
             await insert(connection, mint(), [told])
+        await write_riders(connection, riders(late))
         return told

@@ -1,0 +1,101 @@
+"""The audience: who is told of what, as this process knows it, and the notices that follow from happenings.
+
+Who subscribes, or no longer does, is known to all processes within two seconds: each looks at one number
+every second, and reads the list anew when it moved. While nobody subscribes, telling costs nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from time import monotonic
+
+from gateway.clock import Clock
+from gateway.protocol.address import Address
+from gateway.protocol.errors import AMTPError
+from gateway.protocol.events import Happening, Subscriber, notice_id, render_event
+from gateway.protocol.message import Message
+from gateway.protocol.status import RecipientState
+from gateway.report import notify
+from gateway.store.database import Database
+from gateway.store.notices import Notice
+from gateway.store.subscriptions import subscribers, subscriptions_version
+
+LOOK_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Audience:
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._version = -1
+        self._house: list[Subscriber] = []
+        self._owners: dict[str, list[Subscriber]] = {}
+        self.stirred = asyncio.Event()  # notices are on their way into the store
+
+    async def run(self) -> None:
+        """Looks each second until cancelled. A look that fails is made up for by the next."""
+        while True:
+            looked_at = monotonic()
+            try:
+                await self.look()
+            except (AMTPError, TimeoutError) as failure:
+                log.debug("the subscriptions could not be looked at: %s", failure)
+            await asyncio.sleep(max(0.0, looked_at + LOOK_SECONDS - monotonic()))
+
+    async def look(self) -> None:
+        """Reads the list if it changed."""
+        async with asyncio.timeout(2 * LOOK_SECONDS):
+            if await subscriptions_version(self._database) == self._version:
+                return
+            self._version, found = await subscribers(self._database)
+        owners: dict[str, list[Subscriber]] = {}
+        for subscriber in found:
+            if subscriber.owner is not None:
+                owners.setdefault(subscriber.owner, []).append(subscriber)
+        self._house = [subscriber for subscriber in found if subscriber.owner is None]
+        self._owners = owners
+
+    @property
+    def empty(self) -> bool:
+        return not self._house and not self._owners
+
+    def listens(self, sender: Address, recipients: Iterable[Address]) -> bool:
+        """Whether anybody could be told of a message between these."""
+        if self._house or sender.name in self._owners:
+            return True
+        return bool(self._owners) and any(recipient.name in self._owners for recipient in recipients)
+
+    def notices(self, happenings: Iterable[Happening]) -> tuple[Notice, ...]:
+        """Riders for the transaction in which these things happen."""
+        found: list[Notice] = []
+        for happening in happenings:
+            body = b""
+            for subscriber in self._concerned(happening):
+                if subscriber.hears(happening):
+                    body = body or render_event(happening)
+                    identity = notice_id(happening, subscriber.id)
+                    found.append(Notice(identity, subscriber.id, happening.event.value, body))
+        if found:
+            self.stirred.set()
+        return tuple(found)
+
+    def told(self, happenings: Callable[[datetime], Iterable[Happening]]) -> tuple[Notice, ...]:
+        """As `notices`, of happenings that are only thought of where somebody listens."""
+        return () if self.empty else self.notices(happenings(self._clock.now()))
+
+    def accepted(
+        self, message: Message, states: Sequence[RecipientState], *, original: notify.Name | None = None
+    ) -> tuple[Notice, ...]:
+        """Of a message that comes in."""
+        if not self.listens(message.sender, message.recipients):
+            return ()
+        return self.notices(notify.accepted(message, states, self._clock.now(), original=original))
+
+    def _concerned(self, happening: Happening) -> list[Subscriber]:
+        if not self._owners:
+            return self._house
+        owned = [s for name in dict.fromkeys(happening.concerned) for s in self._owners.get(name, ())]
+        return [*self._house, *owned]
