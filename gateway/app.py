@@ -106,7 +106,7 @@ async def _at_work(parts: Parts) -> AsyncIterator[None]:
         worker = group.create_task(parts.worker.run())
         until_the_end = [
             group.create_task(work)
-            for work in (parts.watch.run(), parts.bell.run(), parts.housekeeping.run())
+            for work in (parts.watch.run(), parts.bell.run(), parts.replies.run(), parts.housekeeping.run())
         ]
         try:
             yield

@@ -22,6 +22,7 @@ from gateway.receive.queue import QueueDoor
 from gateway.receive.routing import Route
 from gateway.receive.status import StatusDoor
 from gateway.receive.traffic import TrafficDoor
+from gateway.receive.waiting import Waiting
 from gateway.route.configured import published, uploads_base
 from gateway.store.cancellation import Cancellations
 from gateway.store.dead_letters import DeadLetters
@@ -53,6 +54,13 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
     return (
         MessageDoor(
             flow=parts.flow,
+            waiting=Waiting(
+                flow=parts.flow,
+                replies=parts.replies,
+                residents=parts.residents,
+                authenticator=parts.authenticator,
+                journal=parts.journal,
+            ),
             authenticator=parts.authenticator,
             parsing=parts.parsing,
             slots=parts.slots,

@@ -4,13 +4,14 @@ Read it top to bottom: may this enter, where does each recipient live, commit, a
 settle.
 """
 
+import asyncio
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from time import monotonic
 from uuid import UUID
 
-from gateway.admit.admission import offered_rule, sender_rule
+from gateway.admit.admission import immediate_rule, offered_rule, sender_rule
 from gateway.admit.attachments import AttachmentAdmission
 from gateway.admit.caller import Caller
 from gateway.clock import Clock
@@ -25,14 +26,15 @@ from gateway.deliver.outcome import (
 )
 from gateway.deliver.peer import PeerCourier
 from gateway.deliver.settlement import Carried, carried_of, settlement_of, too_late
+from gateway.immediate import ONCE, Immediate, wants_outcome
 from gateway.journal import Journal
 from gateway.lanes import Lanes
 from gateway.mint import Mint
 from gateway.placing import Places, Placing, tagged
-from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.errors import STATUS_OF, AMTPError, Code
 from gateway.protocol.message import Message
 from gateway.protocol.retry import ATTEMPTS_MAX
-from gateway.protocol.status import Receipt, RecipientState
+from gateway.protocol.status import LIVE, Receipt, RecipientState, Status, brought_up_to_date
 from gateway.report.postmaster import Postmaster
 from gateway.route.router import Here, NotNow, NoWay, Router, There, Way
 from gateway.store.admitted import Admitted, Rider
@@ -46,11 +48,17 @@ from gateway.store.topics import Topic
 
 
 class NobodyAccepted(AMTPError):
-    """Nobody was accepted: the first refusal is the answer, the others stand beside it."""
+    """Nobody was accepted: the first refusal is the answer, the others stand beside it.
 
-    def __init__(self, first: AMTPError, recipients: Sequence[RecipientState]) -> None:
+    With a `message_id` it was tried, on the immediate path, and is known by it.
+    """
+
+    def __init__(
+        self, first: AMTPError, recipients: Sequence[RecipientState], message_id: str | None = None
+    ) -> None:
         super().__init__(first.code, first.message, first.details, first.retry_after)
         self.recipients = recipients
+        self.message_id = message_id
 
 
 class Flow:
@@ -69,6 +77,7 @@ class Flow:
         attachments: AttachmentAdmission,
         postmaster: Postmaster,
         lanes: Lanes,
+        immediate: Immediate,
         committed: Callable[[Collection[Topic]], None],
         clock: Clock,
         mint: Mint,
@@ -85,6 +94,7 @@ class Flow:
         self._attachments = attachments
         self._postmaster = postmaster
         self._lanes = lanes
+        self._immediate = immediate
         self._committed = committed
         self._clock = clock
         self._mint = mint
@@ -94,6 +104,8 @@ class Flow:
     async def accept(self, message: Message, caller: Caller) -> Receipt:
         """Commits the message and says so, or raises why not. Nothing is acknowledged before it is committed."""
         places, admitted = await self.enter(message, caller)
+        if not admitted.entries and not admitted.deliveries:  # a heartbeat leaves nothing behind
+            return Receipt(message.message_id, tuple(places.states), message.row)
         try:
             seen = await self._intake.commit(admitted)
         except BaseException:
@@ -102,8 +114,26 @@ class Flow:
         if seen is not None:
             self.give_up(admitted)
             return await self._repeat(admitted, seen.row, places)
+        if wants_outcome(message):
+            self._immediate.expect(admitted)
         self.begin(admitted)
-        return Receipt(message.message_id, tuple(places.states))
+        return Receipt(message.message_id, tuple(places.states), message.row)
+
+    async def outcome(self, receipt: Receipt, names: Sequence[str], ending: asyncio.Event) -> Receipt:
+        """What came of a message on the immediate path; raises where nobody has it.
+
+        Who is still being tried when the time is over, or was tried by another process, shows as queued.
+        """
+        await self._immediate.over(receipt.row, ending)
+        if receipt.row is not None and receipt.status != "delivered":
+            try:
+                known = await states(self._database, [receipt.row])
+            except AMTPError:  # it is committed all the same: its status tells, when the database is back
+                return receipt
+            receipt = brought_up_to_date(receipt, names, known.get(receipt.row, {}))
+        if {recipient.status for recipient in receipt.recipients} & {Status.DELIVERED, *LIVE}:
+            return receipt
+        raise NobodyAccepted(_first_error(receipt), receipt.recipients, receipt.message_id)
 
     async def enter(self, message: Message, caller: Caller) -> tuple[Places, Admitted]:
         """Everything before the commit: may this enter, and where does each recipient live.
@@ -115,6 +145,7 @@ class Flow:
             self._lanes.hear(caller.proven_domain)
         if message.sender.domain in self._domains:
             offered_rule(message)
+            immediate_rule(message)
         places = await self._placing.place(message, caller)
         if not places.accepted:
             raise NobodyAccepted(places.refusals[0], places.states)
@@ -154,12 +185,10 @@ class Flow:
             self._committed(gained)
         known = (await states(self._database, [original])).get(original, {})
         self._journal.repeated(admitted.message.message_id, admitted.message.sender.name)
-        now_known = [
-            replace(known[recipient.name], address=recipient.written) if recipient.name in known else state
-            for recipient, state in zip(admitted.message.recipients, places.states, strict=True)
-        ]
         public_id = await message_id_of(self._database, original) or admitted.message.message_id
-        return Receipt(public_id, tuple(now_known))
+        receipt = Receipt(public_id, tuple(places.states), original)
+        names = [recipient.name for recipient in admitted.message.recipients]
+        return brought_up_to_date(receipt, names, known)
 
     async def carry(self, parcel: Parcel) -> Carried:
         """One parcel's way after the answer: route, courier, verdict, settle."""
@@ -170,7 +199,17 @@ class Flow:
             way = await self._router.way_to(parcel.destination)
             outcomes = list(await self._hand(parcel, way))
             carried = carried_of(way, outcomes)
-        milliseconds = int((monotonic() - started) * 1000)
+        await self._conclude(parcel, outcomes, int((monotonic() - started) * 1000))
+        return carried
+
+    async def turn_away(self, parcel: Parcel) -> None:
+        """What may be tried only now can't be: nobody was asked."""
+        reason = f"{parcel.destination} could not be reached in time, and this message may not wait."
+        fault = Deferred(Code.RECIPIENT_UNAVAILABLE, reason)
+        await self._conclude(parcel, [fault] * len(parcel.deliveries), 0)
+
+    async def _conclude(self, parcel: Parcel, outcomes: Sequence[Outcome], milliseconds: int) -> None:
+        """Verdicts on what the courier saw, and everything that follows from them."""
         now = self._clock.now()
         letters = {consignment.letter.row: consignment.letter for consignment in parcel.consignments}
         draws = {
@@ -188,11 +227,18 @@ class Flow:
         kept = await self._settle.settle(
             [replace(s, follow_ups=reports.get(i, ())) for i, s in enumerate(settlements)]
         )
+        self._immediate.settled(kept)
         self._journal.settled(kept, letters)
-        return carried
 
     def _facts(self, delivery: Delivery) -> Facts:
-        return Facts(delivery.attempts, delivery.expires_at, delivery.expiry, self._attempts_max)
+        once = delivery.expiry == ONCE
+        return Facts(
+            delivery.attempts,
+            delivery.expires_at,
+            delivery.expiry,
+            1 if once else self._attempts_max,
+            awaited=once and self._immediate.awaited(delivery.message),
+        )
 
     async def probe(self, destination: str) -> str | None:
         """Whether a troubled destination is back: None, or what is wrong with it."""
@@ -220,3 +266,10 @@ class Flow:
             case NotNow(reason):
                 fault = Deferred(Code.RECIPIENT_UNAVAILABLE, reason, blames=True, unreachable=True)
                 return [fault] * len(deliveries)
+
+
+def _first_error(receipt: Receipt) -> AMTPError:
+    """Why the first of them does not have it."""
+    errors = [recipient.error for recipient in receipt.recipients if recipient.error]
+    code, text = errors[0] if errors else (Code.RECIPIENT_UNAVAILABLE, "It was not delivered.")
+    return AMTPError(code if code in STATUS_OF else Code.RECIPIENT_UNAVAILABLE, text)

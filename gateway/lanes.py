@@ -15,6 +15,7 @@ from uuid import UUID
 
 from gateway.clock import Clock
 from gateway.deliver.courier import Consignment, Parcel
+from gateway.immediate import ONCE, SECONDS
 from gateway.protocol.message import Message
 from gateway.store.admitted import Admitted, Queued
 from gateway.store.contacts import Contacts
@@ -130,6 +131,7 @@ class Lanes:
         self._clock = clock
         self._lease = timedelta(seconds=lease_seconds)
         self._patience_seconds = lease_seconds - courier_seconds  # how long a leased one may wait in memory
+        self._hurry_seconds = SECONDS - courier_seconds  # the same, where somebody waits for the outcome
         self._window_max = window_max
         self._lanes: dict[str, Lane] = {}
         self._held = 0  # deliveries waiting or promised
@@ -165,11 +167,18 @@ class Lanes:
         leased = []
         for queued in deliveries:
             starts = queued.destination in open_lanes and queued.due <= now and self._has_room()
+            if queued.expiry == ONCE:  # nobody else is to take it before its time is over
+                starts, until = True, max(until, queued.expires_at)
             self._held += starts
             leased.append(replace(queued, token=token, leased_until=until) if starts else queued)
         for destination in {queued.destination for queued in leased if queued.token is not None}:
             self.lane(destination).promised += 1
         return tuple(leased)
+
+    def takes_at_once(self, destination: str) -> bool:
+        """Whether what may not wait can go there."""
+        lane = self._lanes.get(destination)
+        return self._has_room() and (lane is None or not lane.closed(self._clock.now()))
 
     def _takes_more(self, lane: Lane, now: datetime) -> bool:
         """Whether another message would start soon: the rest is better off in the queue."""
@@ -195,7 +204,8 @@ class Lanes:
         now, start_by = self._clock.now(), self._start_by()
         for queued in admitted.deliveries:
             if queued.token is not None:
-                self._enqueue(Waiting(_delivery_of(letter.row, queued, now), letter, start_by))
+                by = self._start_by(self._hurry_seconds) if queued.expiry == ONCE else start_by
+                self._enqueue(Waiting(_delivery_of(letter.row, queued, now), letter, by))
             elif queued.due <= now:
                 self.lane(queued.destination).more = True
         self.ready.set()
@@ -213,8 +223,9 @@ class Lanes:
             self._enqueue(Waiting(delivery, None, start_by))
         self.ready.set()
 
-    def _start_by(self) -> float:
-        return asyncio.get_running_loop().time() + self._patience_seconds
+    def _start_by(self, seconds: float | None = None) -> float:
+        patience = self._patience_seconds if seconds is None else seconds
+        return asyncio.get_running_loop().time() + patience
 
     def _enqueue(self, waiting: Waiting) -> None:
         lane = self.lane(waiting.delivery.destination)

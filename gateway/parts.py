@@ -13,6 +13,7 @@ from gateway.deliver.peer import COURIER_SECONDS, PeerCourier
 from gateway.embedded import FREE_BYTES_MIN, free_bytes
 from gateway.flow import Flow
 from gateway.housekeeping import Chore, Housekeeping
+from gateway.immediate import Immediate
 from gateway.journal import Journal
 from gateway.lanes import Lanes
 from gateway.mint import Mint
@@ -33,6 +34,7 @@ from gateway.store.audit import Audit
 from gateway.store.bell import Bell
 from gateway.store.database import Database
 from gateway.store.intake import Intake
+from gateway.store.replies import Replies
 from gateway.store.sealed import Sealer
 from gateway.store.settle import Settle
 from gateway.store.upload_files import UploadFiles
@@ -51,6 +53,7 @@ class Parts:
         self.mint = mint = Mint(clock)
         self.audit = Audit(mint())
         self.bell = Bell(database, journal)
+        self.replies = Replies(database, self.bell)
         self.watch = DirectoryWatch(lambda: keys.directory_version(database))
         self.authenticator = Authenticator(
             database, self.watch, clock, development=config.development, peers=_proving_keys(config)
@@ -73,7 +76,12 @@ class Parts:
         self.outbound = _outbound(config, self.directory)
         self.peer = PeerCourier(self.outbound, config)
         self.placing = Placing(
-            config.domains, self.residents, clock, timedelta(days=config.queue.horizon_days)
+            config.domains,
+            self.residents,
+            clock,
+            timedelta(days=config.queue.horizon_days),
+            saw=self.activity.saw,
+            takes_at_once=self.lanes.takes_at_once,
         )
         self.postmaster = Postmaster(
             domains=config.domains,
@@ -94,6 +102,7 @@ class Parts:
             attachments=self.attachments,
             postmaster=self.postmaster,
             lanes=self.lanes,
+            immediate=Immediate(),
             committed=self.bell.ring,
             clock=clock,
             mint=mint,

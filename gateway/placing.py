@@ -1,6 +1,6 @@
 """Where each recipient of a message goes at the door: an inbox here at once, the queue, or back with a reason."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -8,6 +8,7 @@ from gateway.admit.admission import relay_rule, resident_rule
 from gateway.admit.caller import Caller
 from gateway.admit.residents import Resident, Residents
 from gateway.clock import Clock
+from gateway.immediate import ONCE, SECONDS, wants_outcome
 from gateway.protocol.address import Address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message
@@ -17,6 +18,8 @@ from gateway.store.admitted import Entry, Queued
 # Seconds a delivery goes ahead of its time, so that ageing is free.
 HEAD_START_SECONDS = {"urgent": 720, "high": 120, "normal": 60, "low": 0}
 INBOX = "inbox"
+HEARTBEAT = "heartbeat"
+_IMMEDIATE = timedelta(seconds=SECONDS)
 
 
 @dataclass(slots=True)
@@ -28,9 +31,11 @@ class Places:
     states: list[RecipientState] = field(default_factory=list)
     refusals: list[AMTPError] = field(default_factory=list)
 
+    heartbeats: int = 0  # recipients here of what says no more than that its sender lives
+
     @property
     def accepted(self) -> bool:
-        return bool(self.entries or self.queued)
+        return bool(self.entries or self.queued or self.heartbeats)
 
     def refuse(self, recipient: Address, refusal: AMTPError, now: datetime) -> None:
         self.refusals.append(refusal)
@@ -42,12 +47,21 @@ class Placing:
     """Knows who lives here; everyone else lives elsewhere."""
 
     def __init__(
-        self, domains: Collection[str], residents: Residents, clock: Clock, horizon: timedelta
+        self,
+        domains: Collection[str],
+        residents: Residents,
+        clock: Clock,
+        horizon: timedelta,
+        *,
+        saw: Callable[[int], None],
+        takes_at_once: Callable[[str], bool],
     ) -> None:
         self._domains = frozenset(domains)
         self._residents = residents
         self._clock = clock
         self._horizon = horizon
+        self._saw = saw  # told which agent lives
+        self._takes_at_once = takes_at_once  # whether a delivery to that destination may start now
 
     async def place(self, message: Message, caller: Caller | None = None) -> Places:
         """Local recipients are resolved at once, others are queued. Without a caller the message is our own."""
@@ -57,6 +71,8 @@ class Placing:
         residents = await self._residents.resolve(names) if names else {}
         if caller is not None and message.sender.domain in self._domains:
             resident_rule(caller, message.sender, residents.get(message.sender.name))
+        if message.headers.kind == HEARTBEAT and (sender := residents.get(message.sender.name)):
+            self._saw(sender.id)
         now = self._clock.now()
         places = Places()
         for recipient in message.recipients:
@@ -85,6 +101,12 @@ class Placing:
                 f"No agent {recipient.name} is registered here.",
                 {"recipient": recipient.written},
             )
+        if message.headers.kind == HEARTBEAT:
+            places.heartbeats += 1
+            places.states.append(
+                RecipientState(recipient.written, Status.DELIVERED, timestamp=now, delivered_at=now)
+            )
+            return
         if resident.delivery_mode == "push" or _not_yet(message, now):
             self._queue(message, recipient, resident.name, now, places)
             return
@@ -98,7 +120,14 @@ class Placing:
     ) -> None:
         due = message.headers.deliver_after if _not_yet(message, now) else now
         assert due is not None
-        horizon = max(due, now) + self._horizon
+        immediate = wants_outcome(message) and message.sender.domain in self._domains
+        if immediate and not self._takes_at_once(destination):
+            raise AMTPError(
+                Code.RECIPIENT_UNAVAILABLE,
+                f"{destination} can't be reached at the moment, and this message may not wait.",
+                {"recipient": recipient.written},
+            )
+        horizon = max(due, now) + (_IMMEDIATE if immediate else self._horizon)
         expires = message.expires_at
         places.queued.append(
             Queued(
@@ -109,7 +138,7 @@ class Placing:
                 if due > now
                 else now - timedelta(seconds=HEAD_START_SECONDS[message.headers.priority]),
                 expires_at=min(expires, horizon) if expires else horizon,
-                expiry="ttl" if expires and expires < horizon else "horizon",
+                expiry=ONCE if immediate else "ttl" if expires and expires < horizon else "horizon",
             )
         )
         places.states.append(

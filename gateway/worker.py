@@ -11,6 +11,7 @@ from contextlib import suppress
 from gateway.clock import Clock
 from gateway.deliver.settlement import Carried
 from gateway.flow import Flow
+from gateway.immediate import ONCE
 from gateway.journal import Journal
 from gateway.lanes import HAND_OVER_MAX, Lane, Lanes, Waiting, new_token, parcel_of
 from gateway.protocol.errors import AMTPError
@@ -81,7 +82,10 @@ class Worker:
                     await self._refresh()
                     refreshed = now
                 more = await self._claim()
-                await self._hand_back(self._lanes.late(now))
+                late = self._lanes.late(now)
+                if hasty := [one for one in late if one.delivery.expiry == ONCE and one.letter]:
+                    group.create_task(self._turn_away(hasty))
+                await self._hand_back([one for one in late if one not in hasty])
             except AMTPError:  # the database is away: what we hold goes on, the rest waits
                 pass
             except Exception as failure:  # noqa: BLE001 - a fault in one round must not end the deliveries
@@ -167,6 +171,18 @@ class Worker:
             lane.pressed()
         finally:
             self._over(lane)
+
+    async def _turn_away(self, late: Sequence[Waiting]) -> None:
+        """What may be tried only now, and could not start in time, is over."""
+        letters = {one.letter.row: one.letter for one in late if one.letter is not None}
+        try:
+            for destination in {one.delivery.destination for one in late}:
+                mine = [one for one in late if one.delivery.destination == destination]
+                await self._flow.turn_away(parcel_of(destination, mine, letters))
+        except AMTPError:  # the database is away: the leases lapse
+            pass
+        except Exception as failure:  # noqa: BLE001 - as above
+            self._journal.broke("the queue", failure)
 
     async def _probe(self, lane: Lane) -> None:
         try:

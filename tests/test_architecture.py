@@ -23,6 +23,7 @@ FLOORS = [
     {"kept_connections"},
     {"outbound"},
     {"store"},
+    {"immediate"},
     {"admit"},
     {"route"},
     {"deliver"},

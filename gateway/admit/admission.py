@@ -67,6 +67,16 @@ def offered_rule(message: Message) -> None:
             )
 
 
+def immediate_rule(message: Message) -> None:
+    """What is tried once, now, can't be meant for later."""
+    if message.headers.delivery == "best_effort" and message.headers.deliver_after is not None:
+        raise AMTPError(
+            Code.INVALID_MESSAGE_FORMAT,
+            "headers.deliver-after says later, and headers.delivery best_effort now: leave one of them out.",
+            {"field": "headers.deliver-after"},
+        )
+
+
 def may_submit_for(caller: Caller, name: str) -> bool:
     """Whether the caller's key was made to hand in for this local agent."""
     return SUBMIT in caller.scopes or f"{SUBMIT}:{name}" in caller.scopes

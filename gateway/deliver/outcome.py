@@ -63,6 +63,7 @@ class Facts:
     expires_at: datetime
     expiry: str
     attempts_max: int = ATTEMPTS_MAX
+    awaited: bool = False  # its sender hears the outcome in an answer, and wants no second attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Final and bad. A failed one is a dead letter; `report` where its sender may be told."""
+    """Final and bad. A failed one is a dead letter, unless an answer tells of it; `report` where its sender may be told."""
 
     status: Status
     code: Code
@@ -111,7 +112,12 @@ def verdict_on(outcome: Outcome, facts: Facts, now: datetime, draw: float) -> Ve
         case Placed(agent, address):
             return Shelved(agent, address)
         case Refused(code, reason, unknown):
-            return Ended(Status.FAILED, code, tidy(reason), dead_letter=True, report=not unknown)
+            told = facts.awaited
+            return Ended(
+                Status.FAILED, code, tidy(reason), dead_letter=not told, report=not told and not unknown
+            )
+        case Deferred(code, reason) if facts.awaited:
+            return Ended(Status.FAILED, code, tidy(reason), dead_letter=False, report=False)
         case Deferred(code, reason, retry_after_seconds, _):
             due = now + timedelta(seconds=delay_seconds(facts.attempts, draw, retry_after_seconds))
             if facts.attempts >= facts.attempts_max or due >= facts.expires_at:
@@ -122,8 +128,8 @@ def verdict_on(outcome: Outcome, facts: Facts, now: datetime, draw: float) -> Ve
 
 
 def _over(code: Code, reason: str, facts: Facts, due: datetime) -> Ended:
-    """Attempts or time are used up: expired where the sender set the time, failed where we did."""
-    if facts.expiry == "ttl" and due >= facts.expires_at:
+    """Attempts or time are used up: expired where the sender's wish set the time, failed where we did."""
+    if facts.expiry != "horizon" and due >= facts.expires_at:
         text = f"The message's time to live ended before it could be delivered. Last: {reason}"
         return Ended(Status.EXPIRED, code, tidy(text), dead_letter=False, report=True)
     text = f"Gave up after {facts.attempts} attempts. Last: {reason}"

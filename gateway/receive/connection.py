@@ -217,8 +217,7 @@ class Connection(RequestHandler):
             return False
         finally:
             self._serving = False
-            listener.load.give_bytes(self._held_bytes)
-            self._held_bytes = 0
+            self.give_bytes()
         return not last
 
     async def _send(self, reply: Reply, *, last: bool) -> None:
@@ -350,6 +349,10 @@ class Connection(RequestHandler):
         if not self._trusted:
             return self._peer
         return client_address(self._peer, headers.getall(hdrs.X_FORWARDED_FOR, ()), self._listener.trusted)
+
+    def give_bytes(self) -> None:
+        self._listener.load.give_bytes(self._held_bytes)
+        self._held_bytes = 0
 
     async def invite(self) -> None:
         """Tells a client that waits for a word before it sends its body."""

@@ -11,10 +11,11 @@ from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
 from gateway.clock import Clock
 from gateway.flow import Flow, NobodyAccepted
+from gateway.immediate import wants_outcome
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code, envelope
 from gateway.protocol.message import Message
-from gateway.protocol.status import render_receipt, render_recipients
+from gateway.protocol.status import Receipt, render_receipt, render_recipients
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.answers import Answer, answer_error, answer_json
 from gateway.receive.hops import hops_of
@@ -22,6 +23,7 @@ from gateway.receive.limits import Lately, Slots
 from gateway.receive.parsing import Parsing
 from gateway.receive.request import JSON, Request
 from gateway.receive.routing import Role, Route
+from gateway.receive.waiting import Sent, Waiting, sent, wait_seconds
 
 LINES = "application/x-ndjson"
 LINES_MAX = 100  # messages in one batch
@@ -34,6 +36,7 @@ class MessageDoor:
         self,
         *,
         flow: Flow,
+        waiting: Waiting,
         authenticator: Authenticator,
         parsing: Parsing,
         slots: Slots,
@@ -44,6 +47,7 @@ class MessageDoor:
         room: Callable[[], bool],
     ) -> None:
         self._flow = flow
+        self._waiting = waiting
         self._authenticator = authenticator
         self._parsing = parsing
         self._slots = slots
@@ -66,24 +70,37 @@ class MessageDoor:
             raise AMTPError(
                 Code.TEMPORARY_FAILURE, "The gateway's disk is nearly full; try again later.", retry_after=60
             )
-        with self._slots:
-            body = await request.body(self._body_bytes_max)
-            if kind == LINES:
-                return await self._post_lines(body, caller, request)
-            try:
-                return answer_json(await self._accept(body, caller), 202)
-            except NobodyAccepted as refusal:
-                return answer_error(refusal, request.request_id, self._clock.now(), _beside(refusal))
+        if kind == LINES:
+            return await self._post_lines(request, caller)
+        try:
+            return await self._post_one(request, caller)
+        except NobodyAccepted as refusal:
+            return answer_error(refusal, request.request_id, self._clock.now(), _beside(refusal))
 
-    async def _accept(self, body: bytes, caller: Caller) -> dict[str, Any]:
-        return render_receipt(await self._flow.accept(await self._read(body, caller), caller))
+    async def _post_one(self, request: Request, caller: Caller) -> Answer:
+        seconds = wait_seconds(preferences) if (preferences := request.header_values("Prefer")) else 0
+        with self._slots:
+            message = await self._read(await request.body(self._body_bytes_max), caller)
+            receipt = await self._flow.accept(message, caller)
+        if not seconds and not wants_outcome(message):
+            return answer_json(render_receipt(receipt), 202)
+        kept = sent(message)
+        del message  # while somebody waits its body is nobody's to hold
+        return await self._waiting.answer(request, caller, kept, receipt, seconds)
 
     async def _read(self, body: bytes, caller: Caller) -> Message:
         local = (caller.name is not None and caller.proven_domain is None) or caller.development
         return await self._parsing.message(body, row=self._mint(), now=self._clock.now(), local=local)
 
-    async def _post_lines(self, body: bytes, caller: Caller, request: Request) -> Answer:
+    async def _post_lines(self, request: Request, caller: Caller) -> Answer:
         """One answer a line, in order; what was accepted is committed before the answer starts."""
+        with self._slots:
+            lines = self._lines(await request.body(self._body_bytes_max))
+            taken = await asyncio.gather(*(self._take(line, caller) for line in lines))
+        answers = [await self._told(each, request) for each in taken]
+        return Answer(200, b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers), LINES)
+
+    def _lines(self, body: bytes) -> list[bytes]:
         lines = body.removesuffix(b"\n").split(b"\n")
         if len(lines) > LINES_MAX:
             raise AMTPError(
@@ -91,16 +108,30 @@ class MessageDoor:
                 f"The batch has {len(lines)} lines: send at most {LINES_MAX}.",
                 {"limit": LINES_MAX},
             )
-        answers = await asyncio.gather(*(self._line(line, caller, request) for line in lines))
-        return Answer(200, b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers), LINES)
+        return lines
 
-    async def _line(self, line: bytes, caller: Caller, request: Request) -> dict[str, Any]:
+    async def _take(self, line: bytes, caller: Caller) -> tuple[Receipt, Sent | None] | AMTPError:
         try:
-            return await self._accept(line, caller)
+            message = await self._read(line, caller)
+            receipt = await self._flow.accept(message, caller)
+        except AMTPError as error:
+            return error
+        return receipt, sent(message) if wants_outcome(message) else None
+
+    async def _told(self, taken: tuple[Receipt, Sent | None] | AMTPError, request: Request) -> dict[str, Any]:
+        """A line's answer; those that wait for their outcome all wait already."""
+        try:
+            if isinstance(taken, AMTPError):
+                raise taken
+            receipt, kept = taken
+            if kept is not None:
+                receipt = await self._waiting.outcome(request, kept, receipt)
+            return render_receipt(receipt)
         except AMTPError as error:
             beside = _beside(error) if isinstance(error, NobodyAccepted) else {}
             return {**envelope(error, request.request_id, render_timestamp(self._clock.now())), **beside}
 
 
 def _beside(refusal: NobodyAccepted) -> dict[str, Any]:
-    return {"recipients": render_recipients(refusal.recipients)}
+    beside: dict[str, Any] = {"recipients": render_recipients(refusal.recipients)}
+    return beside if refusal.message_id is None else {"message_id": refusal.message_id, **beside}

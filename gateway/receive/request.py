@@ -125,6 +125,10 @@ class Request:
         """The raw bytes of the body, chunked or not; what is too large is refused before it is read."""
         return await self._connection.read_body(bytes_max, invited=self._check_body(bytes_max))
 
+    def let_body_go(self) -> None:
+        """The body is no longer held, though the answer is yet to come."""
+        self._connection.give_bytes()
+
     async def pieces(self, bytes_max: int, seconds_max: float) -> AsyncGenerator[bytes, None]:
         """The body as it comes, for one that is too large to be held. Only the client's time counts."""
         if self._check_body(bytes_max):

@@ -43,7 +43,7 @@ class Queued:
     destination: str
     due: datetime
     expires_at: datetime
-    expiry: str  # "ttl" or "horizon"
+    expiry: str  # "ttl", "horizon", or "once"
     token: int | None = None  # with leased_until: a worker of this process takes it straight from memory
     leased_until: datetime | None = None
     receipt: str | None = None  # "delivered" or "read", where this house is to tell the sender of it

@@ -1,0 +1,75 @@
+"""The immediate path: one attempt for each recipient, made before the answer, which tells what came of it.
+
+It is the durable path in a hurry. Such a message is committed, carried and settled like any other, only that its
+deliveries are leased to this process at once and have no second attempt; so a repetition finds it, its status tells
+of it, and the books balance. What differs is who tells the sender. While somebody waits here, the answer does;
+where nobody does any more, because the process died or the client hung up, a failure is reported like any other.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from gateway.protocol.message import Message
+from gateway.store.admitted import Admitted
+from gateway.store.bell import Ear, hushed_at
+from gateway.store.settle import Settlement
+
+ONCE = "once"  # the expiry of a delivery that is tried once, now
+SECONDS = 30.0  # from the commit to the answer
+
+
+def wants_outcome(message: Message) -> bool:
+    return message.headers.delivery == "best_effort"
+
+
+@dataclass(slots=True)
+class _Hope:
+    """One message, and how many of its deliveries are under way."""
+
+    left: int
+    until: float  # on the loop's clock
+    ear: Ear
+
+
+class Immediate:
+    """Those who wait to hear what came of their messages."""
+
+    def __init__(self) -> None:
+        self._hopes: dict[UUID, _Hope] = {}
+
+    def expect(self, admitted: Admitted) -> None:
+        """From now on its outcome is told by the answer; not longer than an answer may take."""
+        left = sum(queued.expiry == ONCE for queued in admitted.deliveries)
+        if left:
+            loop = asyncio.get_running_loop()
+            row = admitted.message.row
+            self._hopes[row] = _Hope(left, loop.time() + SECONDS, Ear())
+            loop.call_later(SECONDS, self._hopes.pop, row, None)
+
+    def awaited(self, row: UUID) -> bool:
+        """Whether somebody waits here to hear of this message."""
+        return row in self._hopes
+
+    def settled(self, settlements: Iterable[Settlement]) -> None:
+        if not self._hopes:
+            return
+        for row, count in Counter(settlement.message for settlement in settlements).items():
+            hope = self._hopes.get(row)
+            if hope is not None:
+                hope.left -= count
+                if hope.left <= 0:
+                    hope.ear.ring()
+
+    async def over(self, row: UUID | None, ending: asyncio.Event) -> None:
+        """Returns when all its deliveries are settled, the time is over, or `ending`."""
+        hope = None if row is None else self._hopes.get(row)
+        if row is None or hope is None:
+            return
+        try:
+            with hushed_at(ending, hope.ear):
+                await hope.ear.rung(hope.until - asyncio.get_running_loop().time())
+        finally:
+            self._hopes.pop(row, None)
