@@ -4,9 +4,11 @@ import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, cast
 
+from gateway.outbox import TOGETHER_BYTES_MAX, Outbox
 from gateway.protocol.http_answer import BadHead, Head, parse_chunk_size, parse_head
 
 HEAD_BYTES_MAX: Final = 16_384  # all headers of an answer together
@@ -29,7 +31,11 @@ class HandshakeError(Exception):
 
 
 async def connect(
-    address: IPv4Address | IPv6Address, port: int, tls: ssl.SSLContext | None, host: str
+    address: IPv4Address | IPv6Address,
+    port: int,
+    tls: ssl.SSLContext | None,
+    host: str,
+    outbox: Outbox | None = None,
 ) -> "Connection":
     """A connection to that address, with `tls` to whoever proves to be `host`; OSError where nobody is."""
     loop = asyncio.get_running_loop()
@@ -42,7 +48,7 @@ async def connect(
         raise
     try:
         _, connection = await loop.create_connection(
-            Connection, sock=end, ssl=tls, server_hostname=host if tls else None
+            partial(Connection, outbox or Outbox()), sock=end, ssl=tls, server_hostname=host if tls else None
         )
     except (ssl.SSLError, ConnectionError) as error:
         raise HandshakeError(_tls_trouble(error)) from None
@@ -62,7 +68,8 @@ def _tls_trouble(error: OSError | None) -> str:
 class Connection(asyncio.Protocol):
     """Bytes out, an answer in."""
 
-    def __init__(self) -> None:
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
         self._buffer = bytearray()
         self._waiter: asyncio.Future[None] | None = None
         self._ended = False
@@ -86,8 +93,8 @@ class Connection(asyncio.Protocol):
     async def ask(self, head: bytes, body: bytes) -> Head:
         """Sends a request; the head of its answer."""
         self._busy = True
-        if len(body) <= WRITE_BYTES:
-            self._transport.write(head + body)
+        if len(body) <= TOGETHER_BYTES_MAX:
+            self._outbox.post(self._transport, head + body)
         else:
             await self._write(head, body)
         for _ in range(INTERIM_MAX):

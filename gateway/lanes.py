@@ -1,14 +1,10 @@
-"""One lane per destination: how much goes there at once, and whether anything goes there at all.
-
-A window grows on success and shrinks on trouble. A breaker closes a destination that fails as a whole, and never
-touches its rows: they keep their place in the queue. What accept() hands over in memory waits here too, bounded.
-"""
+"""All lanes of this process, and what waits in them: what accept() hands over in memory, what is claimed, bounded."""
 
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 from uuid import UUID
@@ -16,110 +12,16 @@ from uuid import UUID
 from gateway.clock import Clock
 from gateway.deliver.courier import Consignment, Parcel
 from gateway.immediate import ONCE, SECONDS
+from gateway.lane import BATCH_MESSAGES_MAX, WINDOW_FIRST, WINDOW_MAX, Lane, Waiting
 from gateway.protocol.message import Message
 from gateway.store.admitted import Admitted, Queued
 from gateway.store.contacts import Contacts
 from gateway.store.deliveries import Delivery, Letter
-from gateway.store.destinations import Trouble
 
 HAND_OVER_MAX = 2000  # deliveries waiting in memory, all lanes together
 HAND_OVER_BYTES_MAX = 32 * 1024 * 1024
-WINDOW_FIRST, WINDOW_MAX = 4.0, 64.0
-BATCH_MESSAGES_MAX = 50
+WINDOWS_AHEAD = 2  # of a lane's work may wait in memory: it never idles while the queue is asked for more
 BATCH_BYTES_MAX = 4 * 1024 * 1024
-FAILURES_MAX = 5  # in a row, of the destination as a whole, before its breaker opens
-BREAKER_SECONDS_FIRST, BREAKER_SECONDS_MAX = 1.0, 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A leased delivery in memory; `start_by` is on the monotonic clock: later its lease may not outlive the courier."""
-
-    delivery: Delivery
-    letter: Letter | None  # handed over by accept(); a claimed one is fetched when it starts
-    start_by: float
-
-    @property
-    def bytes_held(self) -> int:
-        return len(self.letter.body) if self.letter else 0
-
-
-@dataclass(slots=True)
-class Lane:
-    """One destination."""
-
-    destination: str
-    window: float = WINDOW_FIRST
-    window_max: float = WINDOW_MAX
-    batch: bool = False  # whether several messages may go in one request
-    active: int = 0
-    promised: int = 0  # messages leased to us whose commit is on its way
-    failures: int = 0
-    open_until: datetime | None = None  # the breaker
-    unreachable: bool = False  # whether that it can be reached proves that it is well
-    heard: bool = False  # it contacted us meanwhile
-    paused: bool = False
-    more: bool = False  # the queue probably holds more of it than waits here
-    shared: bool = False  # its breaker stands in the database too
-    waiting: dict[UUID, list[Waiting]] = field(default_factory=dict)  # by message, the oldest first
-
-    def closed(self, now: datetime) -> bool:
-        return self.paused or (self.open_until is not None and now < self.open_until)
-
-    def room(self, now: datetime) -> int:
-        """How many more may start at once."""
-        if self.closed(now):
-            return 0
-        if self.open_until is not None:  # half open: one goes ahead and finds out
-            return 0 if self.active else 1
-        return max(int(self.window) - self.active, 0)
-
-    @property
-    def quiet(self) -> bool:
-        """Whether nothing is remembered here that a new lane would not know."""
-        busy = self.waiting or self.active or self.promised or self.more
-        return not busy and self.failures == 0 and self.open_until is None and not self.paused
-
-    def succeeded(self) -> bool:
-        """Notes a success; tells whether it ended an outage."""
-        recovered = self.open_until is not None
-        self.reset()
-        self.window = min(self.window + 1 / self.window, self.window_max)
-        return recovered
-
-    def pressed(self) -> None:
-        """Notes that it is well, and has no room for so much at once."""
-        self.window = max(self.window / 2, 1.0)
-
-    def failed(self, now: datetime, draw: float, *, unreachable: bool) -> bool:
-        """Notes a failure of the destination as a whole; tells whether the breaker opened just now.
-
-        The breaker stays open longer each time.
-        """
-        was_open = self.open_until is not None
-        self.failures += 1
-        self.unreachable = unreachable
-        self.pressed()
-        if self.failures >= FAILURES_MAX:
-            seconds = min(
-                BREAKER_SECONDS_FIRST * 2.0 ** min(self.failures - FAILURES_MAX, 16), BREAKER_SECONDS_MAX
-            )
-            self.open_until = now + timedelta(seconds=seconds * (0.75 + 0.5 * draw))
-        return not was_open and self.open_until is not None
-
-    def reset(self) -> None:
-        self.failures, self.open_until, self.shared, self.heard = 0, None, False, False
-
-    def learn(self, trouble: Trouble) -> None:
-        """Takes over what all processes know of it."""
-        self.paused = trouble.paused
-        if trouble.open_until is not None:
-            self.shared = True
-            self.failures = max(self.failures, trouble.failures)
-            self.unreachable = trouble.unreachable
-            self.open_until = trouble.open_until
-        elif self.shared:  # another process found it well
-            self.reset()
 
 
 class Lanes:
@@ -143,6 +45,11 @@ class Lanes:
     @property
     def lanes(self) -> Iterable[Lane]:
         return self._lanes.values()
+
+    @property
+    def bytes_free(self) -> int:
+        """How much of bodies may still be held."""
+        return max(HAND_OVER_BYTES_MAX - self._bytes_held, 0)
 
     @property
     def held(self) -> int:
@@ -181,9 +88,10 @@ class Lanes:
         return self._has_room() and (lane is None or not lane.closed(self._clock.now()))
 
     def _takes_more(self, lane: Lane, now: datetime) -> bool:
-        """Whether another message would start soon: the rest is better off in the queue."""
-        ahead = len(lane.waiting) + lane.promised
-        return lane.open_until is None and ahead < lane.room(now) * (BATCH_MESSAGES_MAX if lane.batch else 1)
+        """Whether another message would start soon: the rest is better off in the queue, behind what lies there."""
+        if lane.open_until is not None or lane.paused or lane.more:
+            return False
+        return len(lane.waiting) + lane.promised < WINDOWS_AHEAD * lane.capacity
 
     def _has_room(self) -> bool:
         return not self.closing and self._held < HAND_OVER_MAX and self._bytes_held < HAND_OVER_BYTES_MAX
@@ -210,7 +118,13 @@ class Lanes:
                 self.lane(queued.destination).more = True
         self.ready.set()
 
-    def add(self, claimed: Sequence[Delivery], emptied: Collection[str], per_destination: int) -> None:
+    def add(
+        self,
+        claimed: Sequence[Delivery],
+        letters: Mapping[UUID, Letter],
+        emptied: Collection[str],
+        per_destination: int,
+    ) -> None:
         """What was claimed from the queue waits here for its lane; of those `emptied` nothing else is due."""
         start_by = self._start_by()
         counts = Counter(delivery.destination for delivery in claimed)
@@ -220,7 +134,7 @@ class Lanes:
         for destination, count in counts.items():
             self.lane(destination).more = count >= per_destination
         for delivery in claimed:
-            self._enqueue(Waiting(delivery, None, start_by))
+            self._enqueue(Waiting(delivery, letters.get(delivery.message), start_by))
         self.ready.set()
 
     def _start_by(self, seconds: float | None = None) -> float:
@@ -236,12 +150,12 @@ class Lanes:
     def closed(self) -> set[str]:
         """Destinations from which nothing more is to be claimed now."""
         now = self._clock.now()
-        return {lane.destination for lane in self._lanes.values() if lane.waiting or lane.room(now) == 0}
+        return {lane.destination for lane in self._lanes.values() if lane.closed(now) or not lane.low}
 
     def hungry(self) -> bool:
         """Whether a lane could start more than waits here, and the queue probably has it."""
         now = self._clock.now()
-        return any(lane.more and not lane.waiting and lane.room(now) > 0 for lane in self._lanes.values())
+        return any(lane.more and lane.low and not lane.closed(now) for lane in self._lanes.values())
 
     def doubtful(self) -> list[Lane]:
         """Lanes whose breaker is half open while nothing of theirs is due: a probe may find recovery early.

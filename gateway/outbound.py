@@ -21,6 +21,7 @@ from typing import Final
 
 from gateway.http_connection import Connection, HandshakeError, LostError, NonsenseError, connect
 from gateway.kept_connections import CONNECTIONS_MAX, KeptConnections
+from gateway.outbox import Outbox
 from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
 from gateway.protocol.http_answer import Head
 from gateway.protocol.reachable import Network, judge, judge_port
@@ -106,6 +107,7 @@ class Outbound:
         self._headers = {"User-Agent": agent, "Accept": "*/*", "Accept-Encoding": "identity"}
         self._connect_seconds = connect_seconds
         self._idle = KeptConnections()
+        self._outbox = Outbox()
         self._exchanges = asyncio.Semaphore(CONNECTIONS_MAX)
 
     async def post(
@@ -230,6 +232,14 @@ class Outbound:
         except (TimeoutError, OSError) as error:
             raise _outbound_error(error, target, deadline_seconds, sent=False) from None
 
+    def fault(self, url: str, *, plain: bool = False) -> str | None:
+        """Why nothing would be asked there, as far as the URL tells by itself; where a name leads is seen later."""
+        try:
+            self._judged(url, plain=plain)
+        except OutboundError as error:
+            return error.message
+        return None
+
     async def close(self) -> None:
         self._idle.close()
 
@@ -254,7 +264,7 @@ class Outbound:
             share = (end - asyncio.get_running_loop().time()) / left
             try:
                 async with asyncio.timeout(share):
-                    return await connect(addresses[-left], target.port, tls, target.host)
+                    return await connect(addresses[-left], target.port, tls, target.host, self._outbox)
             except TimeoutError:
                 fault = "it did not take our connection in time"
             except OSError as error:

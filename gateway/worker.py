@@ -7,19 +7,22 @@ import asyncio
 import random
 from collections.abc import Sequence
 from contextlib import suppress
+from uuid import UUID
 
 from gateway.clock import Clock
 from gateway.deliver.settlement import Carried
 from gateway.flow import Flow
 from gateway.immediate import ONCE
 from gateway.journal import Journal
-from gateway.lanes import HAND_OVER_MAX, Lane, Lanes, Waiting, new_token, parcel_of
+from gateway.lane import Lane, Waiting
+from gateway.lanes import HAND_OVER_MAX, Lanes, new_token, parcel_of
 from gateway.protocol.errors import AMTPError
 from gateway.store import deliveries, destinations
 from gateway.store.database import Database
+from gateway.store.deliveries import Letter
 
 POLL_SECONDS = 1.0  # how long a row made due by another process can stay unseen
-CLAIM_PER_DESTINATION = 64
+CLAIM_PER_DESTINATION = 128
 
 
 class Worker:
@@ -138,7 +141,11 @@ class Worker:
             for lane in self._lanes.lanes
             if lane.destination > after and (not full or lane.destination < self._place)
         }
-        self._lanes.add(claimed, emptied - closed, CLAIM_PER_DESTINATION)
+        found: dict[UUID, Letter] = {}
+        if claimed:
+            rows = {delivery.message for delivery in claimed}
+            found = await deliveries.letters(self._database, rows, bytes_max=self._lanes.bytes_free)
+        self._lanes.add(claimed, found, emptied - closed, CLAIM_PER_DESTINATION)
         return full or after != ""
 
     async def expire(self) -> None:

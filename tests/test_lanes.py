@@ -7,16 +7,8 @@ import msgspec
 import pytest
 
 from gateway.clock import Clock
-from gateway.lanes import (
-    BATCH_MESSAGES_MAX,
-    FAILURES_MAX,
-    HAND_OVER_MAX,
-    WINDOW_FIRST,
-    Lane,
-    Lanes,
-    Waiting,
-    parcel_of,
-)
+from gateway.lane import BATCH_MESSAGES_MAX, FAILURES_MAX, WINDOW_FIRST, Lane, Waiting
+from gateway.lanes import HAND_OVER_MAX, WINDOWS_AHEAD, Lanes, parcel_of
 from gateway.mint import Mint
 from gateway.protocol.message import parse_message
 from gateway.store.admitted import Admitted, Queued
@@ -99,9 +91,25 @@ def desk(clock: Clock, mint: Mint) -> Desk:
 
 
 async def test_a_lane_takes_over_what_it_can_start_and_leaves_the_rest_in_the_queue(desk: Desk) -> None:
-    assert desk.hand_over("b@p.test", count=10) == WINDOW_FIRST
+    assert desk.hand_over("b@p.test", count=20) == WINDOWS_AHEAD * WINDOW_FIRST
     assert desk.lanes.lane("p.test").more
-    assert desk.lanes.held == WINDOW_FIRST
+    assert desk.lanes.held == WINDOWS_AHEAD * WINDOW_FIRST
+
+
+async def test_nobody_is_handed_over_past_what_lies_in_the_queue(desk: Desk) -> None:
+    desk.lanes.lane("p.test").more = True
+    assert desk.hand_over("b@p.test") == 0
+
+
+async def test_more_is_claimed_before_what_waits_runs_out(desk: Desk) -> None:
+    lane = desk.lanes.lane("p.test")
+    lane.more = True
+    desk.lanes.add(desk.claimed("p.test", int(WINDOW_FIRST) - 1), {}, set(), 1)
+    assert desk.lanes.hungry()
+    assert "p.test" not in desk.lanes.closed()
+    desk.lanes.add(desk.claimed("p.test", 1), {}, set(), 1)
+    assert not desk.lanes.hungry()
+    assert "p.test" in desk.lanes.closed()
 
 
 async def test_all_recipients_of_a_message_at_one_place_start_together(desk: Desk) -> None:
@@ -116,9 +124,9 @@ async def test_a_message_for_later_is_left_in_the_queue(desk: Desk) -> None:
 
 
 async def test_what_is_promised_counts_before_its_commit_and_is_given_up_without_one(desk: Desk) -> None:
-    promised = [desk.message("b@p.test", "c@p.test") for _ in range(int(WINDOW_FIRST))]
+    promised = [desk.message("b@p.test", "c@p.test") for _ in range(WINDOWS_AHEAD * int(WINDOW_FIRST))]
     assert leases(desk.message("d@p.test")) == 0
-    assert desk.lanes.held == 2 * WINDOW_FIRST
+    assert desk.lanes.held == 2 * len(promised)
     for admitted in promised:
         desk.lanes.give_up(admitted)
     assert desk.lanes.held == 0
@@ -158,7 +166,7 @@ async def test_lanes_take_turns_when_not_all_may_start(desk: Desk) -> None:
 
 
 async def test_no_more_starts_than_the_window_has_room_for(desk: Desk) -> None:
-    desk.lanes.add(desk.claimed("p.test", 20), set(), 64)
+    desk.lanes.add(desk.claimed("p.test", 20), {}, set(), 64)
     pieces = desk.lanes.startable(100)
     assert len(pieces) == WINDOW_FIRST
     lane = pieces[0][0]
@@ -207,7 +215,7 @@ async def test_while_the_breaker_is_half_open_one_goes_ahead_alone(desk: Desk) -
     assert desk.hand_over("b@p.test") == 0
     desk.clock.offset += timedelta(seconds=2)
     assert "p.test" not in desk.lanes.closed()
-    desk.lanes.add(desk.claimed("p.test", 5), set(), 64)
+    desk.lanes.add(desk.claimed("p.test", 5), {}, set(), 64)
     assert sizes(desk.lanes.startable(10)) == [("p.test", 1)]
     lane.active -= 1
     lane.succeeded()
@@ -247,12 +255,12 @@ async def test_a_stop_takes_out_everything_and_leases_nothing_more(desk: Desk) -
 
 
 async def test_a_full_claim_means_that_there_is_more_until_one_finds_it_empty(desk: Desk) -> None:
-    desk.lanes.add(desk.claimed("p.test", 3), set(), 3)
+    desk.lanes.add(desk.claimed("p.test", 3), {}, set(), 3)
     desk.lanes.startable(10)
     assert desk.lanes.hungry()
-    desk.lanes.add([], {"q.test"}, 3)  # p.test was not asked
+    desk.lanes.add([], {}, {"q.test"}, 3)  # p.test was not asked
     assert desk.lanes.hungry()
-    desk.lanes.add([], {"p.test"}, 3)
+    desk.lanes.add([], {}, {"p.test"}, 3)
     assert not desk.lanes.hungry()
 
 

@@ -21,13 +21,13 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 from multidict import CIMultiDictProxy
 
+from gateway.outbox import TOGETHER_BYTES_MAX
 from gateway.protocol.errors import AMTPError, Code
 from gateway.receive.answers import Answer, Stream, answer_error, render_answer, render_stream_head
 from gateway.receive.framing import malformed
 from gateway.receive.limits import BODY_PAUSES_MAX, RETRY_AFTER_SECONDS, site_of
 from gateway.receive.listener import Listener, Reply, mint_request_id
 from gateway.receive.origin import client_address, is_trusted, parse_address
-from gateway.receive.outbox import TOGETHER_BYTES_MAX
 from gateway.receive.request import HungUp, too_large
 from gateway.receive.routing import Role
 from gateway.receive.stream import lively

@@ -10,6 +10,7 @@ from aiohttp.http import RawRequestMessage
 
 from gateway.clock import Clock
 from gateway.config_sections import Limits
+from gateway.outbox import Outbox
 from gateway.protocol.errors import AMTPError, Code
 from gateway.receive.answers import Answer, Stream, answer_error, check_answer, fixed_head
 from gateway.receive.framing import (
@@ -22,7 +23,6 @@ from gateway.receive.framing import (
 )
 from gateway.receive.limits import RETRY_AFTER_SECONDS, Load, Manners
 from gateway.receive.origin import Network
-from gateway.receive.outbox import Outbox
 from gateway.receive.request import HungUp, Request
 from gateway.receive.routing import Router
 

@@ -6,7 +6,8 @@ import msgspec
 
 from gateway.admit.admission import require_admin
 from gateway.admit.authenticate import Authenticator
-from gateway.lanes import Lane, Lanes
+from gateway.lane import Lane
+from gateway.lanes import Lanes
 from gateway.protocol.discovery import Broken, Silent, Speaks
 from gateway.protocol.fields import fault
 from gateway.receive.agent_profile import BODY_BYTES_MAX, read_body

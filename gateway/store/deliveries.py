@@ -105,12 +105,17 @@ async def hand_back(database: Database, leased: Sequence[Delivery]) -> int:
     return int(done.split()[-1])
 
 
-async def letters(database: Database, rows: Collection[UUID]) -> dict[UUID, Letter]:
-    """The messages behind claimed rows."""
+async def letters(
+    database: Database, rows: Collection[UUID], *, bytes_max: int | None = None
+) -> dict[UUID, Letter]:
+    """The messages behind claimed rows; with `bytes_max` the oldest of them, while their bodies fit."""
     found = await database.fetch(
-        "select id, coalesce(public_id, id::text), sender, proven, automatic, coalesce(hops, '{}'), body"
-        " from messages where id = any($1)",
+        "select id, coalesce(public_id, id::text), sender, proven, automatic, coalesce(hops, '{}'), body from ("
+        "    select *, sum(octet_length(body)) over (order by id) as bytes_so_far"
+        "    from messages where id = any($1)) m"
+        " where $2::bigint is null or bytes_so_far <= $2",
         list(rows),
+        bytes_max,
     )
     return {row[0]: Letter(row[0], row[1], row[2], row[3], row[4], tuple(row[5]), row[6]) for row in found}
 

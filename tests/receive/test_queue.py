@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from gateway.lanes import Lane
+from gateway.lane import Lane
 from gateway.protocol.discovery import Broken, Silent
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.queue import why

@@ -1,16 +1,16 @@
-"""Answers that leave together.
+"""What leaves together: answers to a commit's requests, requests that start at once.
 
-A send wakes whoever waits for it, which on a busy machine costs more than the rest of the request. A commit
-answers many requests at once: sent in one go, one waking serves them all.
+A send wakes whoever waits for it, which on a busy machine costs more than all else about a small message. Sent
+in one go, one waking serves many.
 """
 
 import asyncio
 
-TOGETHER_BYTES_MAX = 16_384  # a larger answer goes by itself, and its connection waits until it is taken
+TOGETHER_BYTES_MAX = 16_384  # what is larger goes by itself, and waits until it is taken
 
 
 class Outbox:
-    """Holds answers until what runs now has run."""
+    """Holds small sends until what runs now has run."""
 
     __slots__ = ("_waiting",)
 

@@ -1,0 +1,120 @@
+"""One destination's lane: how much goes there at once, and whether anything goes there at all.
+
+A window grows on success and shrinks on trouble. A breaker closes a destination that fails as a whole, and never
+touches its rows: they keep their place in the queue.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from gateway.store.deliveries import Delivery, Letter
+from gateway.store.destinations import Trouble
+
+WINDOW_FIRST, WINDOW_MAX = 4.0, 64.0
+BATCH_MESSAGES_MAX = 50
+FAILURES_MAX = 5  # in a row, of the destination as a whole, before its breaker opens
+BREAKER_SECONDS_FIRST, BREAKER_SECONDS_MAX = 1.0, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A leased delivery in memory; `start_by` is on the monotonic clock: later its lease may not outlive the courier."""
+
+    delivery: Delivery
+    letter: Letter | None  # None where there was no room for it: fetched when it starts
+    start_by: float
+
+    @property
+    def bytes_held(self) -> int:
+        return len(self.letter.body) if self.letter else 0
+
+
+@dataclass(slots=True)
+class Lane:
+    """One destination."""
+
+    destination: str
+    window: float = WINDOW_FIRST
+    window_max: float = WINDOW_MAX
+    batch: bool = False  # whether several messages may go in one request
+    active: int = 0
+    promised: int = 0  # messages leased to us whose commit is on its way
+    failures: int = 0
+    open_until: datetime | None = None  # the breaker
+    unreachable: bool = False  # whether that it can be reached proves that it is well
+    heard: bool = False  # it contacted us meanwhile
+    paused: bool = False
+    more: bool = False  # the queue probably holds more of it than waits here
+    shared: bool = False  # its breaker stands in the database too
+    waiting: dict[UUID, list[Waiting]] = field(default_factory=dict)  # by message, the oldest first
+
+    def closed(self, now: datetime) -> bool:
+        return self.paused or (self.open_until is not None and now < self.open_until)
+
+    def room(self, now: datetime) -> int:
+        """How many more may start at once."""
+        if self.closed(now):
+            return 0
+        if self.open_until is not None:  # half open: one goes ahead and finds out
+            return 0 if self.active else 1
+        return max(int(self.window) - self.active, 0)
+
+    @property
+    def capacity(self) -> int:
+        """How many messages may be under way at once."""
+        return int(self.window) * (BATCH_MESSAGES_MAX if self.batch else 1)
+
+    @property
+    def low(self) -> bool:
+        """Whether what waits here may be gone before the queue has answered."""
+        if self.open_until is not None:
+            return not self.waiting and not self.active
+        return len(self.waiting) < self.capacity
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is remembered here that a new lane would not know."""
+        busy = self.waiting or self.active or self.promised or self.more
+        return not busy and self.failures == 0 and self.open_until is None and not self.paused
+
+    def succeeded(self) -> bool:
+        """Notes a success; tells whether it ended an outage."""
+        recovered = self.open_until is not None
+        self.reset()
+        self.window = min(self.window + 1 / self.window, self.window_max)
+        return recovered
+
+    def pressed(self) -> None:
+        """Notes that it is well, and has no room for so much at once."""
+        self.window = max(self.window / 2, 1.0)
+
+    def failed(self, now: datetime, draw: float, *, unreachable: bool) -> bool:
+        """Notes a failure of the destination as a whole; tells whether the breaker opened just now.
+
+        The breaker stays open longer each time.
+        """
+        was_open = self.open_until is not None
+        self.failures += 1
+        self.unreachable = unreachable
+        self.pressed()
+        if self.failures >= FAILURES_MAX:
+            seconds = min(
+                BREAKER_SECONDS_FIRST * 2.0 ** min(self.failures - FAILURES_MAX, 16), BREAKER_SECONDS_MAX
+            )
+            self.open_until = now + timedelta(seconds=seconds * (0.75 + 0.5 * draw))
+        return not was_open and self.open_until is not None
+
+    def reset(self) -> None:
+        self.failures, self.open_until, self.shared, self.heard = 0, None, False, False
+
+    def learn(self, trouble: Trouble) -> None:
+        """Takes over what all processes know of it."""
+        self.paused = trouble.paused
+        if trouble.open_until is not None:
+            self.shared = True
+            self.failures = max(self.failures, trouble.failures)
+            self.unreachable = trouble.unreachable
+            self.open_until = trouble.open_until
+        elif self.shared:  # another process found it well
+            self.reset()
