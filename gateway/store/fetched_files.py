@@ -69,7 +69,8 @@ class FetchedFiles:
                     yield block
         finally:
             self._coming -= attachment.size
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
 
     def _settle(self, part: Path, path: Path, size: int) -> None:
         """Gives the file its name, and makes room: what was read longest ago goes first."""
@@ -103,7 +104,7 @@ def _touch(path: Path) -> bool:
     """Whether it is there; it counts as read now."""
     try:
         os.utime(path)
-    except FileNotFoundError:
+    except OSError:
         return False
     return True
 
