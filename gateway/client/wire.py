@@ -13,6 +13,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
@@ -127,8 +128,7 @@ class Wire:
         try:
             async with self._opened().request(
                 method,
-                self.gateway + path,
-                params=query,
+                self.gateway + path + (f"?{urlencode(query, quote_via=quote)}" if query else ""),
                 data=body() if callable(body) else body,
                 headers=sent,
                 timeout=timeout,

@@ -39,7 +39,7 @@ def page(*messages: Any) -> bytes:
 
 @dataclass
 class Moody:
-    """`posts` answers what is posted to /v1/messages, `looks` what is asked of the inbox; the last one stays."""
+    """`posts` answers messages and files, `looks` what is asked of the inbox or a file; the last one stays."""
 
     posts: list[Answer]
     looks: list[Answer]
@@ -72,6 +72,8 @@ class Moody:
             return self._next(self.posts)
         if request.line.startswith("GET "):
             return self._next(self.looks)
+        if request.line.startswith("POST /v1/attachments?"):
+            return self._next(self.posts)
         names = json.loads(request.body)["message_ids"]
         return said(200, {"results": [{"status": "acknowledged"} for _ in names]})
 

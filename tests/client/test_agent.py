@@ -1,10 +1,8 @@
 """Agents that send, ask, read and answer, at a gateway that is really there."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -14,58 +12,8 @@ from gateway.client.errors import NoReply, Refused
 from gateway.client.message import Message
 from gateway.client.work import ATTEMPTS_MAX
 from gateway.protocol.errors import Code
-from tests.world import Gateway, World
-
-PATIENCE_SECONDS = 20.0
-
-
-@asynccontextmanager
-async def agents(gateway: Gateway, *names: str, **options: Any) -> AsyncIterator[list[Agent]]:
-    """Registered there, and hung up in the end."""
-    async with AsyncExitStack() as stack:
-        found = []
-        for name in names:
-            registered = await gateway.register(name)
-            agent = Agent(registered.address, key=registered.key, gateway=gateway.url, **options)
-            found.append(await stack.enter_async_context(agent))
-        yield found
-
-
-@asynccontextmanager
-async def working(*those: Agent) -> AsyncIterator[None]:
-    """They run their callbacks meanwhile."""
-    running = [asyncio.create_task(agent.run()) for agent in those]
-    try:
-        yield
-    finally:
-        for agent in those:
-            agent.stop()
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await asyncio.gather(*running)
-
-
-async def lies_in(agent: Agent, count: int = 0) -> list[Message]:
-    """What nobody holds, once it is that many."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while len(found := await agent._mailbox.look()) < count:
-            await asyncio.sleep(0.02)
-    return found
-
-
-async def first_of(agent: Agent) -> Message:
-    """The next message, acknowledged."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        async for message in agent.inbox():
-            await agent.acknowledge(message)
-            return message
-    raise AssertionError("an inbox has no end")
-
-
-async def empty(agent: Agent) -> None:
-    """Waits until nothing lies in the inbox that nobody holds."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while await lies_in(agent):
-            await asyncio.sleep(0.02)
+from tests.client.joined import PATIENCE_SECONDS, agents, empty, first_of, lies_in, working
+from tests.world import World
 
 
 async def test_what_is_sent_is_read_and_acknowledged_by_going_on(world: World) -> None:

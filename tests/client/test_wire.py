@@ -12,11 +12,8 @@ from gateway.client.wire import (
     pause_seconds,
     read_retry_after,
 )
-from tests.client.moody import CUT, Moody, moody, receipt, refusal, said
-
-
-def alice(gateway: Moody, patience: float = 20) -> Agent:
-    return Agent("alice@acme.test", key="k", gateway=gateway.url, patience=patience)
+from tests.client.joined import alice_at
+from tests.client.moody import CUT, moody, receipt, refusal, said
 
 
 @pytest.mark.parametrize(
@@ -31,7 +28,7 @@ def alice(gateway: Moody, patience: float = 20) -> Agent:
     ids=["cut", "502", "503", "429", "500"],
 )
 async def test_trouble_that_passes_is_not_told(trouble: bytes) -> None:
-    async with moody(trouble, trouble, receipt()) as gateway, alice(gateway) as agent:
+    async with moody(trouble, trouble, receipt()) as gateway, alice_at(gateway) as agent:
         assert (await agent.send("bob@acme.test", {"n": 1})).message_id == "m-1"
         bodies = [request.body for request in gateway.posted]
         assert len(bodies) == 3
@@ -42,7 +39,7 @@ async def test_trouble_that_passes_is_not_told(trouble: bytes) -> None:
 async def test_a_time_to_come_back_is_waited() -> None:
     async with (
         moody(refusal(503, "QUEUE_FULL", Retry_After="1"), receipt()) as gateway,
-        alice(gateway) as agent,
+        alice_at(gateway) as agent,
     ):
         await agent.send("bob@acme.test", {"n": 1})
         assert len(gateway.posted) == 2
@@ -51,7 +48,7 @@ async def test_a_time_to_come_back_is_waited() -> None:
 async def test_a_time_beyond_its_patience_is_told_at_once_with_the_code() -> None:
     async with (
         moody(refusal(429, "RATE_LIMIT_EXCEEDED", Retry_After="100")) as gateway,
-        alice(gateway) as agent,
+        alice_at(gateway) as agent,
     ):
         with pytest.raises(Refused) as refused:
             await agent.send("bob@acme.test", {"n": 1})
@@ -63,7 +60,7 @@ async def test_a_time_beyond_its_patience_is_told_at_once_with_the_code() -> Non
     ("status", "code"), [(400, "INVALID_MESSAGE_FORMAT"), (401, "AUTHENTICATION_FAILED"), (409, "X")]
 )
 async def test_a_refusal_is_told_at_once(status: int, code: str) -> None:
-    async with moody(refusal(status, code)) as gateway, alice(gateway) as agent:
+    async with moody(refusal(status, code)) as gateway, alice_at(gateway) as agent:
         with pytest.raises(Refused, match="Not now") as refused:
             await agent.send("bob@acme.test", {"n": 1})
         assert (refused.value.status, refused.value.code) == (status, code)
@@ -72,10 +69,10 @@ async def test_a_refusal_is_told_at_once(status: int, code: str) -> None:
 
 @pytest.mark.parametrize("patience", [0, 0.5])
 async def test_when_its_patience_ends_no_gateway_answered(patience: float) -> None:
-    async with moody(CUT) as gateway, alice(gateway, patience) as agent:
+    async with moody(CUT) as gateway, alice_at(gateway, patience) as agent:
         with pytest.raises(Unreachable, match="No gateway answers"):
             await agent.send("bob@acme.test", {"n": 1})
-    async with alice(gateway, patience) as agent:
+    async with alice_at(gateway, patience) as agent:
         with pytest.raises(Unreachable, match="No gateway answers"):
             await agent.send("bob@acme.test", {"n": 1})
 
@@ -86,7 +83,7 @@ async def test_when_its_patience_ends_no_gateway_answered(patience: float) -> No
     ids=["list", "object", "404", "302"],
 )
 async def test_what_does_not_speak_amtp_is_told_so(answered: bytes) -> None:
-    async with moody(answered) as gateway, alice(gateway) as agent:
+    async with moody(answered) as gateway, alice_at(gateway) as agent:
         with pytest.raises((Unreachable, Refused), match="answers at"):
             await agent.send("bob@acme.test", {"n": 1})
 
