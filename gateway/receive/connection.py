@@ -226,12 +226,8 @@ class Connection(RequestHandler):
             case Answer() as answer:
                 bodiless = reply.method == hdrs.METH_HEAD
                 data = render_answer(answer, head, reply.request_id, bodiless=bodiless, close=last)
-                if last or self._paused or len(data) > TOGETHER_BYTES_MAX:
-                    await self._write(data)
-                elif (transport := self.transport) is None or transport.is_closing():
-                    raise HungUp
-                else:
-                    self._listener.outbox.post(transport, data)
+                small = len(data) <= TOGETHER_BYTES_MAX and not (last or self._paused)
+                await self._write(data, together=small)
             case Stream() as stream:
                 await self._send_stream(stream, head, reply)
 
@@ -257,11 +253,14 @@ class Connection(RequestHandler):
         finally:
             await stream.items.aclose()
 
-    async def _write(self, data: bytes) -> None:
-        """Hand over these bytes and wait while the client does not take them."""
+    async def _write(self, data: bytes, *, together: bool = False) -> None:
+        """Hand over these bytes, `together` with others, or now, waiting while the client does not take them."""
         transport = self.transport
         if transport is None or transport.is_closing():
             raise HungUp
+        if together:
+            self._listener.outbox.post(transport, data)
+            return
         self._listener.outbox.flush()
         transport.write(data)
         if self._paused:
