@@ -22,6 +22,7 @@ from gateway.store import migrate
 from gateway.store.audit import Audit
 from gateway.store.database import Database
 from gateway.store.intake import Intake
+from gateway.store.replies import Replies
 
 GRACE_SECONDS = 25.0  # for requests under way when the gateway stops
 
@@ -39,6 +40,7 @@ class App:
     flow: Flow
     intake: Intake
     directory: Directory
+    replies: Replies
     housekeeping: Housekeeping
     door: Door
     ports: tuple[int, ...]  # of the listeners, in the order of the configuration
@@ -87,6 +89,7 @@ async def running(
                 flow=parts.flow,
                 intake=parts.intake,
                 directory=parts.directory,
+                replies=parts.replies,
                 housekeeping=parts.housekeeping,
                 door=door,
                 ports=ports,

@@ -62,18 +62,23 @@ class Replies:
         self._bell = bell
         self._wanted: list[tuple[Asked, asyncio.Future[Heard]]] = []
         self._arrived = asyncio.Event()
+        self.waiting = 0  # how many wait now
 
     async def wait(self, asked: Asked, seconds: float, ending: asyncio.Event) -> Heard:
         """What is known when the answer is there, nobody can give it any more, the time is over, or `ending`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        with self._bell.ear(reply_topic(asked.message_id)) as ear, hushed_at(ending, ear):
-            while True:
-                heard = await self._look(asked)
-                left = deadline - loop.time()
-                if heard.over or left <= 0 or ending.is_set():
-                    return heard
-                await ear.rung(left)
+        self.waiting += 1
+        try:
+            with self._bell.ear(reply_topic(asked.message_id)) as ear, hushed_at(ending, ear):
+                while True:
+                    heard = await self._look(asked)
+                    left = deadline - loop.time()
+                    if heard.over or left <= 0 or ending.is_set():
+                        return heard
+                    await ear.rung(left)
+        finally:
+            self.waiting -= 1
 
     async def run(self) -> None:
         """Looks for everybody who waits, until cancelled."""
