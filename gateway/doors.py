@@ -121,6 +121,7 @@ def _agent_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             sealer=parts.sealer,
             clock=parts.clock,
             domains=parts.config.domains,
+            development=parts.config.development,
         ),
     )
 

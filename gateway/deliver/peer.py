@@ -222,8 +222,12 @@ async def _each(
 def _copy(consignment: Consignment) -> _Copy:
     letter = consignment.letter
     addresses = [delivery.address for delivery in consignment.deliveries]
-    # The row's id stands for a key the sender did not give: it is the same on every attempt.
-    return _Copy(consignment, with_recipients(letter.body, addresses, idempotency_key=str(letter.row)))
+    return _Copy(consignment, with_recipients(letter.body, addresses, idempotency_key=key_of(letter.row)))
+
+
+def key_of(row: UUID) -> str:
+    """Stands for a key the sender did not give: the same on every attempt. Some gateways take a UUIDv4 alone."""
+    return str(UUID(bytes=row.bytes, version=4))
 
 
 def access_of(peer: Peer, ca_file: Path | None) -> Access:
