@@ -18,7 +18,7 @@ def watch(there: Remote, path: str, *, as_json: bool) -> None:
     """Prints what lies there and then what becomes unread, until Ctrl-C."""
     try:
         for message in _messages(there, path):
-            typer.echo(plain_json(message) if as_json else line_of(message))
+            typer.echo(_on_one_line(message) if as_json else line_of(message))
     except KeyboardInterrupt:
         return
 
@@ -29,7 +29,11 @@ def line_of(message: dict[str, Any]) -> str:
     words = [about["accepted_at"], message["sender"] + (" (unproven)" if about.get("untrusted") else "")]
     if message.get("subject"):
         words.append(f"{message['subject']}:")
-    return plain("  ".join([*words, " ".join(plain_json(message.get("payload")).split())]))
+    return plain("  ".join([*words, _on_one_line(message.get("payload"))]))
+
+
+def _on_one_line(value: object) -> str:
+    return " ".join(line.strip() for line in plain_json(value).split("\n"))
 
 
 def _messages(there: Remote, path: str) -> Iterator[dict[str, Any]]:
