@@ -7,6 +7,7 @@ from gateway.embedded import FREE_BYTES_MIN, free_bytes
 from gateway.journal import Journal
 from gateway.parts import Parts
 from gateway.receive.agents import AgentDoor
+from gateway.receive.answering import Answering
 from gateway.receive.attachments import AttachmentDoor
 from gateway.receive.capabilities import CapabilityDoor
 from gateway.receive.dead_letters import DeadLetterDoor
@@ -108,11 +109,22 @@ def _agent_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             database=parts.database,
             authenticator=parts.authenticator,
             residents=parts.residents,
+            answering=Answering(
+                database=parts.database,
+                flow=parts.flow,
+                parsing=parts.parsing,
+                slots=parts.slots,
+                clock=parts.clock,
+                mint=parts.mint,
+                committed=parts.bell.ring,
+                room=parts.disk_has_room,
+            ),
             bell=parts.bell,
             activity=parts.activity,
             journal=parts.journal,
             clock=parts.clock,
             rules=parts.config.inbox,
+            answer_bytes_max=parts.config.limits.body_bytes,
         ),
         AgentDoor(
             agents=parts.agents,

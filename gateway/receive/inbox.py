@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.admit.authenticate import Authenticator
+from gateway.admit.caller import Caller
 from gateway.admit.inbox_rule import inbox_rule
 from gateway.admit.residents import Resident, Residents
 from gateway.clock import Clock
@@ -21,6 +22,7 @@ from gateway.journal import Journal
 from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.timestamp import render_timestamp
+from gateway.receive.answering import Answering, Consumer, Outcome
 from gateway.receive.answers import JSON, Answer, Stream, answer_json, encode_json
 from gateway.receive.inbox_items import (
     FAULTS,
@@ -32,6 +34,7 @@ from gateway.receive.inbox_items import (
 )
 from gateway.receive.inbox_query import (
     BODY_BYTES_MAX,
+    Asked,
     Question,
     dead_letter_number,
     dead_letter_page,
@@ -39,11 +42,12 @@ from gateway.receive.inbox_query import (
     parse_names,
     parse_question,
     parse_renewal,
+    parse_said,
 )
 from gateway.receive.request import Request
 from gateway.receive.routing import Role, Route
 from gateway.store import inbox
-from gateway.store.acknowledge import Acknowledgement, Named, Result, acknowledge
+from gateway.store.acknowledge import Acknowledgement, Result
 from gateway.store.activity import Activity
 from gateway.store.bell import Bell, hushed_at
 from gateway.store.database import Database
@@ -64,20 +68,24 @@ class InboxDoor:
         database: Database,
         authenticator: Authenticator,
         residents: Residents,
+        answering: Answering,
         bell: Bell,
         activity: Activity,
         journal: Journal,
         clock: Clock,
         rules: Inbox,
+        answer_bytes_max: int,
     ) -> None:
         self._database = database
         self._authenticator = authenticator
         self._residents = residents
+        self._answering = answering
         self._bell = bell
         self._activity = activity
         self._journal = journal
         self._clock = clock
         self._rules = rules
+        self._answer_bytes_max = answer_bytes_max
 
     def routes(self) -> list[Route]:
         box = "/v1/inbox/{address}"
@@ -110,20 +118,26 @@ class InboxDoor:
         return Answer(200, render_page(page, owner.name, lease, unread), JSON)
 
     async def acknowledge(self, request: Request) -> Answer:
-        owner = await self._owner(request)
+        caller, owner = await self._opened(request)
         name, lease = parse_name(request.params["id"], request.query)
-        (result,) = await acknowledge(self._database, owner.id, [name], lease)
-        self._note(owner, [name], [result])
-        if result.result is not Result.ACKNOWLEDGED:
-            raise AMTPError(*FAULTS[result.result])
-        return answer_json(render_result(name, result))
+        body = await request.body(self._answer_bytes_max)
+        if body:
+            request.require_content_type(JSON)
+        entry = Asked(name, parse_said(body))
+        (outcome,) = await self._answering.acknowledge(Consumer(owner, caller, lease), [entry])
+        self._note(owner, [entry], [outcome])
+        if isinstance(outcome, AMTPError):
+            raise outcome
+        if outcome.result is not Result.ACKNOWLEDGED:
+            raise AMTPError(*FAULTS[outcome.result])
+        return answer_json(render_result(entry, outcome))
 
     async def acknowledge_many(self, request: Request) -> Answer:
-        owner = await self._owner(request)
-        names, lease = parse_names(await request.json_body(BODY_BYTES_MAX))
-        results = await acknowledge(self._database, owner.id, names, lease)
-        self._note(owner, names, results)
-        return answer_json(render_results(names, results))
+        caller, owner = await self._opened(request)
+        entries, lease = parse_names(await request.json_body(self._answer_bytes_max))
+        outcomes = await self._answering.acknowledge(Consumer(owner, caller, lease), entries)
+        self._note(owner, entries, outcomes)
+        return answer_json(render_results(entries, outcomes))
 
     async def renew(self, request: Request) -> Answer:
         """Lets a lease end later, or now."""
@@ -171,6 +185,10 @@ class InboxDoor:
 
     async def _owner(self, request: Request) -> Resident:
         """Whose inbox it is; raises where it is not the caller's to open."""
+        return (await self._opened(request))[1]
+
+    async def _opened(self, request: Request) -> tuple[Caller, Resident]:
+        """Who opens an inbox, and whose it is."""
         address = parse_address(request.params["address"], "address")
         caller = await self._authenticator.caller(request.header_values, request.client)
         inbox_rule(caller, address)
@@ -179,7 +197,7 @@ class InboxDoor:
             raise AMTPError(Code.AGENT_UNKNOWN, f"No agent {address.name} is registered here.")
         if caller.agent is not None:
             self._activity.saw(resident.id)
-        return resident
+        return caller, resident
 
     async def _awaited(
         self, request: Request, owner: Resident, question: Question, lease: Lease | None
@@ -232,11 +250,13 @@ class InboxDoor:
         ends = await inbox.seconds_to_lease_end(self._database, owner.id)
         return seconds if ends is None else min(seconds, ends + LEASE_SLACK_SECONDS)
 
-    def _note(self, owner: Resident, names: Sequence[Named], results: Sequence[Acknowledgement]) -> None:
+    def _note(self, owner: Resident, entries: Sequence[Asked], outcomes: Sequence[Outcome]) -> None:
         done = [
-            name.message_id
-            for name, result in zip(names, results, strict=True)
-            if result.result is Result.ACKNOWLEDGED and not result.again
+            entry.name.message_id
+            for entry, outcome in zip(entries, outcomes, strict=True)
+            if isinstance(outcome, Acknowledgement)
+            and outcome.result is Result.ACKNOWLEDGED
+            and not outcome.again
         ]
         if done:
             self._journal.acknowledged(owner.name, done)

@@ -4,11 +4,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.protocol.errors import Code
+from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.members import annotate
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.answers import encode_json
-from gateway.store.acknowledge import Acknowledgement, Named, Result
+from gateway.receive.inbox_query import Asked
+from gateway.store.acknowledge import Acknowledgement, Result
 from gateway.store.inbox import Item, Lease, Page
 from gateway.store.poison import Undigested
 
@@ -72,24 +73,33 @@ def render_event(item: Item, owner: str, lease: Lease | None = None) -> bytes:
     return b"id: %b\nevent: message\ndata: %b\n\n" % (str(item.row).encode(), data)
 
 
-def render_results(names: Sequence[Named], results: Sequence[Acknowledgement]) -> dict[str, Any]:
+def render_results(
+    entries: Sequence[Asked], outcomes: Sequence[Acknowledgement | AMTPError]
+) -> dict[str, Any]:
     """The answer to many acknowledgements, each in its place."""
-    rendered = [render_result(name, result) for name, result in zip(names, results, strict=True)]
-    acknowledged = sum(result.result is Result.ACKNOWLEDGED for result in results)
+    rendered = [render_result(entry, outcome) for entry, outcome in zip(entries, outcomes, strict=True)]
+    acknowledged = sum(result["status"] == "acknowledged" for result in rendered)
     return {"results": rendered, "acknowledged": acknowledged}
 
 
-def render_result(name: Named, result: Acknowledgement) -> dict[str, Any]:
-    rendered: dict[str, Any] = {"message_id": name.message_id}
-    if result.result is not Result.ACKNOWLEDGED:
-        code, message = FAULTS[result.result]
-        return rendered | {"status": "failed", "error": {"code": code, "message": message}}
-    assert result.at is not None
-    return rendered | {
+def render_result(entry: Asked, outcome: Acknowledgement | AMTPError) -> dict[str, Any]:
+    rendered: dict[str, Any] = {"message_id": entry.name.message_id}
+    if isinstance(outcome, AMTPError) or outcome.result is not Result.ACKNOWLEDGED:
+        error = outcome if isinstance(outcome, AMTPError) else AMTPError(*FAULTS[outcome.result])
+        problem: dict[str, Any] = {"code": error.code, "message": error.message}
+        if error.details is not None:
+            problem["details"] = error.details
+        return rendered | {"status": "failed", "error": problem}
+    assert outcome.at is not None
+    rendered |= {
         "status": "acknowledged",
-        "timestamp": render_timestamp(result.at),
-        "sender": result.sender,
+        "timestamp": render_timestamp(outcome.at),
+        "sender": outcome.sender,
     }
+    if entry.said or outcome.sent:
+        # Whoever comes again learns that nothing more went out, and what did the first time.
+        rendered |= {"again": outcome.again, "sent": outcome.sent}
+    return rendered
 
 
 def render_dead_letter(letter: Undigested, owner: str) -> bytes:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -22,9 +23,13 @@ OFFSET_MAX = 1_000_000  # further in, a cursor is the way
 NUMBER_MAX = 10**18 - 1
 NAMES_MAX = 1000  # in one acknowledgement
 BODY_BYTES_MAX = 512 * 1024  # a thousand ids with their senders
+MESSAGES_MAX = 100  # sent by one request, beside the replies
 
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?")
 _COUNT = re.compile(r"[0-9]{1,18}")
+_NOTHING = msgspec.Raw()
+_REPLY_MEMBERS = ("subject", "schema", "response_type", "workflow_id", "attachments")
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +80,53 @@ def dead_letter_number(text: str) -> int:
     return int(text) if _COUNT.fullmatch(text) else 0
 
 
-class _Name(msgspec.Struct, forbid_unknown_fields=True):
-    message_id: str
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an acknowledgement answers; the payload keeps its bytes."""
+
+    payload: msgspec.Raw
+    members: Mapping[str, Any]
+    headers: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What an agent sends with an acknowledgement."""
+
+    reply: Reply | None = None
+    messages: tuple[bytes, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.reply is not None or bool(self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One entry to acknowledge."""
+
+    name: Named
+    said: Said = Said()
+    field: str = ""  # of the body where it is said, with a dot behind
+
+
+class _Said(msgspec.Struct, forbid_unknown_fields=True):
+    reply: msgspec.Raw = _NOTHING
+    messages: list[msgspec.Raw] = []
+
+
+class _Name(_Said, forbid_unknown_fields=True):
+    message_id: str = ""
     sender: str | None = None
+
+
+class _Reply(msgspec.Struct, forbid_unknown_fields=True):
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+    subject: str | None = None
+    schema: str | None = None
+    response_type: str | None = None
+    workflow_id: str | None = None
+    attachments: list[Any] | None = None
+    headers: dict[str, Any] | None = None
 
 
 class _Names(msgspec.Struct, forbid_unknown_fields=True):
@@ -93,14 +142,16 @@ class Renewal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _read_names = msgspec.json.Decoder(_Names).decode
+_read_said = msgspec.json.Decoder(_Said).decode
+_read_reply = msgspec.json.Decoder(_Reply).decode
 _read_renewal = msgspec.json.Decoder(Renewal).decode
 
 
-def parse_names(body: bytes) -> tuple[list[Named], UUID | None]:
+def parse_names(body: bytes) -> tuple[list[Asked], UUID | None]:
     """The entries to acknowledge, and the lease they are held under."""
     try:
         asked = _read_names(body)
-    except msgspec.DecodeError as failure:
+    except _UNREADABLE as failure:
         raise _bad_body(failure, '{"message_ids": ["…"], "lease": "…"}; lease may be left out') from None
     if not 0 < len(asked.message_ids) <= NAMES_MAX:
         raise AMTPError(
@@ -108,15 +159,64 @@ def parse_names(body: bytes) -> tuple[list[Named], UUID | None]:
             f"message_ids must name 1 to {NAMES_MAX} messages.",
             {"field": "message_ids", "limit": NAMES_MAX},
         )
-    return [
-        _named(name, f"message_ids[{place}]") for place, name in enumerate(asked.message_ids)
-    ], asked.lease
+    entries = [_asked(name, f"message_ids[{place}]") for place, name in enumerate(asked.message_ids)]
+    if sum(len(entry.said.messages) for entry in entries) > MESSAGES_MAX:
+        raise _too_many("message_ids")
+    return entries, asked.lease
+
+
+def parse_said(body: bytes) -> Said:
+    """What is sent with the acknowledgement of one entry; an empty body says nothing."""
+    if not body:
+        return Said()
+    try:
+        return _said(_read_said(body), "")
+    except _UNREADABLE as failure:
+        raise _bad_body(failure, '{"reply": {"payload": …}, "messages": […]}, or no body') from None
+
+
+def _asked(name: str | _Name, field: str) -> Asked:
+    if isinstance(name, str):
+        return Asked(_named(name, None, field))
+    return Asked(_named(name.message_id, name.sender, field), _said(name, f"{field}."), f"{field}.")
+
+
+def _said(written: _Said, prefix: str) -> Said:
+    if len(written.messages) > MESSAGES_MAX:
+        raise _too_many(f"{prefix}messages")
+    return Said(_reply(written.reply, f"{prefix}reply"), tuple(map(bytes, written.messages)))
+
+
+def _reply(raw: msgspec.Raw, field: str) -> Reply | None:
+    if bytes(raw) in (b"", b"null"):
+        return None
+    try:
+        reply = _read_reply(raw)
+    except _UNREADABLE as failure:
+        raise AMTPError(
+            Code.INVALID_MESSAGE_FORMAT,
+            f"{field} can't be read: {_told(failure)}. Send a payload, and what goes with it: "
+            "subject, schema, response_type, workflow_id, headers, attachments.",
+            {"field": field},
+        ) from None
+    members = {name: getattr(reply, name) for name in _REPLY_MEMBERS}
+    return Reply(
+        reply.payload, {name: value for name, value in members.items() if value}, reply.headers or {}
+    )
+
+
+def _too_many(field: str) -> AMTPError:
+    return AMTPError(
+        Code.INVALID_MESSAGE_FORMAT,
+        f"{field} would send more than {MESSAGES_MAX} messages: send fewer at once.",
+        {"field": field, "limit": MESSAGES_MAX},
+    )
 
 
 def parse_renewal(body: bytes, rules: Inbox) -> Renewal:
     try:
         renewal = _read_renewal(body)
-    except msgspec.DecodeError as failure:
+    except _UNREADABLE as failure:
         raise _bad_body(failure, '{"lease": "…", "seconds": 60}') from None
     if renewal.seconds != 0 and not 1 <= renewal.seconds <= rules.lease_seconds_max:
         raise AMTPError(
@@ -127,22 +227,24 @@ def parse_renewal(body: bytes, rules: Inbox) -> Renewal:
     return renewal
 
 
-def _named(name: str | _Name, field: str) -> Named:
-    named = Named(name) if isinstance(name, str) else Named(name.message_id, name.sender)
-    if ID.fullmatch(named.message_id) is None:
+def _named(message_id: str, sender: str | None, field: str) -> Named:
+    if ID.fullmatch(message_id) is None:
         raise AMTPError(
             Code.INVALID_MESSAGE_FORMAT,
             f"{field} is no message id: send it as the inbox gave it.",
             {"field": field},
         )
-    if named.sender is None:
-        return named
-    return Named(named.message_id, parse_address(named.sender, f"{field}.sender").name)
+    if sender is None:
+        return Named(message_id)
+    return Named(message_id, parse_address(sender, f"{field}.sender").name)
 
 
-def _bad_body(failure: msgspec.DecodeError, remedy: str) -> AMTPError:
-    fault = str(failure) if isinstance(failure, msgspec.ValidationError) else "it is no JSON"
-    return AMTPError(Code.INVALID_MESSAGE_FORMAT, f"The body can't be read: {fault}. Send {remedy}.")
+def _bad_body(failure: Exception, remedy: str) -> AMTPError:
+    return AMTPError(Code.INVALID_MESSAGE_FORMAT, f"The body can't be read: {_told(failure)}. Send {remedy}.")
+
+
+def _told(failure: Exception) -> str:
+    return str(failure) if isinstance(failure, msgspec.ValidationError) else "it is no JSON"
 
 
 def _count(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -47,10 +47,10 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """The message that a name means, before anyone acknowledges it."""
+    """The entry that a name means at a moment."""
 
     row: UUID
-    body: bytes
+    done: bool  # acknowledged already
 
 
 async def acknowledge(
@@ -75,7 +75,7 @@ async def acknowledge_in(
 async def look(
     database: Database, agent: int, names: Sequence[Named], lease: UUID | None = None
 ) -> list[Meant | None]:
-    """What each name means at this moment; None where it means nothing."""
+    """What each name means now; None where it means nothing."""
     rows = await database.fetch(_LOOK, *_asked(agent, names, lease))
     return [None if row[0] is None else Meant(*row) for row in rows]
 
@@ -117,8 +117,9 @@ asked as materialized (
 
 _LOOK = f"""
 with {_MEANT}
-select m.id, m.body
-from asked a left join meant on meant.n = a.n left join messages m on m.id = meant.message
+select e.message, e.acknowledged_at is not null
+from asked a left join meant on meant.n = a.n
+left join entries e on e.message = meant.message and e.agent = $1
 order by a.n
 """
 

@@ -30,8 +30,8 @@ class Answer:
     """An entry to acknowledge, and what its agent sends with that."""
 
     name: Named
-    row: UUID  # the message it was written for
-    messages: tuple[Admitted, ...]
+    row: UUID | None = None  # the message it was written for; None: nothing is sent
+    messages: tuple[Admitted, ...] = ()
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ async def answer(
         names = [each.name for each in answers]
         for number, result in enumerate(await acknowledge_in(connection, agent, names, lease)):
             each = answers[number]
-            if result.result is not Result.ACKNOWLEDGED or result.again:
+            if each.row is None or result.result is not Result.ACKNOWLEDGED or result.again:
                 answered.results.append(result)
             elif result.row != each.row:
                 raise Moved

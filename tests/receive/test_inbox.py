@@ -5,8 +5,9 @@ import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -17,10 +18,13 @@ from gateway.admit.authenticate import Authenticator
 from gateway.admit.directory import DirectoryWatch
 from gateway.admit.residents import Residents
 from gateway.clock import Clock
+from gateway.config import Config, complete
 from gateway.config_sections import Inbox
 from gateway.journal import Journal
 from gateway.mint import Mint
+from gateway.parts import Parts
 from gateway.protocol.message import parse_message
+from gateway.receive.answering import Answering
 from gateway.receive.inbox import InboxDoor
 from gateway.receive.routing import Role
 from gateway.store import bell as bells
@@ -131,13 +135,13 @@ Build = Callable[..., Awaitable[House]]
 
 
 @pytest.fixture
-async def build(dsn: str, clock: Clock, mint: Mint) -> AsyncIterator[Build]:
+async def build(dsn: str, tmp_path: Path, clock: Clock, mint: Mint) -> AsyncIterator[Build]:
     """Builds processes of one gateway, which share a database and nothing else."""
     keys: dict[str, str] = {}
     async with AsyncExitStack() as stack:
 
         async def built(**changes: Any) -> House:
-            return await stack.enter_async_context(house_of(dsn, clock, mint, keys, **changes))
+            return await stack.enter_async_context(house_of(dsn, tmp_path, clock, mint, keys, **changes))
 
         yield built
 
@@ -150,6 +154,7 @@ async def house(build: Build) -> House:
 @asynccontextmanager
 async def house_of(
     dsn: str,
+    folder: Path,
     clock: Clock,
     mint: Mint,
     keys: dict[str, str],
@@ -167,15 +172,28 @@ async def house_of(
     bell = Bell(database, journal)
     intake = Intake(database, mint, journal, committed=bell.ring)
     activity = Activity(database)
+    config = complete(replace(Config(), domains=("acme.test",), data=folder))
+    parts = Parts(config, database, clock, journal)
     door = InboxDoor(
         database=database,
         authenticator=Authenticator(database, watch, clock, development=development),
         residents=Residents(database, watch),
+        answering=Answering(
+            database=database,
+            flow=parts.flow,
+            parsing=parts.parsing,
+            slots=parts.slots,
+            clock=clock,
+            mint=mint,
+            committed=bell.ring,
+            room=parts.disk_has_room,
+        ),
         bell=bell,
         activity=activity,
         journal=journal,
         clock=clock,
         rules=rules,
+        answer_bytes_max=parts.config.limits.body_bytes,
     )
     tasks = [asyncio.create_task(work) for work in (watch.run(), bell.run(), intake.run())]
     async with doorway(door.routes(), roles=frozenset(Role)) as entrance:

@@ -1,0 +1,242 @@
+"""Acknowledging with an answer: a reply and messages that are accepted in the acknowledgement's own transaction.
+
+1. What is said is judged before the transaction, by every rule for messages. One refused recipient refuses the
+   acknowledgement of its entry: nobody hears half an answer.
+2. The reply is written for the message that the name means. Where it means another one by the time of the
+   transaction, everything begins again.
+3. Who acknowledges what is acknowledged sends nothing, and is told what the first one sent.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from gateway.admit.caller import Caller
+from gateway.admit.residents import Resident
+from gateway.clock import Clock
+from gateway.flow import Flow
+from gateway.mint import Mint
+from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.message import Message
+from gateway.protocol.status import Status
+from gateway.receive.inbox_query import Asked, Reply
+from gateway.receive.limits import Lately, Slots
+from gateway.receive.parsing import Parsing
+from gateway.report.reply import BY_HAND, reply_to
+from gateway.store.acknowledge import Acknowledgement, Meant, Result, acknowledge, look
+from gateway.store.admitted import Admitted
+from gateway.store.answered import Answer, Answered, Moved, NotSent, answer
+from gateway.store.database import Database
+from gateway.store.deliveries import letters
+from gateway.store.topics import Topic
+
+MOVES_MAX = 3  # of what a name means, under one request
+
+Outcome = Acknowledgement | AMTPError
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """Who acknowledges, in which inbox, and under which lease."""
+
+    owner: Resident
+    caller: Caller
+    lease: UUID | None
+
+
+@dataclass(slots=True)
+class _Round:
+    """One try at a request: by the number of its entry, what is decided, and what is to be committed."""
+
+    decided: dict[int, Outcome] = field(default_factory=dict)
+    answers: dict[int, Answer] = field(default_factory=dict)
+    fields: dict[int, list[str]] = field(default_factory=dict)  # where each message of an answer stands
+    entered: list[Admitted] = field(default_factory=list)  # to be begun, or given up
+
+
+class Answering:
+    """Acknowledges the entries of an inbox, and accepts what its agent says with that."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        flow: Flow,
+        parsing: Parsing,
+        slots: Slots,
+        clock: Clock,
+        mint: Mint,
+        committed: Callable[[Iterable[Topic]], None],
+        room: Callable[[], bool],
+    ) -> None:
+        self._database = database
+        self._flow = flow
+        self._parsing = parsing
+        self._slots = slots
+        self._clock = clock
+        self._mint = mint
+        self._committed = committed
+        self._room = Lately(room)  # whether the disk has room for more
+
+    async def acknowledge(self, consumer: Consumer, entries: Sequence[Asked]) -> Sequence[Outcome]:
+        """What became of each entry, in their order."""
+        if not any(entry.said for entry in entries):
+            names = [entry.name for entry in entries]
+            return await acknowledge(self._database, consumer.owner.id, names, consumer.lease)
+        if not self._room():
+            raise AMTPError(
+                Code.TEMPORARY_FAILURE, "The gateway's disk is nearly full; try again later.", retry_after=60
+            )
+        with self._slots:
+            for _ in range(MOVES_MAX):
+                try:
+                    return await self._try(consumer, entries)
+                except Moved:
+                    continue
+        raise AMTPError(
+            Code.CONFLICT,
+            "Others acknowledge messages of the same id just now: show the lease that you hold yours under.",
+        )
+
+    async def _try(self, consumer: Consumer, entries: Sequence[Asked]) -> list[Outcome]:
+        now = _Round()
+        answered = Answered()
+        try:
+            await self._prepare(now, consumer, entries)
+            answered = await self._commit(now, consumer)
+        finally:
+            sent = {admitted.message.row for admitted in answered.sent}
+            for admitted in now.entered:
+                if admitted.message.row in sent:
+                    self._flow.begin(admitted)
+                else:
+                    self._flow.give_up(admitted)
+        self._committed(answered.topics)
+        outcomes = now.decided | dict(
+            zip((n for n in now.answers if n not in now.decided), answered.results, strict=True)
+        )
+        return [outcomes[number] for number in range(len(entries))]
+
+    async def _prepare(self, now: _Round, consumer: Consumer, entries: Sequence[Asked]) -> None:
+        """Judges everything that is said."""
+        names = [entry.name for entry in entries]
+        meant = await look(self._database, consumer.owner.id, names, consumer.lease)
+        open_rows = [m.row for m, e in zip(meant, entries, strict=True) if m and e.said and not m.done]
+        originals = await letters(self._database, open_rows)
+        for number, (entry, found) in enumerate(zip(entries, meant, strict=True)):
+            if not entry.said or (found and found.done):
+                now.answers[number] = Answer(entry.name)
+            elif found is None or found.row not in originals:
+                now.decided[number] = Acknowledgement(Result.UNKNOWN)
+            else:
+                try:
+                    await self._enter(now, number, consumer, entry, found, originals[found.row].body)
+                except AMTPError as refusal:
+                    now.decided[number] = refusal
+
+    async def _enter(
+        self, now: _Round, number: int, consumer: Consumer, entry: Asked, found: Meant, original: bytes
+    ) -> None:
+        """Lets in what is said with one entry, all of it or nothing."""
+        messages = []
+        fields = now.fields.setdefault(number, [])
+        for place, message in await self._read(consumer.owner, entry, original):
+            with standing(place):
+                admitted = await self._admit(message, consumer)
+            now.entered.append(admitted)
+            if admitted.entries or admitted.deliveries:  # a heartbeat leaves nothing behind
+                messages.append(admitted)
+                fields.append(place)
+        now.answers[number] = Answer(entry.name, found.row, tuple(messages))
+
+    async def _read(self, owner: Resident, entry: Asked, original: bytes) -> list[tuple[str, Message]]:
+        """The messages that are said, each with the field where it stands."""
+        read = []
+        if entry.said.reply is not None:
+            place = f"{entry.field}reply"
+            with standing(place):
+                read.append((place, self._reply(owner, entry.said.reply, original)))
+        for index, raw in enumerate(entry.said.messages):
+            place = f"{entry.field}messages[{index}]"
+            with standing(place):
+                message = await self._parsing.message(
+                    raw, row=self._mint(), now=self._clock.now(), local=True
+                )
+            read.append((place, message))
+        return read
+
+    def _reply(self, owner: Resident, reply: Reply, original: bytes) -> Message:
+        message = reply_to(
+            original,
+            reply.payload,
+            responder=owner.name,
+            row=self._mint(),
+            now=self._clock.now(),
+            submitted=BY_HAND,
+            # Accepted once, with the acknowledgement: it needs no key, and can't meet the one of a namesake's reply.
+            members={**reply.members, "idempotency_key": None},
+            headers=reply.headers,
+        )
+        assert message is not None, "an agent may answer by hand whatever it likes"
+        return message
+
+    async def _admit(self, message: Message, consumer: Consumer) -> Admitted:
+        """A message by every rule, for all of its recipients."""
+        refuse_apart(message, consumer.owner)
+        places, admitted = await self._flow.enter(message, consumer.caller)
+        if places.refusals:
+            self._flow.give_up(admitted)
+            index = [state.status for state in places.states].index(Status.FAILED)
+            raise at(places.refusals[0], f"recipients[{index}]")
+        return admitted
+
+    async def _commit(self, now: _Round, consumer: Consumer) -> Answered:
+        """Commits what can be; an answer that repeats a key with other content is taken out."""
+        while True:
+            left = {n: each for n, each in now.answers.items() if n not in now.decided}
+            try:
+                return await answer(
+                    self._database, self._mint, consumer.owner.id, list(left.values()), consumer.lease
+                )
+            except NotSent as refusal:
+                number = list(left)[refusal.number]
+                now.decided[number] = at(refusal.error, now.fields[number][refusal.place])
+
+
+def refuse_apart(message: Message, owner: Resident) -> None:
+    """What an acknowledgement can't carry, though the agent may hand it in by itself."""
+    if message.sender.name != owner.name:
+        raise AMTPError(
+            Code.SENDER_NOT_ALLOWED,
+            f"An acknowledgement of {owner.name} sends messages of that agent alone.",
+            {"field": "sender"},
+        )
+    apart: Mapping[str, bool] = {
+        "headers.repeat": message.headers.repeat is not None,
+        "headers.delivery": message.headers.delivery == "best_effort",
+    }
+    for name, asked in apart.items():
+        if asked:
+            raise AMTPError(
+                Code.INVALID_MESSAGE_FORMAT,
+                f"{name} asks for what an acknowledgement can't wait for: send that message by itself.",
+                {"field": name},
+            )
+
+
+@contextmanager
+def standing(place: str) -> Iterator[None]:
+    """Errors of a message name the field that it stands in."""
+    try:
+        yield
+    except AMTPError as error:
+        raise at(error, place) from error
+
+
+def at(error: AMTPError, place: str) -> AMTPError:
+    """The error, its field being a part of `place`."""
+    details = dict(error.details or {})
+    inner = details.get("field")
+    details["field"] = f"{place}.{inner}" if inner else place
+    return AMTPError(error.code, f"{place}: {error.message}", details, error.retry_after)
