@@ -267,6 +267,17 @@ async def attempts(
     return [Attempt(*row) for row in rows]
 
 
+async def challenged_within(database: Database, subscription: UUID, seconds: float) -> bool:
+    """Whether its target was asked to repeat a challenge so shortly ago."""
+    found: bool = await database.fetchval(
+        "select exists (select from notice_attempts where subscription = $1 and event = 'challenge'"
+        " and at > amtp_now() - make_interval(secs => $2))",
+        subscription,
+        float(seconds),
+    )
+    return found
+
+
 async def waiting(database: Database, subscription: UUID) -> int:
     count: int = await database.fetchval(
         "select count(*) from (select from notices where subscription = $1 limit $2) some",
