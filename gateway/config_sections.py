@@ -200,6 +200,7 @@ class Peer:
 @dataclass(frozen=True, slots=True)
 class Outbound:
     allow_networks: tuple[Network, ...] = setting((), "Private networks that URLs may lead to; for tests.")
+    plain_webhooks: bool = setting(False, "Webhooks may be http:// URLs; for tests.")
     ca_file: Path | None = setting(None, "More certificate authorities to believe, PEM.", readable=True)
     connect_seconds: float = setting(10.0, "To connect, TLS included.", low=0.1, high=120)
     answer_bytes: int = setting(MEBIBYTE, "Of an answer that are read.", low=1024, high=100 * MEBIBYTE)

@@ -26,6 +26,7 @@ from gateway.deliver.outcome import (
 )
 from gateway.deliver.peer import PeerCourier
 from gateway.deliver.settlement import Carried, carried_of, settlement_of, too_late
+from gateway.deliver.webhook import WebhookCourier
 from gateway.immediate import ONCE, Immediate, wants_outcome
 from gateway.journal import Journal
 from gateway.lanes import Lanes
@@ -35,6 +36,7 @@ from gateway.protocol.errors import STATUS_OF, AMTPError, Code
 from gateway.protocol.message import Message
 from gateway.protocol.retry import ATTEMPTS_MAX
 from gateway.protocol.status import LIVE, Receipt, RecipientState, Status, brought_up_to_date
+from gateway.report.aftermath import Aftermath
 from gateway.report.postmaster import Postmaster
 from gateway.route.router import Here, NotNow, NoWay, Router, There, Way
 from gateway.store.admitted import Admitted, Rider
@@ -73,9 +75,11 @@ class Flow:
         settle: Settle,
         router: Router,
         peer: PeerCourier,
+        webhook: WebhookCourier,
         placing: Placing,
         attachments: AttachmentAdmission,
         postmaster: Postmaster,
+        aftermath: Aftermath,
         lanes: Lanes,
         immediate: Immediate,
         committed: Callable[[Collection[Topic]], None],
@@ -90,9 +94,11 @@ class Flow:
         self._settle = settle
         self._router = router
         self._peer = peer
+        self._webhook = webhook
         self._placing = placing
         self._attachments = attachments
         self._postmaster = postmaster
+        self._aftermath = aftermath
         self._lanes = lanes
         self._immediate = immediate
         self._committed = committed
@@ -210,6 +216,7 @@ class Flow:
 
     async def _conclude(self, parcel: Parcel, outcomes: Sequence[Outcome], milliseconds: int) -> None:
         """Verdicts on what the courier saw, and everything that follows from them."""
+        consequences = await self._aftermath.of(parcel, outcomes)
         now = self._clock.now()
         letters = {consignment.letter.row: consignment.letter for consignment in parcel.consignments}
         draws = {
@@ -218,15 +225,20 @@ class Flow:
         settlements = [
             settlement_of(
                 delivery,
-                verdict_on(outcome, self._facts(delivery), now, draws[delivery.message]),
+                verdict_on(consequence.outcome, self._facts(delivery), now, draws[delivery.message]),
                 milliseconds,
             )
-            for delivery, outcome in zip(parcel.deliveries, outcomes, strict=True)
+            for delivery, consequence in zip(parcel.deliveries, consequences, strict=True)
         ]
         reports = await self._postmaster.reports(settlements, letters, now)
         kept = await self._settle.settle(
-            [replace(s, follow_ups=reports.get(i, ())) for i, s in enumerate(settlements)]
+            [
+                replace(s, follow_ups=reports.get(i, ()) + after.follow_ups, riders=after.riders)
+                for i, (s, after) in enumerate(zip(settlements, consequences, strict=True))
+            ]
         )
+        for follow_up in (follow_up for settlement in kept for follow_up in settlement.follow_ups):
+            self._lanes.take(follow_up)
         self._immediate.settled(kept)
         self._journal.settled(kept, letters)
 
@@ -245,6 +257,8 @@ class Flow:
         match await self._router.way_to(destination):
             case There(gateway):
                 return await self._peer.probe(gateway)
+            case Here(resident) if resident.pushed:
+                return await self._webhook.probe(resident)
             case NotNow(reason):
                 return reason
             case _:
@@ -254,11 +268,10 @@ class Flow:
         """What the courier for this way saw, delivery by delivery."""
         deliveries = parcel.deliveries
         match way:
-            case Here(resident) if resident.delivery_mode == "pull":
+            case Here(resident) if resident.pushed:
+                return await self._webhook.deliver(parcel, resident)
+            case Here(resident):
                 return [Placed(resident.id, tagged(d.address, d.recipient)) for d in deliveries]
-            case Here():
-                reason = "Push delivery is not available in this release."
-                return [Deferred(Code.RECIPIENT_UNAVAILABLE, reason)] * len(deliveries)
             case There(destination):
                 return await self._peer.deliver(parcel, destination)
             case NoWay(reason):

@@ -9,7 +9,9 @@ from gateway.admit.directory import DirectoryWatch
 from gateway.admit.residents import Residents
 from gateway.clock import Clock
 from gateway.config import Config
-from gateway.deliver.peer import COURIER_SECONDS, PeerCourier
+from gateway.deliver.courier import COURIER_SECONDS
+from gateway.deliver.peer import PeerCourier
+from gateway.deliver.webhook import WebhookCourier
 from gateway.embedded import FREE_BYTES_MIN, free_bytes
 from gateway.flow import Flow
 from gateway.housekeeping import Chore, Housekeeping
@@ -21,6 +23,7 @@ from gateway.outbound import Outbound
 from gateway.placing import Placing
 from gateway.receive.limits import Slots
 from gateway.receive.parsing import Parsing
+from gateway.report.aftermath import Aftermath
 from gateway.report.postmaster import Postmaster
 from gateway.route.configured import nameservers_of, plain_domains, static_peers, uploads_base
 from gateway.route.directory import Directory
@@ -75,6 +78,7 @@ class Parts:
         self.directory = _directory(config, database, clock)
         self.outbound = _outbound(config, self.directory)
         self.peer = PeerCourier(self.outbound, config)
+        self.webhook = WebhookCourier(self.outbound, self.sealer, clock, journal, config.outbound)
         self.placing = Placing(
             config.domains,
             self.residents,
@@ -98,9 +102,11 @@ class Parts:
             settle=self.settle,
             router=Router(self.residents, self.directory),
             peer=self.peer,
+            webhook=self.webhook,
             placing=self.placing,
             attachments=self.attachments,
             postmaster=self.postmaster,
+            aftermath=Aftermath(self.postmaster, self.audit, clock, mint, journal),
             lanes=self.lanes,
             immediate=Immediate(),
             committed=self.bell.ring,

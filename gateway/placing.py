@@ -107,7 +107,7 @@ class Placing:
                 RecipientState(recipient.written, Status.DELIVERED, timestamp=now, delivered_at=now)
             )
             return
-        if resident.delivery_mode == "push" or _not_yet(message, now):
+        if resident.pushed or _not_yet(message, now):
             self._queue(message, recipient, resident.name, now, places)
             return
         places.entries.append(Entry(resident.id, tagged(recipient.written, recipient.name)))

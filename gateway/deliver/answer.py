@@ -63,7 +63,7 @@ class _Answer:
 
     host: str
     status: int
-    document: Any  # None: the body is empty; _UNREADABLE: it is no JSON
+    document: Any  # None: the body is empty; UNREADABLE: it is no JSON
     code: Code | None  # of its envelope, where we know it
     said: str  # code and text of its envelope; "" without one
     retry_after_seconds: float | None
@@ -79,12 +79,12 @@ class _Answer:
         return entries
 
 
-_UNREADABLE = object()
+UNREADABLE = object()
 
 
 def outcomes_of(reply: Reply, asked: Sequence[Asked], host: str) -> list[Outcome]:
     """What the answer to one message means, recipient by recipient."""
-    answer = _read(reply.status, _document(reply.body), host, _retry_after(reply.headers))
+    answer = _read(reply.status, document_of(reply.body), host, retry_after_of(reply.headers))
     return _outcomes(answer, asked)
 
 
@@ -99,7 +99,7 @@ def outcomes_of_lines(
     if not 200 <= reply.status < 300:
         if reply.status in FINAL_STATUSES or reply.status == 415:
             return None
-        whole = _read(reply.status, _document(reply.body), host, _retry_after(reply.headers))
+        whole = _read(reply.status, document_of(reply.body), host, retry_after_of(reply.headers))
         return [_outcomes(whole, each) for _, each in asked]
     if len(lines) != len(asked):
         text = f"{host} answered {len(lines)} of {len(asked)} messages; the outcome is unknown."
@@ -109,10 +109,10 @@ def outcomes_of_lines(
 
 def _line(line: bytes, message_id: str, asked: Sequence[Asked], host: str) -> list[Outcome]:
     """A receipt or an error; a receipt of another message is no answer to this one."""
-    document = _document(line)
+    document = document_of(line)
     if not isinstance(document, dict):
         return [_later(f"{host} answered a line that is no receipt.", blames=True)] * len(asked)
-    code, said = _envelope(document)
+    code, said = envelope_of(document)
     if not said and document.get("message_id") != message_id:
         return [_later(f"{host} answered for another message.", blames=True)] * len(asked)
     status = (STATUS_OF.get(code, 503) if code else 503) if said else 200
@@ -120,7 +120,7 @@ def _line(line: bytes, message_id: str, asked: Sequence[Asked], host: str) -> li
 
 
 def _read(status: int, document: Any, host: str, retry_after_seconds: float | None) -> _Answer:
-    code, said = _envelope(document)
+    code, said = envelope_of(document)
     return _Answer(host, status, document, code, said, retry_after_seconds)
 
 
@@ -134,7 +134,7 @@ def _outcome(answer: _Answer, entry: Mapping[str, Any] | None, overall: Outcome)
     """One recipient's: by the code in its entry, by the status there, else as all of them."""
     if entry is None:
         return overall
-    status, (code, said) = _word(entry), _envelope(entry)
+    status, (code, said) = word_of(entry), envelope_of(entry)
     if status in TAKEN:
         return Delivered(f"amtp:{answer.host}")
     if said:
@@ -160,12 +160,12 @@ def _overall(answer: _Answer) -> Outcome:
     reason = f"{host} answered {status} {answer.said}"
     final = status in FINAL_STATUSES and (code is None or code in FINAL_CODES)
     if final:
-        return Refused(_final_code(status, code), tidy(reason))
+        return Refused(final_code(status, code), tidy(reason))
     well = status in ROOMLESS_STATUSES or status in FINAL_STATUSES
     return _later(reason, answer.retry_after_seconds, code=code, blames=not well)
 
 
-def _final_code(status: int, code: Code | None) -> Code:
+def final_code(status: int, code: Code | None) -> Code:
     """Whatever a 409 calls itself, it is a conflict."""
     if code is None or (status == 409 and code not in CONFLICTS):
         return FINAL_STATUSES[status]
@@ -174,10 +174,10 @@ def _final_code(status: int, code: Code | None) -> Code:
 
 def _success(answer: _Answer) -> Outcome:
     document = answer.document
-    if document is _UNREADABLE:
+    if document is UNREADABLE:
         text = f"{answer.host} answered {answer.status} with a body that is not JSON; the outcome is unknown."
         return _later(text, blames=True)
-    if answer.said or _word(document) in NOT_TAKEN:
+    if answer.said or word_of(document) in NOT_TAKEN:
         text = f"{answer.host} answered {answer.status} but did not take the message. {answer.said}"
         return _later(text, answer.retry_after_seconds, code=answer.code)
     return Delivered(f"amtp:{answer.host}")
@@ -200,22 +200,22 @@ def _later(
     return Deferred(code or Code.RECIPIENT_UNAVAILABLE, tidy(reason), retry_after_seconds, blames)
 
 
-def _document(body: bytes) -> Any:
+def document_of(body: bytes) -> Any:
     if not body.strip():
         return None
     try:
         return msgspec.json.decode(body)
     except (ValueError, RecursionError):
-        return _UNREADABLE
+        return UNREADABLE
 
 
-def _word(document: Any) -> str:
+def word_of(document: Any) -> str:
     """The status an answer or an entry gives."""
     status = document.get("status") if isinstance(document, dict) else None
     return status.lower() if isinstance(status, str) else ""
 
 
-def _envelope(document: Any) -> tuple[Code | None, str]:
+def envelope_of(document: Any) -> tuple[Code | None, str]:
     """Code and text of an error: `{"error": {"code", "message"}}`, or `error_code` and `error_message`."""
     if not isinstance(document, dict):
         return None, ""
@@ -237,7 +237,7 @@ def _name(address: str) -> str:
         return address.casefold()
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after_of(headers: Mapping[str, str]) -> float | None:
     """Seconds from now. A date is told from the answer's own Date, so that no clock of ours takes part."""
     text = headers.get("retry-after", "").strip()
     if not text:

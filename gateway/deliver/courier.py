@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.deliver.outcome import Outcome
 from gateway.store.deliveries import Delivery, Letter
+
+COURIER_SECONDS: Final = 20.0  # one attempt, whatever the parcel holds; a lease outlives it
 
 
 @dataclass(frozen=True, slots=True)

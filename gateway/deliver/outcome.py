@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 
+import msgspec
+
 from gateway.protocol.errors import Code
 from gateway.protocol.retry import ATTEMPTS_MAX, delay_seconds
 from gateway.protocol.status import Status
@@ -16,9 +18,10 @@ REASON_CHARACTERS_MAX = 500
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Handed over; `via` says to whom."""
+    """Handed over; `via` says to whom. `response` is what an agent answered at once."""
 
     via: str
+    response: msgspec.Raw | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,15 @@ class Placed:
 
     agent: int
     address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """The agent's webhook is gone for good: its inbox takes this one, and what comes after it."""
+
+    agent: int
+    address: str | None
+    url: str  # the one that is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +64,7 @@ class Refused:
     unknown: bool = False
 
 
-Outcome = Delivered | Placed | Deferred | Refused
+Outcome = Delivered | Placed | Withdrawn | Deferred | Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +121,7 @@ def verdict_on(outcome: Outcome, facts: Facts, now: datetime, draw: float) -> Ve
     match outcome:
         case Delivered(via):
             return Done(via)
-        case Placed(agent, address):
+        case Placed(agent, address) | Withdrawn(agent, address):
             return Shelved(agent, address)
         case Refused(code, reason, unknown):
             told = facts.awaited

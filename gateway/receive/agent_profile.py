@@ -5,8 +5,7 @@ goes.
 """
 
 import re
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from secrets import token_bytes
 from typing import Any, Literal, TypeVar
@@ -18,14 +17,14 @@ from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.fields import fault, line
 from gateway.protocol.json_strict import read_strict
 from gateway.protocol.timestamp import render_timestamp
-from gateway.protocol.url import BadUrl, parse_url
+from gateway.protocol.webhook_signature import parse_secret, render_secret
 from gateway.store.agents import Agent
 
 BODY_BYTES_MAX = 64 * 1024
 DESCRIPTION_CHARACTERS_MAX = 1000
 LIST_ITEMS_MAX = 100
 ITEM_CHARACTERS_MAX = 256
-SECRET_BYTES = 32  # of a minted webhook secret, behind whsec_ as Standard Webhooks has it
+SECRET_BYTES = 32  # of a minted webhook secret
 OWN_SECRET = re.compile(r"[!-~]{16,128}")
 GRACE_SECONDS_DEFAULT = 24 * 3600
 GRACE_SECONDS_MAX = 30 * 24 * 3600
@@ -34,6 +33,7 @@ _WHERE = re.compile(r"at `\$\.([a-z_]+)")
 _UNKNOWN = re.compile(r"unknown field `([A-Za-z_-]{1,32})`")
 
 Wanted = TypeVar("Wanted", bound=msgspec.Struct)
+TargetFault = Callable[[str], str | None]  # why nothing is posted to a URL, as far as it tells by itself
 
 
 class Described(msgspec.Struct, forbid_unknown_fields=True):
@@ -54,6 +54,10 @@ class Registration(Described, forbid_unknown_fields=True, kw_only=True):
 
 class Rotation(msgspec.Struct, forbid_unknown_fields=True):
     grace_seconds: int = GRACE_SECONDS_DEFAULT
+
+
+class SecretRotation(Rotation, forbid_unknown_fields=True):
+    push_secret: str | None = None  # the caller's own; one is minted where none is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,40 +89,53 @@ def _misread(failure: str, wanted: type[msgspec.Struct]) -> AMTPError:
     return fault("body", "can't be read", f"send a JSON object with {known}")
 
 
-def read_statement(said: Described) -> Statement:
+def read_statement(said: Described, target_fault: TargetFault) -> Statement:
     """What is said, checked value by value."""
-    secret = said.push_secret or None
-    if secret is not None and OWN_SECRET.fullmatch(secret) is None:
-        raise fault(
-            "push_secret", "is no secret", "send 16 to 128 visible ASCII characters, or leave it to us"
-        )
     return Statement(
         delivery_mode=said.delivery_mode,
-        push_url=_push_url(said.push_target) if said.push_target else None,
-        push_secret=secret,
+        push_url=_push_url(said.push_target, target_fault) if said.push_target else None,
+        push_secret=_own_secret(said.push_secret) if said.push_secret else None,
         details=_details(said),
     )
 
 
 def read_rotation(raw: bytes) -> int:
     """The grace that the old key gets; a day where the body is empty."""
-    seconds = read_body(raw, Rotation).grace_seconds if raw else GRACE_SECONDS_DEFAULT
+    return _grace(read_body(raw, Rotation).grace_seconds) if raw else GRACE_SECONDS_DEFAULT
+
+
+def read_secret_rotation(raw: bytes) -> tuple[int, str | None]:
+    """The grace that the old secret gets, and the caller's own new one."""
+    said = read_body(raw, SecretRotation) if raw else SecretRotation()
+    return _grace(said.grace_seconds), _own_secret(said.push_secret) if said.push_secret else None
+
+
+def _grace(seconds: int) -> int:
     if not 0 <= seconds <= GRACE_SECONDS_MAX:
         raise fault(
-            "grace_seconds", "is out of range", f"write 0 to end the old key now, up to {GRACE_SECONDS_MAX}"
+            "grace_seconds", "is out of range", f"write 0 to end the old one now, up to {GRACE_SECONDS_MAX}"
         )
     return seconds
 
 
 def mint_secret() -> str:
-    return f"whsec_{b64encode(token_bytes(SECRET_BYTES)).decode()}"
+    return render_secret(token_bytes(SECRET_BYTES))
 
 
-def _push_url(text: str) -> str:
-    url = parse_url(text)
-    if isinstance(url, BadUrl):
-        raise fault("push_target", "is no URL to post to", url.reason)
-    return str(url)
+def _own_secret(text: str) -> str:
+    if OWN_SECRET.fullmatch(text) is None:
+        raise fault(
+            "push_secret", "is no secret", "send 16 to 128 visible ASCII characters, or leave it to us"
+        )
+    parse_secret(text, "push_secret")
+    return text
+
+
+def _push_url(text: str, target_fault: TargetFault) -> str:
+    reason = target_fault(text)
+    if reason is not None:
+        raise fault("push_target", "is no URL to post to", reason)
+    return text
 
 
 def _details(said: Described) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gateway.protocol.message import Message, parse_message
 from gateway.protocol.timestamp import render_timestamp
 
 FAILURE, DELAY = "delivery_failure", "delivery_delayed"
+PUSH_ENDED = "push_ended"
 POSTMASTER = "postmaster"
 
 _SUBJECT = {FAILURE: "Could not be delivered", DELAY: "Not delivered yet, still trying"}
@@ -52,6 +53,26 @@ def report_on(trouble: Trouble, *, domain: str, row: UUID, now: datetime) -> Mes
         "recipients": [trouble.sender],
         "subject": _SUBJECT[trouble.kind],
         "in_reply_to": trouble.message_id,
+        "headers": {"auto-submitted": "auto-generated"},
+        **facts,
+        "payload": facts,
+    }
+    return parse_message(msgspec.json.encode(body), row=row, now=now, local=True)
+
+
+def push_ended(agent: str, *, domain: str, row: UUID, now: datetime) -> Message:
+    """What operators of `domain` are told in their own inbox when an agent's webhook is gone."""
+    facts = {
+        "message_type": PUSH_ENDED,
+        "agent": agent,
+        "reason": "Its webhook answered 410 Gone, so its mail goes to its inbox now.",
+        "remedy": "Give it another push_target and delivery_mode push, or let it fetch.",
+    }
+    body = {
+        "version": "1.0",
+        "sender": f"{POSTMASTER}@{domain}",
+        "recipients": [f"{POSTMASTER}@{domain}"],
+        "subject": f"{agent} is not pushed to any more",
         "headers": {"auto-submitted": "auto-generated"},
         **facts,
         "payload": facts,

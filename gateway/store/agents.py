@@ -5,7 +5,7 @@ tells all processes to look again, and the audit.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,6 +29,13 @@ class Resident:
     name: str
     delivery_mode: str  # "pull" or "push"
     state: str  # "active" or "retired"
+    push_url: str | None = field(default=None, repr=False)
+    push_secrets: bytes | None = field(default=None, repr=False)  # sealed
+
+    @property
+    def pushed(self) -> bool:
+        """Whether its mail is posted to its URL; a retired agent keeps its inbox and nothing else."""
+        return self.delivery_mode == "push" and self.state == "active"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +79,13 @@ class Search:
 async def find_residents(database: Database, names: Sequence[str]) -> tuple[int, dict[str, Resident]]:
     """Those who live here among these names, and the version of the directory they were read at."""
     rows = await database.fetch(
-        "select v.version, a.id, a.name, a.delivery_mode, a.state from directory_version v"
+        "select v.version, a.id, a.name, a.delivery_mode, a.state,"
+        " case when a.delivery_mode = 'push' then a.push_url end as push_url,"
+        " case when a.delivery_mode = 'push' then a.push_secrets end as push_secrets from directory_version v"
         " left join agents a on a.name = any($1::text[]) and a.state <> 'removed'",
         names,
     )
-    return rows[0]["version"], {
-        row["name"]: Resident(row["id"], row["name"], row["delivery_mode"], row["state"])
-        for row in rows
-        if row["id"] is not None
-    }
+    return rows[0]["version"], {row["name"]: Resident(*row[1:]) for row in rows if row["id"] is not None}
 
 
 class Agents:
@@ -197,6 +202,22 @@ class Agents:
                 name,
                 {"key": key.id, "grace_seconds": grace_seconds},
             )
+            return _agent(row)
+
+    async def replace_push_secrets(
+        self, name: str, change: Callable[[bytes | None], bytes], details: Mapping[str, Any], actor: str
+    ) -> Agent:
+        """Other secrets to sign with, made from the sealed ones; CONFLICT where nothing is pushed anywhere."""
+        async with self._database.transaction() as connection:
+            row = await _require_active(connection, name)
+            if row["push_url"] is None:
+                raise AMTPError(Code.CONFLICT, f"{name} has no push_target, and so no secret to rotate.")
+            row = await connection.fetchrow(
+                "update agents set push_secrets = $2 where id = $1 returning *",
+                row["id"],
+                change(row["push_secrets"]),
+            )
+            await self._changed(connection, actor, "agent.push_secret_rotated", name, details)
             return _agent(row)
 
     async def retire(self, name: str, actor: str) -> Agent:

@@ -1,0 +1,86 @@
+"""What follows from a push: an agent's answer becomes a reply, and an agent whose webhook is gone reads its inbox.
+
+What follows is written in the transaction that settles the delivery, so it happens if and only if that does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from gateway.clock import Clock
+from gateway.deliver.courier import Parcel
+from gateway.deliver.outcome import Deferred, Delivered, Outcome, Withdrawn, tidy
+from gateway.journal import Journal
+from gateway.mint import Mint
+from gateway.protocol.errors import AMTPError, Code
+from gateway.report.failure import push_ended
+from gateway.report.postmaster import Postmaster
+from gateway.report.reply import reply_to
+from gateway.store.admitted import Admitted, Rider
+from gateway.store.audit import Audit
+from gateway.store.deliveries import Delivery, Letter
+from gateway.store.withdrawal import ACTOR, Withdrawal
+
+
+@dataclass(frozen=True, slots=True)
+class Consequence:
+    """An outcome, and what is written together with it."""
+
+    outcome: Outcome
+    follow_ups: tuple[Admitted, ...] = ()
+    riders: tuple[Rider, ...] = ()
+
+
+class Aftermath:
+    def __init__(
+        self, postmaster: Postmaster, audit: Audit, clock: Clock, mint: Mint, journal: Journal
+    ) -> None:
+        self._postmaster = postmaster
+        self._audit = audit
+        self._clock = clock
+        self._mint = mint
+        self._journal = journal
+
+    async def of(self, parcel: Parcel, outcomes: Sequence[Outcome]) -> list[Consequence]:
+        """The consequence of each outcome, in the order of `parcel.deliveries`."""
+        letters = (consignment.letter for consignment in parcel.consignments for _ in consignment.deliveries)
+        return [
+            await self._one(letter, delivery, outcome)
+            for letter, delivery, outcome in zip(letters, parcel.deliveries, outcomes, strict=True)
+        ]
+
+    async def _one(self, letter: Letter, delivery: Delivery, outcome: Outcome) -> Consequence:
+        match outcome:
+            case Delivered(response=response) if response is not None:
+                return await self._answered(letter, delivery, outcome, response)
+            case Withdrawn(agent, _, url):
+                return await self._withdrawn(delivery.recipient, agent, url, outcome)
+            case _:
+                return Consequence(outcome)
+
+    async def _answered(
+        self, letter: Letter, delivery: Delivery, outcome: Outcome, response: msgspec.Raw
+    ) -> Consequence:
+        agent = delivery.recipient
+        try:
+            reply = reply_to(letter.body, response, responder=agent, row=self._mint(), now=self._clock.now())
+        except AMTPError as fault:
+            text = f"The agent's webhook answered a response that makes no message: {fault.message}"
+            return Consequence(Deferred(Code.RECIPIENT_UNAVAILABLE, tidy(text)))
+        if reply is None:
+            return Consequence(outcome)
+        admitted = await self._postmaster.addressed(reply)
+        if admitted is None:
+            text = f"The reply of {agent} to {letter.message_id} has nowhere to go: its recipient is unknown."
+            self._journal.noted("warning", text)
+            return Consequence(outcome)
+        return Consequence(outcome, follow_ups=(admitted,))
+
+    async def _withdrawn(self, name: str, agent: int, url: str, outcome: Outcome) -> Consequence:
+        self._journal.agent_changed(name, "its webhook is gone; it reads its inbox", ACTOR)
+        domain = name.rpartition("@")[2]
+        told = push_ended(name, domain=domain, row=self._mint(), now=self._clock.now())
+        mail = await self._postmaster.addressed(told)
+        rider = Withdrawal(agent, name, url, mail, self._mint(), self._audit)
+        return Consequence(outcome, riders=(rider,))
