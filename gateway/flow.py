@@ -38,6 +38,7 @@ from gateway.protocol.retry import ATTEMPTS_MAX
 from gateway.protocol.status import LIVE, Receipt, RecipientState, Status, brought_up_to_date
 from gateway.report.aftermath import Aftermath
 from gateway.report.postmaster import Postmaster
+from gateway.report.receipt import owing
 from gateway.route.router import Here, NotNow, NoWay, Router, There, Way
 from gateway.store.admitted import Admitted, Rider
 from gateway.store.database import Database
@@ -156,7 +157,7 @@ class Flow:
         if not places.accepted:
             raise NobodyAccepted(places.refusals[0], places.states)
         riders = await self._attachments.check(message)
-        return places, self._admit(message, caller, proven, places, riders)
+        return places, owing(self._admit(message, caller, proven, places, riders), places)
 
     def begin(self, admitted: Admitted) -> None:
         """After the commit: what of it waits for a courier may start."""

@@ -25,6 +25,7 @@ from gateway.receive.limits import Slots
 from gateway.receive.parsing import Parsing
 from gateway.report.aftermath import Aftermath
 from gateway.report.postmaster import Postmaster
+from gateway.report.receipt import Receipts
 from gateway.route.configured import nameservers_of, plain_domains, static_peers, uploads_base
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns
@@ -131,8 +132,16 @@ class Parts:
 
     def _chores(self) -> list[Chore]:
         database, config = self.database, self.config
+        receipts = Receipts(
+            database=database,
+            postmaster=self.postmaster,
+            committed=self.bell.ring,
+            clock=self.clock,
+            mint=self.mint,
+        )
         return [
             Chore("expiry", 5, self.worker.expire),
+            Chore("receipts", 2, receipts.send),
             Chore("late mail", 60, lambda: self.postmaster.tell_delays(config.queue.delay_report_hours)),
             Chore(
                 "poison",

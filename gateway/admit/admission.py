@@ -58,7 +58,6 @@ def offered_rule(message: Message) -> None:
     wanted = {
         "coordination": message.coordination,
         "headers.repeat": message.headers.repeat is not None,
-        "headers.delivery": message.headers.delivery == "exactly_once",
     }
     for field, asked in wanted.items():
         if asked:

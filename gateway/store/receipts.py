@@ -45,26 +45,32 @@ class Due:
     """What one message's sender is to be told: who it was delivered to, or who read it."""
 
     kind: str  # "delivered" or "read"
-    row: UUID
-    sender: str
     body: bytes
     addresses: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One round: what was owed, and the receipts that were written for it."""
+
+    owed: int
+    written: Sequence[Admitted]
+
+
 async def send_owed(
     database: Database, mint: Mint, receipts: Callable[[Due], Awaitable[Sequence[Admitted]]]
-) -> list[Admitted]:
-    """Writes some of the receipts that are owed, and strikes them out with it; none: nothing is owed."""
+) -> Sent:
+    """Writes some of the receipts that are owed, and strikes them out with it."""
     async with database.transaction() as connection:
         rows = await connection.fetch(_TAKE, AT_ONCE)
         written = [admitted for row in rows for admitted in await receipts(_due(row))]
         if written:
             await insert(connection, mint(), written)
-        return written
+        return Sent(sum(len(row["addresses"]) for row in rows), written)
 
 
 def _due(row: Any) -> Due:
-    return Due(row["kind"], row["message"], row["sender"], row["body"], tuple(row["addresses"]))
+    return Due(row["kind"], row["body"], tuple(row["addresses"]))
 
 
 _TAKE = """
@@ -78,6 +84,6 @@ with owed as (
 ), grouped as (
     select message, kind, array_agg(address order by address) as addresses from struck group by message, kind
 )
-select g.message, g.kind, g.addresses, m.sender, m.body
+select g.kind, g.addresses, m.body
 from grouped g join messages m on m.id = g.message order by g.message, g.kind
 """
