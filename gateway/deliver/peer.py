@@ -19,7 +19,7 @@ from gateway import __version__
 from gateway.config import Config
 from gateway.config_sections import Peer
 from gateway.deliver.answer import Asked, Reply, outcomes_of, outcomes_of_lines
-from gateway.deliver.courier import Consignment, Parcel
+from gateway.deliver.courier import COURIER_SECONDS, Consignment, Parcel
 from gateway.deliver.outcome import Deferred, Outcome, Refused, tidy
 from gateway.outbound import Kind, Outbound, OutboundError
 from gateway.protocol.discovery import SIZE_BYTES_DEFAULT
@@ -29,7 +29,6 @@ from gateway.route.destination import Destination
 from gateway.store.deliveries import Letter
 from gateway.tls import client_context
 
-COURIER_SECONDS = 20.0  # one attempt, whatever the parcel holds; a lease outlives it
 PROBE_SECONDS = 10.0
 PROBE_BYTES_MAX = 65_536
 BATCH_LINES_MAX = 100

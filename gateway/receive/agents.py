@@ -20,9 +20,11 @@ from gateway.receive.agent_profile import (
     Described,
     Registration,
     Statement,
+    TargetFault,
     mint_secret,
     read_body,
     read_rotation,
+    read_secret_rotation,
     read_statement,
     render_agent,
     render_discovered,
@@ -32,6 +34,7 @@ from gateway.receive.request import JSON, Request, bad_parameter
 from gateway.receive.routing import Role, Route
 from gateway.store.agents import Agent, Agents, Profile, Search
 from gateway.store.keys import NewKey
+from gateway.store.push_secrets import replace_secret
 from gateway.store.sealed import Sealer
 
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
@@ -41,6 +44,7 @@ ACTIVE = timedelta(days=30)  # who was seen since counts as recently active
 OPERATORS = frozenset({Role.ADMIN})
 AGENTS = frozenset({Role.PUBLIC, Role.AGENTS})
 
+KEEP_NEW = "Keep the push_secret: it is not shown again."
 KEEP_KEY = "Keep the api_key: it is not shown again."
 KEEP_BOTH = "Keep the api_key and the push_secret: they are not shown again."
 
@@ -57,6 +61,7 @@ class AgentDoor:
         sealer: Sealer,
         clock: Clock,
         domains: Sequence[str],
+        target_fault: TargetFault,
         development: bool,
     ) -> None:
         self._agents = agents
@@ -65,6 +70,7 @@ class AgentDoor:
         self._sealer = sealer
         self._clock = clock
         self._domains = tuple(domains)
+        self._target_fault = target_fault
         self._development = development
 
     def routes(self) -> list[Route]:
@@ -76,6 +82,7 @@ class AgentDoor:
             Route("PATCH", one, self.update, OPERATORS),
             Route("DELETE", one, self.delete, OPERATORS),
             Route("POST", f"{one}/rotate-key", self.rotate_key, OPERATORS),
+            Route("POST", f"{one}/rotate-push-secret", self.rotate_push_secret, OPERATORS),
             Route("GET", "/v1/discovery/agents", self.discover, AGENTS),
             Route("GET", "/v1/discovery/agents/{domain}", self.discover, AGENTS),
         ]
@@ -84,7 +91,7 @@ class AgentDoor:
         actor = require_registrar(await self._caller(request))
         said = read_body(await request.json_body(BODY_BYTES_MAX), Registration)
         address = self._new_address(said.address)
-        statement = read_statement(said)
+        statement = read_statement(said, self._target_fault)
         if statement.delivery_mode == "push" and statement.push_url is None:
             raise fault("push_target", "is missing", "delivery_mode push needs an https URL to post to")
         minted = mint_secret() if statement.push_url and statement.push_secret is None else None
@@ -109,7 +116,8 @@ class AgentDoor:
     async def update(self, request: Request) -> Answer:
         actor = await self._operator(request)
         name = self._changeable(request)
-        statement = read_statement(read_body(await request.json_body(BODY_BYTES_MAX), Described))
+        said = read_body(await request.json_body(BODY_BYTES_MAX), Described)
+        statement = read_statement(said, self._target_fault)
         minted = await self._missing_secret(name, statement)
         agent = await self._agents.update(name, self._profile(statement, minted), actor)
         self._watch.forget()
@@ -118,10 +126,7 @@ class AgentDoor:
     async def rotate_key(self, request: Request) -> Answer:
         actor = await self._operator(request)
         name = self._changeable(request)
-        raw = await request.body(BODY_BYTES_MAX)
-        if raw:
-            request.require_content_type(JSON)
-        grace_seconds = read_rotation(raw)
+        grace_seconds = read_rotation(await _optional_body(request))
         key = mint_key()
         agent = await self._agents.rotate_key(name, _new(key), grace_seconds, actor)
         self._watch.forget()
@@ -131,6 +136,28 @@ class AgentDoor:
                 "agent": render_agent(agent, api_key=key.text),
                 "previous_key_ends_at": render_timestamp(ends),
                 "message": f"Key rotated. {KEEP_KEY}",
+            }
+        )
+
+    async def rotate_push_secret(self, request: Request) -> Answer:
+        actor = await self._operator(request)
+        name = self._changeable(request)
+        grace_seconds, own = read_secret_rotation(await _optional_body(request))
+        fresh, now = own or mint_secret(), self._clock.now()
+        ends = now + timedelta(seconds=grace_seconds)
+
+        def replaced(sealed: bytes | None) -> bytes:
+            before = self._sealer.open(sealed) if sealed else ""
+            return self._sealer.seal(replace_secret(before, fresh, ends, now))
+
+        details = {"grace_seconds": grace_seconds}
+        agent = await self._agents.replace_push_secrets(name, replaced, details, actor)
+        self._watch.forget()
+        return answer_json(
+            {
+                "agent": render_agent(agent, push_secret=None if own else fresh),
+                "previous_secret_ends_at": render_timestamp(ends),
+                "message": "Secret changed." if own else f"Secret rotated. {KEEP_NEW}",
             }
         )
 
@@ -244,6 +271,13 @@ class AgentDoor:
         if page["has_more"]:
             page["cursor"] = found[limit - 1].name
         return page
+
+
+async def _optional_body(request: Request) -> bytes:
+    raw = await request.body(BODY_BYTES_MAX)
+    if raw:
+        request.require_content_type(JSON)
+    return raw
 
 
 def _new(key: ApiKey) -> NewKey:

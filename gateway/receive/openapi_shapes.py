@@ -188,6 +188,16 @@ SHAPES: dict[str, Shape] = {
         **shape({}, {"grace_seconds": {"type": "integer", "minimum": 0, "maximum": 2_592_000}}),
         "additionalProperties": False,
     },
+    "SecretRotation": {
+        **shape(
+            {},
+            {
+                "grace_seconds": {"type": "integer", "minimum": 0, "maximum": 2_592_000},
+                "push_secret": nullable(text("Your own; one is minted where none is given.")),
+            },
+        ),
+        "additionalProperties": False,
+    },
     "Agent": shape(
         {**AGENT_KEYS, "state": {"enum": ["active", "retired", "removed"]}},
         {
@@ -199,7 +209,10 @@ SHAPES: dict[str, Shape] = {
             "push_secret": text("Shown this once."),
         },
     ),
-    "AgentAnswer": shape({"agent": ref("Agent")}, {"message": TEXT, "previous_key_ends_at": MOMENT}),
+    "AgentAnswer": shape(
+        {"agent": ref("Agent")},
+        {"message": TEXT, "previous_key_ends_at": MOMENT, "previous_secret_ends_at": MOMENT},
+    ),
     "AgentList": shape({"agents": listed(ref("Agent")), **PAGE}, {"cursor": TEXT}),
     "DiscoveredAgents": shape(
         {
