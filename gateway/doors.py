@@ -1,6 +1,7 @@
 """The doors of a gateway: every HTTP endpoint, given the parts it works with."""
 
 from datetime import timedelta
+from functools import partial
 from typing import Protocol
 
 from gateway.embedded import FREE_BYTES_MIN, free_bytes
@@ -134,6 +135,7 @@ def _agent_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             clock=parts.clock,
             domains=parts.config.domains,
             development=parts.config.development,
+            target_fault=partial(parts.outbound.fault, plain=parts.config.outbound.plain_webhooks),
         ),
     )
 

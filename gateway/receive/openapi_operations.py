@@ -205,6 +205,15 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         body=json_body("KeyRotation"),
         body_required=False,
     ),
+    ("POST", f"{AGENT}/rotate-push-secret"): Operation(
+        AGENTS,
+        "A new secret that what is pushed to the agent is signed with, beside the old one for a grace period.",
+        ok("AgentAnswer"),
+        keys=ADMIN_KEY,
+        refusals=(403, 409),
+        body=json_body("SecretRotation"),
+        body_required=False,
+    ),
     ("GET", "/v1/admin/queue"): look(
         QUEUE,
         "What waits, oldest first, and why.",
