@@ -9,7 +9,7 @@ from gateway.journal import Journal
 from gateway.parts import Parts
 from gateway.receive.agents import AgentDoor
 from gateway.receive.answering import Answering
-from gateway.receive.attachments import AttachmentDoor
+from gateway.receive.attachments import AttachmentDoor, Reading
 from gateway.receive.capabilities import CapabilityDoor
 from gateway.receive.dead_letters import DeadLetterDoor
 from gateway.receive.health import DatabaseLook, HealthDoor, Look, disk_look, draining_look
@@ -53,6 +53,7 @@ def door_of(parts: Parts) -> Door:
 
 def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
     """What agents and other gateways use to send, and to see what became of it."""
+    reading = Reading(parts.uploads)
     return (
         MessageDoor(
             flow=parts.flow,
@@ -80,6 +81,7 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
         ),
         AttachmentDoor(
             uploads=parts.uploads,
+            reading=reading,
             authenticator=parts.authenticator,
             rules=parts.config.attachments,
             base=uploads_base(parts.config),
@@ -87,9 +89,13 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
         MessageFileDoor(
             database=parts.database,
             authenticator=parts.authenticator,
-            uploads=parts.uploads,
+            reading=reading,
             outbound=parts.outbound,
-            fetched=FetchedFiles(parts.config.data / "fetched", parts.config.attachments.cache_bytes),
+            fetched=FetchedFiles(
+                parts.config.data / "fetched",
+                parts.config.attachments.cache_bytes,
+                lambda: free_bytes(parts.config.data) >= FREE_BYTES_MIN,
+            ),
             journal=parts.journal,
             rules=parts.config.attachments,
             base=uploads_base(parts.config),

@@ -160,6 +160,7 @@ class Parts:
             Chore("partitions", 3600, lambda: partitions.keep_ahead(database)),
             Chore("retention", 600, lambda: retention.forget(database, config.retention)),
             Chore("uploads", 600, lambda: self.uploads.clear(config.retention.messages_days)),
+            Chore("stray files", 3600, self.uploads.clear_strays),
             Chore("pauses", 60, lambda: destinations.forget_quiet(database)),
             Chore("contacts", 30, lambda: self.lanes.contacts.write(database)),
             Chore("strangers", 3600, lambda: contacts.forget_strangers(database)),

@@ -22,7 +22,7 @@ from gateway.protocol.attachments import (
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.url import Url
 from gateway.receive.answers import Answer, Stream, answer_json
-from gateway.receive.files import answer_file
+from gateway.receive.files import answer_file, within
 from gateway.receive.limits import Slots
 from gateway.receive.request import Request
 from gateway.receive.routing import Role, Route
@@ -32,15 +32,23 @@ from gateway.store.uploads import Upload, Uploads
 FILENAME_DEFAULT = "attachment"
 CONTENT_TYPE_DEFAULT = "application/octet-stream"
 UPLOADS_AT_ONCE = 32  # each holds two blocks
+READERS_AT_ONCE = 256  # each holds three
 BYTES_PER_SECOND_MIN = 32_768  # an uploader who is slower for long is let go
 GRACE_SECONDS = 120.0  # for the slow start of any upload
 
 
 class AttachmentDoor:
     def __init__(
-        self, *, uploads: Uploads, authenticator: Authenticator, rules: Attachments, base: Url
+        self,
+        *,
+        uploads: Uploads,
+        reading: "Reading",
+        authenticator: Authenticator,
+        rules: Attachments,
+        base: Url,
     ) -> None:
         self._uploads = uploads
+        self._reading = reading
         self._authenticator = authenticator
         self._rules = rules
         self._base = base
@@ -70,27 +78,33 @@ class AttachmentDoor:
         return answer_json(render_attachment(self._attachment(upload)), 201)
 
     async def fetch(self, request: Request) -> Answer | Stream:
-        token = request.params["token"]
-        upload = (await self._uploads.find([token])).get(token) if is_token(token) else None
-        if upload is None:
-            raise AMTPError(Code.NOT_FOUND, "There is no file at this URL, or not any more.")
-        return await answer_upload(self._uploads, upload, upload.filename, upload.content_type)
+        return await self._reading.answer(request.params["token"])
 
     def _attachment(self, upload: Upload) -> Attachment:
         url = upload_url(self._base, upload.token)
         return Attachment(upload.filename, upload.content_type, upload.size, upload.digest, url)
 
 
-async def answer_upload(
-    uploads: Uploads, upload: Upload, filename: str, content_type: str
-) -> Answer | Stream:
-    """What lies here, proven like what comes from elsewhere: disks forget."""
-    return await answer_file(
-        proven(uploads.blocks(upload), upload.size, upload.digest),
-        filename=filename,
-        content_type=content_type,
-        size=upload.size,
-    )
+class Reading:
+    """Gives out what lies here, to so many at once; proven like what comes from elsewhere: disks forget."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+        self._slots = Slots(READERS_AT_ONCE, "Enough files are on their way out; try again shortly.")
+
+    async def answer(self, token: str, attachment: Attachment | None = None) -> Answer | Stream:
+        """The file, by the name that the attachment gives it."""
+        upload = (await self._uploads.find([token])).get(token) if is_token(token) else None
+        if upload is None:
+            raise AMTPError(Code.NOT_FOUND, "There is no file at this URL, or not any more.")
+        named = attachment or upload
+        blocks = within(self._slots, self._uploads.blocks(upload))
+        return await answer_file(
+            proven(blocks, upload.size, upload.digest),
+            filename=named.filename,
+            content_type=named.content_type,
+            size=upload.size,
+        )
 
 
 def owner_of(caller: Caller) -> str:

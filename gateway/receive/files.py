@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 from gateway.protocol.attachments import disposition
 from gateway.receive.answers import Answer, Stream
+from gateway.receive.limits import Slots
 
 SAFE = (
     ("Content-Security-Policy", "sandbox; default-src 'none'"),
@@ -24,6 +25,14 @@ async def answer_file(
         await items.aclose()
         return Answer(200, first, content_type, headers)
     return Stream(items, content_type, b"", headers, length=size)
+
+
+async def within(slots: Slots, blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The same blocks, while one of the slots is taken."""
+    async with aclosing(blocks):
+        with slots:
+            async for block in blocks:
+                yield block
 
 
 async def _twice_first(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

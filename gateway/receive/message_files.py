@@ -16,8 +16,8 @@ from gateway.protocol.attachments import Attachment, attachments_in, media_type_
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.url import Url
 from gateway.receive.answers import Answer, Stream
-from gateway.receive.attachments import answer_upload
-from gateway.receive.files import answer_file
+from gateway.receive.attachments import Reading
+from gateway.receive.files import answer_file, within
 from gateway.receive.limits import Slots
 from gateway.receive.request import Request
 from gateway.receive.routing import Route
@@ -26,7 +26,6 @@ from gateway.store.blocks import in_blocks, mismatch, proven
 from gateway.store.database import Database
 from gateway.store.fetched_files import FetchedFiles
 from gateway.store.messages import body_of
-from gateway.store.uploads import Uploads
 
 FETCHES_AT_ONCE = 32  # each holds a few blocks
 PAUSE_SECONDS = 30.0
@@ -45,7 +44,7 @@ class MessageFileDoor:
         *,
         database: Database,
         authenticator: Authenticator,
-        uploads: Uploads,
+        reading: Reading,
         outbound: Outbound,
         fetched: FetchedFiles,
         journal: Journal,
@@ -54,7 +53,7 @@ class MessageFileDoor:
     ) -> None:
         self._database = database
         self._authenticator = authenticator
-        self._uploads = uploads
+        self._reading = reading
         self._outbound = outbound
         self._fetched = fetched
         self._journal = journal
@@ -78,10 +77,7 @@ class MessageFileDoor:
     async def _answer(self, attachment: Attachment) -> Answer | Stream:
         token = token_in(attachment.url, self._base)
         if token is not None:
-            upload = (await self._uploads.find([token])).get(token)
-            if upload is None:
-                raise AMTPError(Code.NOT_FOUND, "The file is not kept here any more.")
-            return await answer_upload(self._uploads, upload, attachment.filename, attachment.content_type)
+            return await self._reading.answer(token, attachment)
         if attachment.size > self._rules.bytes_each:
             raise AMTPError(
                 Code.MESSAGE_TOO_LARGE,
@@ -99,12 +95,10 @@ class MessageFileDoor:
     async def _fetch(self, attachment: Attachment) -> AsyncGenerator[bytes, None]:
         """The file as it comes from where it lies, proven."""
         try:
-            with self._slots:
-                async with aclosing(
-                    proven(self._taken(attachment), attachment.size, attachment.digest)
-                ) as blocks:
-                    async for block in blocks:
-                        yield block
+            taken = within(self._slots, self._taken(attachment))
+            async with aclosing(proven(taken, attachment.size, attachment.digest)) as blocks:
+                async for block in blocks:
+                    yield block
         except OutboundError as error:
             self._journal.noted("info", f"An attachment could not be fetched: {error.message}.")
             raise refusal_of(error) from error

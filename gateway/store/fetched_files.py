@@ -6,7 +6,7 @@ A file is found again by URL and hash together: who knows a hash alone, gets not
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
 from secrets import token_hex
@@ -22,10 +22,11 @@ PART_SECONDS_MAX = 86_400  # one that is older was left behind by a crash
 
 
 class FetchedFiles:
-    def __init__(self, folder: Path, bytes_max: int) -> None:
-        """0 bytes: nothing is kept."""
+    def __init__(self, folder: Path, bytes_max: int, room: Callable[[], bool]) -> None:
+        """0 bytes: nothing is kept; nor where the disk has no room."""
         self._folder = folder
         self._bytes_max = bytes_max
+        self._room = room
         self._coming = 0  # bytes of files on their way
 
     async def find(self, attachment: Attachment) -> AsyncGenerator[bytes, None] | None:
@@ -47,7 +48,7 @@ class FetchedFiles:
         self, attachment: Attachment, blocks: AsyncGenerator[bytes, None]
     ) -> AsyncGenerator[bytes, None]:
         """The same blocks, which are proven; they are kept when the last has come, if there is room."""
-        if self._coming + attachment.size > self._bytes_max:
+        if self._coming + attachment.size > self._bytes_max or not self._room():
             return blocks
         return self._keeping(attachment, blocks)
 

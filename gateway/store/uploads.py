@@ -167,12 +167,11 @@ class Uploads:
         return shelf.blocks(upload.id)
 
     async def clear(self, messages_days: int) -> None:
-        """One round: lets go of what messages that are gone held, of what nobody refers to, and of strays."""
+        """One round: lets go of what messages that are gone held, and of what nobody refers to."""
         while await self._let_go(messages_days) == AT_ONCE:
             pass
         while await self._drop_unused() == DROPPED_AT_ONCE:
             pass
-        await self._clear_strays()
 
     async def _let_go(self, messages_days: int) -> int:
         """Of what messages held whose time is over."""
@@ -209,8 +208,8 @@ class Uploads:
         await self._files.drop([row["id"] for row in rows if row["place"] == UploadFiles.place])
         return len(rows)
 
-    async def _clear_strays(self) -> None:
-        """Files here without a row. One that is still being written has had its row from the start."""
+    async def clear_strays(self) -> None:
+        """Lets go of files here without a row. One that is still being written has had its row from the start."""
         latest = await self._database.fetchval(
             "select amtp_first_id(amtp_now() - make_interval(hours => $1))", UNUSED_HOURS
         )

@@ -85,6 +85,7 @@ class Store:
     async def turn(self, hours: float) -> None:
         self.clock.offset += timedelta(hours=hours)
         await self.uploads().clear(DAYS)
+        await self.uploads().clear_strays()
 
 
 @pytest.fixture

@@ -202,3 +202,16 @@ async def test_two_hundred_megabytes_pass_through_little_memory(world: World) ->
         tracemalloc.stop()
     assert read_bytes == attachment["size"] == size
     assert peak < 24 * 1024 * 1024
+
+
+@pytest.mark.parametrize(("store", "status"), [("database", 200), ("file", 503)])
+async def test_gateways_that_share_a_database_and_no_disk(world: World, store: str, status: int) -> None:
+    """What lies in the database is everybody's; a file is its own machine's, and the others say so."""
+    elsewhere = {"data": world.folder / "elsewhere", **place(store)}
+    async with world.gateway(**place(store)) as one, world.gateway(**elsewhere) as other:
+        alice = await one.register("alice")
+        large, small = await uploaded(alice, LARGE), await uploaded(alice)
+        assert (await read(other, path_of(large)))[0] == status
+        assert (await read(other, path_of(small)))[0] == 200
+        await other.app.housekeeping.once()
+        assert (await read(one, path_of(large)))[2] == LARGE
