@@ -107,9 +107,16 @@ async def _at_work(parts: Parts) -> AsyncIterator[None]:
         intake = group.create_task(parts.intake.run())
         settle = group.create_task(parts.settle.run())
         worker = group.create_task(parts.worker.run())
+        notifier = group.create_task(parts.notifier.run())
         until_the_end = [
             group.create_task(work)
-            for work in (parts.watch.run(), parts.bell.run(), parts.replies.run(), parts.housekeeping.run())
+            for work in (
+                parts.watch.run(),
+                parts.audience.run(),
+                parts.bell.run(),
+                parts.replies.run(),
+                parts.housekeeping.run(),
+            )
         ]
         try:
             yield
@@ -117,7 +124,8 @@ async def _at_work(parts: Parts) -> AsyncIterator[None]:
             parts.intake.stop()
             await asyncio.wait({intake})
             parts.worker.stop()
-            await asyncio.wait({worker})
+            parts.notifier.stop()
+            await asyncio.wait({worker, notifier})
             parts.settle.stop()
             await asyncio.wait({settle})
             for task in until_the_end:

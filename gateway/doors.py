@@ -1,5 +1,6 @@
 """The doors of a gateway: every HTTP endpoint, given the parts it works with."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Protocol
@@ -24,12 +25,14 @@ from gateway.receive.queue import QueueDoor
 from gateway.receive.routing import Route
 from gateway.receive.status import StatusDoor
 from gateway.receive.traffic import TrafficDoor
+from gateway.receive.webhooks import WebhookDoor
 from gateway.receive.waiting import Waiting
 from gateway.route.configured import published, uploads_base
 from gateway.store.cancellation import Cancellations
 from gateway.store.dead_letters import DeadLetters
 from gateway.store.fetched_files import FetchedFiles
 from gateway.store.queue import Queue
+from gateway.store.subscriptions import Subscriptions
 from gateway.store.traffic import Traffic
 
 
@@ -141,9 +144,23 @@ def _agent_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             clock=parts.clock,
             domains=parts.config.domains,
             development=parts.config.development,
-            target_fault=partial(parts.outbound.fault, plain=parts.config.outbound.plain_webhooks),
+            target_fault=_target_fault(parts),
+        ),
+        WebhookDoor(
+            database=parts.database,
+            authenticator=parts.authenticator,
+            subscriptions=Subscriptions(parts.database, parts.audit),
+            audience=parts.audience,
+            sealer=parts.sealer,
+            target_fault=_target_fault(parts),
+            clock=parts.clock,
+            mint=parts.mint,
         ),
     )
+
+
+def _target_fault(parts: Parts) -> Callable[[str], str | None]:
+    return partial(parts.outbound.fault, plain=parts.config.outbound.plain_webhooks)
 
 
 def _operator_doors(parts: Parts) -> tuple[HasRoutes, ...]:

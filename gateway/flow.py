@@ -6,7 +6,7 @@ settle.
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 from uuid import UUID
@@ -36,17 +36,19 @@ from gateway.protocol.errors import STATUS_OF, AMTPError, Code
 from gateway.protocol.message import Message
 from gateway.protocol.retry import ATTEMPTS_MAX
 from gateway.protocol.status import LIVE, Receipt, RecipientState, Status, brought_up_to_date
+from gateway.report import notify
 from gateway.report.aftermath import Aftermath
+from gateway.report.audience import Audience
 from gateway.report.postmaster import Postmaster
 from gateway.report.receipt import owing
 from gateway.route.router import Here, NotNow, NoWay, Router, There, Way
 from gateway.store.admitted import Admitted, Rider
 from gateway.store.database import Database
-from gateway.store.deliveries import Delivery
+from gateway.store.deliveries import Delivery, Letter
 from gateway.store.intake import Intake
 from gateway.store.messages import message_id_of, states
 from gateway.store.repeats import repeat
-from gateway.store.settle import Settle
+from gateway.store.settle import Settle, Settlement
 from gateway.store.topics import Topic
 
 
@@ -80,6 +82,7 @@ class Flow:
         placing: Placing,
         attachments: AttachmentAdmission,
         postmaster: Postmaster,
+        audience: Audience,
         aftermath: Aftermath,
         lanes: Lanes,
         immediate: Immediate,
@@ -99,6 +102,7 @@ class Flow:
         self._placing = placing
         self._attachments = attachments
         self._postmaster = postmaster
+        self._audience = audience
         self._aftermath = aftermath
         self._lanes = lanes
         self._immediate = immediate
@@ -156,7 +160,8 @@ class Flow:
         places = await self._placing.place(message, caller)
         if not places.accepted:
             raise NobodyAccepted(places.refusals[0], places.states)
-        riders = await self._attachments.check(message)
+        held: tuple[Rider, ...] = await self._attachments.check(message)
+        riders = held + self._audience.accepted(message, places.states)
         return places, owing(self._admit(message, caller, proven, places, riders), places)
 
     def begin(self, admitted: Admitted) -> None:
@@ -234,7 +239,11 @@ class Flow:
         reports = await self._postmaster.reports(settlements, letters, now)
         kept = await self._settle.settle(
             [
-                replace(s, follow_ups=reports.get(i, ()) + after.follow_ups, riders=after.riders)
+                replace(
+                    s,
+                    follow_ups=reports.get(i, ()) + after.follow_ups,
+                    riders=after.riders + self._notices(s, letters),
+                )
                 for i, (s, after) in enumerate(zip(settlements, consequences, strict=True))
             ]
         )
@@ -242,6 +251,10 @@ class Flow:
             self._lanes.take(follow_up)
         self._immediate.settled(kept)
         self._journal.settled(kept, letters)
+
+    def _notices(self, settlement: Settlement, letters: Mapping[UUID, Letter]) -> tuple[Rider, ...]:
+        letter = letters[settlement.message]
+        return self._audience.told(lambda now: notify.settled(settlement, letter, now))
 
     def _facts(self, delivery: Delivery) -> Facts:
         once = delivery.expiry == ONCE

@@ -11,6 +11,7 @@ from gateway.clock import Clock
 from gateway.config import Config
 from gateway.deliver.courier import COURIER_SECONDS
 from gateway.deliver.peer import PeerCourier
+from gateway.deliver.target import Target
 from gateway.deliver.webhook import WebhookCourier
 from gateway.embedded import FREE_BYTES_MIN, free_bytes
 from gateway.flow import Flow
@@ -19,11 +20,14 @@ from gateway.immediate import Immediate
 from gateway.journal import Journal
 from gateway.lanes import Lanes
 from gateway.mint import Mint
+from gateway.notifier import Notifier
 from gateway.outbound import Outbound
 from gateway.placing import Placing
 from gateway.receive.limits import Slots
 from gateway.receive.parsing import Parsing
 from gateway.report.aftermath import Aftermath
+from gateway.report.audience import Audience
+from gateway.report.ladder import Ladder
 from gateway.report.postmaster import Postmaster
 from gateway.report.receipt import Receipts
 from gateway.route.configured import nameservers_of, plain_domains, static_peers, uploads_base
@@ -31,7 +35,17 @@ from gateway.route.directory import Directory
 from gateway.route.dns import Dns
 from gateway.route.memories import StoredMemories
 from gateway.route.router import Router
-from gateway.store import contacts, destinations, keys, partitions, poison, removal, retention, tallies
+from gateway.store import (
+    contacts,
+    destinations,
+    keys,
+    notices_retention,
+    partitions,
+    poison,
+    removal,
+    retention,
+    tallies,
+)
 from gateway.store.activity import Activity
 from gateway.store.agents import Agents
 from gateway.store.audit import Audit
@@ -88,10 +102,12 @@ class Parts:
             saw=self.activity.saw,
             takes_at_once=self.lanes.takes_at_once,
         )
+        self.audience = Audience(database, clock)
         self.postmaster = Postmaster(
             domains=config.domains,
             database=database,
             placing=self.placing,
+            audience=self.audience,
             committed=self.bell.ring,
             clock=clock,
             mint=mint,
@@ -107,6 +123,7 @@ class Parts:
             placing=self.placing,
             attachments=self.attachments,
             postmaster=self.postmaster,
+            audience=self.audience,
             aftermath=Aftermath(self.postmaster, self.audit, clock, mint, journal),
             lanes=self.lanes,
             immediate=Immediate(),
@@ -124,6 +141,22 @@ class Parts:
             clock=clock,
             lease_seconds=config.queue.lease_seconds,
             concurrency=config.queue.concurrency,
+        )
+        self.ladder = Ladder(
+            database=database,
+            audience=self.audience,
+            postmaster=self.postmaster,
+            committed=self.bell.ring,
+            clock=clock,
+            mint=mint,
+            journal=journal,
+        )
+        self.notifier = Notifier(
+            database=database,
+            audience=self.audience,
+            target=Target(self.outbound, self.sealer, clock, plain=config.outbound.plain_webhooks),
+            ladder=self.ladder,
+            journal=journal,
         )
         self.parsing = Parsing()
         self.slots = Slots(config.limits.requests_in_admission, "The gateway is busy; try again shortly.")
@@ -161,10 +194,16 @@ class Parts:
             Chore("retention", 600, lambda: retention.forget(database, config.retention)),
             Chore("uploads", 600, lambda: self.uploads.clear(config.retention.messages_days)),
             Chore("stray files", 3600, self.uploads.clear_strays),
+            Chore("webhooks that fail", 60, self.ladder.look),
+            Chore("notices", 60, self._let_notices_go),
+            Chore("old notices", 600, lambda: notices_retention.forget(database)),
             Chore("pauses", 60, lambda: destinations.forget_quiet(database)),
             Chore("contacts", 30, lambda: self.lanes.contacts.write(database)),
             Chore("strangers", 3600, lambda: contacts.forget_strangers(database)),
         ]
+
+    async def _let_notices_go(self) -> None:
+        self.journal.notices_given_up(await notices_retention.give_up(self.database))
 
     async def _measure(self) -> None:
         counted = await tallies.balance(self.database)

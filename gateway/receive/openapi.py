@@ -7,9 +7,11 @@ from typing import Any
 
 from gateway import __version__
 from gateway.receive.answers import JSON, Answer, encode_json
-from gateway.receive.openapi_operations import OPERATIONS, PARAMETERS, PATH_PARTS, Operation
+from gateway.receive.openapi_operation import Operation
+from gateway.receive.openapi_operations import OPERATIONS, PARAMETERS, PATH_PARTS
 from gateway.receive.openapi_operators import OPERATOR_SHAPES
 from gateway.receive.openapi_shapes import SHAPES, message_shapes, ref
+from gateway.receive.openapi_webhooks import WEBHOOK_SHAPES
 from gateway.receive.request import Request
 from gateway.receive.routing import Route
 
@@ -62,7 +64,7 @@ def document(routes: Sequence[Route], operations: Mapping[tuple[str, str], Opera
         },
         "paths": dict(sorted(paths.items())),
         "components": {
-            "schemas": SHAPES | OPERATOR_SHAPES | message_shapes(),
+            "schemas": SHAPES | OPERATOR_SHAPES | WEBHOOK_SHAPES | message_shapes(),
             "responses": {_named(status): _refusal(status) for status in HTTPStatus if status >= 400},
             "securitySchemes": SECURITY_SCHEMES,
         },

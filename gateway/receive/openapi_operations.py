@@ -5,40 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.metrics import CONTENT_TYPE
+from gateway.receive.openapi_operation import (
+    ADMIN_KEY,
+    ANYTHING,
+    EVENTS,
+    JSON,
+    LINES,
+    MAYBE_KEY,
+    NO_KEY,
+    Operation,
+    json_body,
+    ok,
+)
 from gateway.receive.openapi_shapes import ref, text
-
-JSON = "application/json"
-LINES = "application/x-ndjson"
-EVENTS = "text/event-stream"
-ANYTHING = "*/*"
-
-NO_KEY: tuple[str, ...] = ()
-ANY_KEY = ("bearer", "apiKey")
-ADMIN_KEY = ("bearer", "adminKey")
-MAYBE_KEY = ("", *ANY_KEY)  # a gateway without a key may relay to agents here
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """`answers` name the shapes, by status and content type; `refusals` come beside those every route has."""
-
-    tag: str
-    summary: str
-    answers: Mapping[int, Mapping[str, str]]
-    keys: tuple[str, ...] = ANY_KEY
-    refusals: tuple[int, ...] = ()
-    parameters: tuple[str, ...] = ()
-    body: Mapping[str, str] | None = None
-    body_required: bool = True
-
-
-def ok(shape: str, status: int = 200) -> Mapping[int, Mapping[str, str]]:
-    return {status: {JSON: shape}}
-
-
-def json_body(shape: str) -> Mapping[str, str]:
-    return {JSON: shape}
-
+from gateway.receive.openapi_webhooks import WEBHOOK_OPERATIONS
 
 MESSAGES, INBOX, AGENTS, DISCOVERY, WATCH = "messages", "inbox", "agents", "discovery", "watch"
 ATTACHMENTS = "attachments"
@@ -290,6 +270,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         refusals=(403,),
         body=json_body("ChosenLetters"),
     ),
+    **WEBHOOK_OPERATIONS,
     ("GET", "/v1/discovery/agents"): Operation(
         DISCOVERY,
         "Agents that want to be found.",
@@ -327,6 +308,7 @@ PATH_PARTS: Mapping[str, dict[str, Any]] = {
     "n": text("Its place in the list, from 0.", pattern="^[0-9]{1,3}$"),
     "number": text("The number of a dead letter.", pattern="^[0-9]{1,18}$"),
     "destination": text("A domain, or the address of an agent here.", maxLength=330),
+    "webhook": text("The id of a webhook.", format="uuid"),
 }
 
 SECONDS = {"type": "number", "minimum": 0}
@@ -371,6 +353,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "offset": Parameter("offset", {"type": "integer", "minimum": 0}, "Items to skip; `cursor` goes further."),
     "since": Parameter("since", text(format="date-time"), "Only what was accepted then or later."),
     "cursor": Parameter("cursor", text(format="uuid"), "As the page before gave it."),
+    "owner": Parameter("owner", ADDRESS, "Only those of this agent."),
     "number_cursor": Parameter("cursor", text(pattern="^[0-9]{1,18}$"), "As the page before gave it."),
     "name_cursor": Parameter("cursor", text(minLength=1, maxLength=256), "As the page before gave it."),
     "wait": Parameter("wait", SECONDS, "Seconds to wait for something to come."),

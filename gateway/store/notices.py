@@ -280,7 +280,7 @@ async def challenged_within(database: Database, subscription: UUID, seconds: flo
 
 async def waiting(database: Database, subscription: UUID) -> int:
     count: int = await database.fetchval(
-        "select count(*) from (select from notices where subscription = $1 limit $2) some",
+        "select count(*) from (select from notices where subscription = $1 limit $2) as few",
         subscription,
         REPLAYED_MAX,
     )

@@ -34,10 +34,12 @@ OWN_MESSAGE = row(alice=200, bob=200, operator=200, others=404)
 OWN_INBOX = row(alice=200)
 OPERATORS = row(operator=200)
 KEY_HOLDERS = row(others=200)
+OWN_WEBHOOK = row(alice=200, operator=200, bob=404, mallory=404)
 
 BOX = "/v1/inbox/{address}"
 AGENT = "/v1/admin/agents/{local}"
 DESTINATION = "/v1/admin/destinations/{destination}"
+HOOK = "/v1/webhooks/{webhook}"
 NOBODYS = {"sender": "nobody@acme.test"}
 
 MATRIX: Mapping[tuple[str, str], dict[str, int]] = {
@@ -78,6 +80,16 @@ MATRIX: Mapping[tuple[str, str], dict[str, int]] = {
     ("POST", "/v1/dead-letters/{number}/replay"): row(operator=404),
     ("POST", "/v1/dead-letters/replay"): OPERATORS,
     ("POST", "/v1/dead-letters/purge"): OPERATORS,
+    ("POST", "/v1/webhooks"): row(alice=201, bob=201, mallory=201, operator=201),
+    ("GET", "/v1/webhooks"): row(alice=200, bob=200, mallory=200, operator=200),
+    ("GET", HOOK): OWN_WEBHOOK,
+    ("PATCH", HOOK): OWN_WEBHOOK,
+    ("DELETE", HOOK): OWN_WEBHOOK,
+    ("POST", f"{HOOK}/challenge"): OWN_WEBHOOK | {"alice": 202, "operator": 202},
+    ("POST", f"{HOOK}/test"): OWN_WEBHOOK | {"alice": 409, "operator": 409},
+    ("POST", f"{HOOK}/rotate"): OWN_WEBHOOK,
+    ("POST", f"{HOOK}/replay"): OWN_WEBHOOK | {"alice": 202, "operator": 202},
+    ("GET", f"{HOOK}/attempts"): OWN_WEBHOOK,
     ("GET", "/v1/discovery/agents"): KEY_HOLDERS,
     ("GET", "/v1/discovery/agents/{domain}"): KEY_HOLDERS,
     ("GET", "/v1/capabilities/{domain}"): KEY_HOLDERS,
@@ -93,7 +105,11 @@ MESSAGE = {
     "recipients": ["bob@acme.test"],
     "payload": None,
 }
+WEBHOOK = {"url": "https://nobody.test/hook", "events": ["message.failed"]}
 BODIES: Mapping[tuple[str, str], Any] = {
+    ("POST", "/v1/webhooks"): WEBHOOK,
+    ("PATCH", HOOK): {"description": "changed"},
+    ("POST", f"{HOOK}/replay"): {"since": "2026-01-01T00:00:00Z"},
     ("POST", "/v1/messages"): MESSAGE,
     ("POST", f"{BOX}/ack"): {"message_ids": ["none"]},
     ("POST", f"{BOX}/lease"): {"lease": NO_LEASE, "seconds": 1},
@@ -147,11 +163,18 @@ class Town:
     async def message(self) -> str:
         """A message of Alice to Bob that waits, with a file."""
         held = {"headers": {"deliver-after": in_an_hour(self.gateway)}, "attachments": [await self.file()]}
-        reply = await self.gateway.call(
-            "POST", "/v1/messages", key=self.keys["alice"], json=MESSAGE | held
-        )
+        reply = await self.gateway.call("POST", "/v1/messages", key=self.keys["alice"], json=MESSAGE | held)
         assert reply.status == 202, reply.text
         return str(reply.json["message_id"])
+
+    async def webhook(self) -> str:
+        """A new one of Alice's, the only one; its target has not answered."""
+        for each in (await self.gateway.call("GET", "/v1/webhooks", key=self.keys["alice"])).json["webhooks"]:
+            await self.operate("DELETE", f"/v1/webhooks/{each['webhook_id']}")
+        reply = await self.gateway.call("POST", "/v1/webhooks", key=self.keys["alice"], json=WEBHOOK)
+        assert reply.status == 201, reply.text
+        made: str = reply.json["webhook"]["webhook_id"]
+        return made
 
     async def ask(self, caller: str, method: str, path: str) -> Reply:
         filled = path.format(
@@ -163,6 +186,7 @@ class Town:
             n=0,
             token=(await self.file())["url"].rpartition("/")[2] if "{token}" in path else "none",
             destination="peer.test",
+            webhook=await self.webhook() if "{webhook}" in path else "none",
         )
         return await self.gateway.call(method, filled, key=self.keys[caller], json=BODIES.get((method, path)))
 
