@@ -68,9 +68,21 @@ class Host:
         """Nothing comes or goes, and nobody is told."""
         self.run("ip", "link", "set", DEVICE, "down")
 
+    def mute(self) -> None:
+        """What comes is heard, nothing that it says gets out."""
+        self.run("ip", "route", "replace", "blackhole", WHOLE)
+
+    def is_silent(self) -> bool:
+        """Nothing waits to be said, not even by those who have died."""
+        with self.entered():
+            command = ("ss", "--no-header", "--tcp", "state", "fin-wait-1")
+            told = subprocess.run(command, check=True, capture_output=True, text=True)
+        return not told.stdout.strip()
+
     def mend(self) -> None:
         self.run("ip", "link", "set", DEVICE, "up")
-        self.run("ip", "route", "replace", WHOLE, "dev", DEVICE)
+        self.run("ip", "route", "flush", "root", WHOLE)
+        self.run("ip", "route", "add", WHOLE, "dev", DEVICE)
 
 
 @dataclass
@@ -133,6 +145,8 @@ def _plug(host: Host) -> int:
     with host.entered():
         end = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         fcntl.ioctl(end, _TUNSETIFF, struct.pack("16sH", DEVICE.encode(), _IFF_TUN | _IFF_NO_PI))
+    with host.entered():  # who died in the middle of a word is not repeated for minutes
+        Path("/proc/sys/net/ipv4/tcp_orphan_retries").write_text("1")
     host.run("ip", "link", "set", "lo", "up")
     host.run("ip", "address", "add", f"{host.address()}/32", "dev", DEVICE)
     host.run("ip", "link", "set", DEVICE, "mtu", str(MTU), "txqueuelen", "10000", "up")

@@ -139,15 +139,28 @@ def test_a_gateway_that_is_killed_finds_what_waited_for_it(town: Town) -> None:
         all_arrive_once([alice], bob)
 
 
-def test_a_wire_that_is_cut_in_the_middle_loses_nothing_and_doubles_nothing(town: Town) -> None:
+def test_mail_waits_for_a_wire_that_is_cut(town: Town) -> None:
     with town.two_houses() as (acme, umbrella):
         alice, bob = alice_and_bob(acme, umbrella)
-        for number in range(60):
-            alice.send(bob.address, payload=number)
-        until(bob.inbox, "the first message")
+        alice.is_rid_of(alice.send(bob.address))
         umbrella.host.cut()
-        alice.is_told(alice.send(bob.address), "")
+        alice.is_told(alice.send(bob.address), umbrella.gateway)
         umbrella.host.mend()
+        all_arrive_once([alice], bob)
+
+
+def test_no_message_comes_twice_when_its_answer_is_lost(town: Town) -> None:
+    with town.two_houses() as (acme, umbrella):
+        alice, bob = alice_and_bob(acme, umbrella)
+        alice.is_rid_of(alice.send(bob.address))
+        umbrella.host.mute()
+        for number in range(20):
+            alice.send(bob.address, payload=number)
+        until(lambda: len(bob.inbox()) > 1, "a message whose answer does not get out")
+        umbrella.kill()
+        until(umbrella.host.is_silent, "the answer to be lost")
+        umbrella.host.mend()
+        umbrella.start()
         all_arrive_once([alice], bob)
 
 
