@@ -27,7 +27,7 @@ from gateway.deliver.outcome import (
 from gateway.deliver.peer import PeerCourier
 from gateway.deliver.settlement import Carried, carried_of, settlement_of, too_late
 from gateway.deliver.webhook import WebhookCourier
-from gateway.immediate import ONCE, Immediate, wants_outcome
+from gateway.immediate import ONCE, Immediate, is_immediate
 from gateway.journal import Journal
 from gateway.lanes import Lanes
 from gateway.mint import Mint
@@ -125,10 +125,14 @@ class Flow:
         if seen is not None:
             self.give_up(admitted)
             return await self._repeat(admitted, seen.row, places)
-        if wants_outcome(message):
+        if self.tells_outcome(message):
             self._immediate.expect(admitted)
         self.begin(admitted)
         return Receipt(message.message_id, tuple(places.states), message.row)
+
+    def tells_outcome(self, message: Message) -> bool:
+        """Whether the answer to this message waits for what comes of it."""
+        return is_immediate(message, self._domains)
 
     async def outcome(self, receipt: Receipt, names: Sequence[str], ending: asyncio.Event) -> Receipt:
         """What came of a message on the immediate path; raises where nobody has it.

@@ -8,7 +8,7 @@ where nobody does any more, because the process died or the client hung up, a fa
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -21,8 +21,9 @@ ONCE = "once"  # the expiry of a delivery that is tried once, now
 SECONDS = 30.0  # from the commit to the answer
 
 
-def wants_outcome(message: Message) -> bool:
-    return message.headers.delivery == "best_effort"
+def is_immediate(message: Message, local_domains: Collection[str]) -> bool:
+    """Our own agents may make us wait for an outcome; who sends from elsewhere asks its own gateway."""
+    return message.headers.delivery == "best_effort" and message.sender.domain in local_domains
 
 
 @dataclass(slots=True)

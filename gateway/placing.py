@@ -8,7 +8,7 @@ from gateway.admit.admission import relay_rule, resident_rule
 from gateway.admit.caller import Caller
 from gateway.admit.residents import Resident, Residents
 from gateway.clock import Clock
-from gateway.immediate import ONCE, SECONDS, wants_outcome
+from gateway.immediate import ONCE, SECONDS, is_immediate
 from gateway.protocol.address import Address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message
@@ -120,7 +120,7 @@ class Placing:
     ) -> None:
         due = message.headers.deliver_after if _not_yet(message, now) else now
         assert due is not None
-        immediate = wants_outcome(message) and message.sender.domain in self._domains
+        immediate = is_immediate(message, self._domains)
         if immediate and not self._takes_at_once(destination):
             raise AMTPError(
                 Code.RECIPIENT_UNAVAILABLE,

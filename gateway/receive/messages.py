@@ -82,9 +82,10 @@ class MessageDoor:
         with self._slots:
             message = await self._read(await request.body(self._body_bytes_max), caller)
             receipt = await self._flow.accept(message, caller)
-        if not seconds and not wants_outcome(message):
+        immediate = self._flow.tells_outcome(message)
+        if not seconds and not immediate:
             return answer_json(render_receipt(receipt), 202)
-        kept = sent(message)
+        kept = sent(message, immediate=immediate)
         del message  # while somebody waits its body is nobody's to hold
         return await self._waiting.answer(request, caller, kept, receipt, seconds)
 
@@ -116,7 +117,7 @@ class MessageDoor:
             receipt = await self._flow.accept(message, caller)
         except AMTPError as error:
             return error
-        return receipt, sent(message) if wants_outcome(message) else None
+        return receipt, sent(message, immediate=True) if self._flow.tells_outcome(message) else None
 
     async def _told(self, taken: tuple[Receipt, Sent | None] | AMTPError, request: Request) -> dict[str, Any]:
         """A line's answer; those that wait for their outcome all wait already."""

@@ -38,9 +38,8 @@ class Sent:
     immediate: bool
 
 
-def sent(message: Message) -> Sent:
-    names = tuple(recipient.name for recipient in message.recipients)
-    return Sent(message.sender, names, wants_outcome(message))
+def sent(message: Message, *, immediate: bool) -> Sent:
+    return Sent(message.sender, tuple(recipient.name for recipient in message.recipients), immediate)
 
 
 def wait_seconds(preferences: Sequence[str]) -> int:
