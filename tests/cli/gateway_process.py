@@ -79,7 +79,12 @@ def free_port() -> int:
 
 
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("AMTP_")}
+    """Nothing of ours but which Postgres the suite runs on."""
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("AMTP_") or name == "AMTP_PG_BINDIR"
+    }
     return clean | dict(changes or {})
 
 
