@@ -38,17 +38,23 @@ def hashes_of(admitted: Admitted) -> dict[str, bytes]:
 
 
 Claim = tuple[Admitted, Mapping[str, bytes]]  # a message and its hashes
+Wanted = tuple[bytes, UUID, bytes]  # a hash, the message that wants it, and that one's content
 
 
-async def claim(line: Any, batch: Sequence[Claim]) -> dict[UUID, Repeat]:
-    """Registers keys and ids; tells which messages repeat one that is there, and leaves no trace of those."""
-    if not any(hashes for _, hashes in batch):
-        return {}
-    wanted = sorted(
+def wanted_of(batch: Sequence[Claim]) -> list[Wanted]:
+    """What a batch wants to register, in the one order in which everybody does."""
+    return sorted(
         (hashed, admitted.message.row, admitted.message.content)
         for admitted, hashes in batch
         for hashed in hashes.values()
     )
+
+
+async def claim(line: Any, batch: Sequence[Claim]) -> dict[UUID, Repeat]:
+    """Registers keys and ids; tells which messages repeat one that is there, and leaves no trace of those."""
+    wanted = wanted_of(batch)
+    if not wanted:
+        return {}
     inserted = await line.fetch(
         "insert into idempotency (hash, message, content, at)"
         " select h, m, c, amtp_now() from unnest($1::bytea[], $2::uuid[], $3::bytea[]) as u (h, m, c)"
@@ -77,14 +83,7 @@ async def claim(line: Any, batch: Sequence[Claim]) -> dict[UUID, Repeat]:
 
 async def _minted_before(line: Any, batch: Sequence[Admitted]) -> dict[UUID, UUID]:
     """Ids given by our own agents that we minted for an earlier message of theirs."""
-    asked = {}
-    for admitted in batch:
-        message = admitted.message
-        if admitted.local and not message.minted and len(message.message_id) == 36:
-            try:
-                asked[UUID(message.message_id)] = admitted
-            except ValueError:
-                continue
+    asked = {row: admitted for admitted in batch if (row := may_be_ours(admitted)) is not None}
     if not asked:
         return {}
     rows = await line.fetch(
@@ -95,3 +94,14 @@ async def _minted_before(line: Any, batch: Sequence[Admitted]) -> dict[UUID, UUI
         for row in rows
         if (row["sender"], row["proven"]) == (asked[row["id"]].message.sender.name, asked[row["id"]].proven)
     }
+
+
+def may_be_ours(admitted: Admitted) -> UUID | None:
+    """The row of ours that an agent of ours may mean by the id it gave."""
+    message = admitted.message
+    if not admitted.local or message.minted or len(message.message_id) != 36:
+        return None
+    try:
+        return UUID(message.message_id)
+    except ValueError:
+        return None

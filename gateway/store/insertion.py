@@ -1,24 +1,27 @@
-"""How a batch of admitted messages is written: one statement for all of it, and the riders of each kind."""
+"""How a batch of admitted messages is written: one statement for all of it, and one for the riders of each kind."""
 
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import asyncpg
+
 from gateway.store.admitted import Admitted, write_riders
+from gateway.store.identity import Wanted
 from gateway.store.topics import notice_of, topics_of
 
-_INSERT = """
-with m as (
+_WRITE = """
+with {registered}m as (
     insert into messages
         (id, public_id, sender, proven, in_reply_to, schema, automatic, hops, body, expires_at, accepted_at)
     select id, public_id, sender, proven, in_reply_to, schema, coalesce(automatic, false),
            string_to_array(hops, ','), body, expires_at, amtp_now()
     from unnest($1::uuid[], $2::text[], $3::text[], $4::bool[], $5::text[], $6::text[], $7::bool[], $8::text[],
                 $9::bytea[], $10::timestamptz[])
-        as u (id, public_id, sender, proven, in_reply_to, schema, automatic, hops, body, expires_at)
+        as u (id, public_id, sender, proven, in_reply_to, schema, automatic, hops, body, expires_at) {unseen}
 ), e as (
     insert into entries (message, agent, address, expires_at, receipt)
-    select * from unnest($11::uuid[], $12::bigint[], $13::text[], $14::timestamptz[], $25::bool[])
+    select * from unnest($11::uuid[], $12::bigint[], $13::text[], $14::timestamptz[], $25::bool[]) {unseen}
 ), d as (
     insert into deliveries
         (message, recipient, address, destination, due, expires_at, expiry, token, attempts, accepted_at,
@@ -29,21 +32,59 @@ with m as (
            receipt
     from unnest($15::uuid[], $16::text[], $17::text[], $18::text[], $19::timestamptz[], $20::timestamptz[],
                 $21::text[], $22::bigint[], $26::text[])
-        as u (message, recipient, address, destination, due, expires_at, expiry, token, receipt)
+        as u (message, recipient, address, destination, due, expires_at, expiry, token, receipt) {unseen}
 ), t as (
     insert into tallies (id, at, accepted, finished)
-    values ($23::uuid, amtp_now(), cardinality($11::uuid[]) + cardinality($15::uuid[]), cardinality($11::uuid[]))
+    select $23::uuid, amtp_now(), cardinality($11::uuid[]) + cardinality($15::uuid[]), cardinality($11::uuid[])
+    {unseen}
 )
-select case when $24::text <> '' then pg_notify('amtp_inbox', $24) end
+select {written}, case when $24::text <> '' then pg_notify('amtp_inbox', $24) end
 """
 
 
+_INSERT = _WRITE.format(registered="", unseen="", written="true")
+
+# The same with what is unique about the messages, as long as nothing of it was seen before: then nothing is written.
+# Where another transaction registers one of them meanwhile, the statement fails by dividing by nought.
+_INSERT_UNSEEN = _WRITE.format(
+    registered="""seen as materialized (
+    select from idempotency where hash = any ($27::bytea[]) limit 1
+), h as (
+    insert into idempotency (hash, message, content, at)
+    select hash, message, content, amtp_now()
+    from unnest($27::bytea[], $28::uuid[], $29::bytea[]) as u (hash, message, content)
+    where not exists (select from seen)
+    on conflict do nothing
+    returning hash
+), """,
+    unseen="where not exists (select from seen)",
+    written="""case when exists (select from seen) then false
+            else 1 / ((select count(*) from h) = cardinality($27::bytea[]))::int = 1 end""",
+)
+
+
 async def insert(line: Any, batch: UUID, new: Sequence[Admitted]) -> None:
+    """Writes the messages, whose keys and ids are registered, and what rides with them."""
+    await line.execute(_INSERT, *_columns(batch, new))
+    await write_riders(line, (rider for a in new for rider in a.riders))
+
+
+async def insert_unseen(line: Any, batch: UUID, new: Sequence[Admitted], wanted: Sequence[Wanted]) -> bool:
+    """Writes the messages and registers what is wanted, by one statement; all of it or, returning False, nothing."""
+    try:
+        written: bool = await line.fetchval(
+            _INSERT_UNSEEN, *_columns(batch, new), *map(list, zip(*wanted, strict=True))
+        )
+    except asyncpg.DivisionByZeroError:
+        return False
+    return written
+
+
+def _columns(batch: UUID, new: Sequence[Admitted]) -> list[Any]:
     messages = [(a.message, a) for a in new]
     entries = [(a.message.row, e, a.message.expires_at) for a in new for e in a.entries]
     queued = [(a.message.row, d) for a in new for d in a.deliveries]
-    await line.execute(
-        _INSERT,
+    return [
         [m.row for m, _ in messages],
         _rare([None if m.minted else m.message_id for m, _ in messages]),
         [m.sender.name for m, _ in messages],
@@ -70,8 +111,7 @@ async def insert(line: Any, batch: UUID, new: Sequence[Admitted]) -> None:
         notice_of(topics_of(new)),
         _rare([e.receipt or None for _, e, _ in entries]),
         _rare([d.receipt for _, d in queued]),
-    )
-    await write_riders(line, (rider for a in new for rider in a.riders))
+    ]
 
 
 def _rare(column: list[Any]) -> list[Any]:

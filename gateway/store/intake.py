@@ -9,7 +9,7 @@ The rules, in the order they are kept:
 4. The tally that decides against a batch stays, as nought, and the batch goes on under another id: what is still on its
    way under the old one finds its place taken, and comes to nothing.
 5. A row that fails alone is refused alone.
-6. Without keys, ids and riders, a batch is one statement, which is its own transaction.
+6. Where nothing rides along and no key or id was seen before, a batch is one statement, its own transaction.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code
 from gateway.store.admitted import Admitted
 from gateway.store.database import WEATHER, Database, told
-from gateway.store.identity import Repeat, claim, hashes_of
-from gateway.store.insertion import insert
+from gateway.store.identity import Repeat, claim, hashes_of, may_be_ours, wanted_of
+from gateway.store.insertion import insert, insert_unseen
 from gateway.store.topics import Topic, topics_of
 
 LIMITS = Limits()
@@ -153,8 +153,7 @@ class Intake:
 
     async def _transact(self, batch: _Batch) -> dict[UUID, Repeat]:
         line = await self._connected()
-        if self._database.listens and not any(w.hashes or w.admitted.riders for w in batch.waiting):
-            await _insert_at_once(line, batch)
+        if self._database.listens and await _insert_at_once(line, batch):
             return {}
         await line.execute("begin")  # behind a pooler always: it gives a statement alone to several servers
         repeats = await claim(line, [(w.admitted, w.hashes) for w in batch.waiting])
@@ -218,13 +217,21 @@ class _Undecided(Exception):
         self.repeats = repeats
 
 
-async def _insert_at_once(line: Any, batch: _Batch) -> None:
+async def _insert_at_once(line: Any, batch: _Batch) -> bool:
+    """Writes the batch by one statement; False where it takes more, and nothing is written."""
+    new = [waiting.admitted for waiting in batch.waiting]
+    if any(admitted.riders or may_be_ours(admitted) for admitted in new):
+        return False
+    wanted = wanted_of([(waiting.admitted, waiting.hashes) for waiting in batch.waiting])
     try:
-        await insert(line, batch.id, [waiting.admitted for waiting in batch.waiting])
+        if wanted:
+            return await insert_unseen(line, batch.id, new, wanted)
+        await insert(line, batch.id, new)
     except WEATHER as failure:
         if _told_no(failure):
             raise
         raise _Undecided({}) from failure
+    return True
 
 
 def _told_no(failure: BaseException) -> bool:
