@@ -12,6 +12,7 @@ from gateway.store.deliveries import Delivery, Letter
 from gateway.store.destinations import Trouble
 
 WINDOW_FIRST, WINDOW_MAX = 4.0, 64.0
+WINDOWS_AHEAD = 2  # of what goes at once may be in memory
 BATCH_MESSAGES_MAX = 50
 FAILURES_MAX = 5  # in a row, of the destination as a whole, before its breaker opens
 BREAKER_SECONDS_FIRST, BREAKER_SECONDS_MAX = 1.0, 60.0
@@ -65,12 +66,20 @@ class Lane:
         """How many messages may be under way at once."""
         return int(self.window) * (BATCH_MESSAGES_MAX if self.batch else 1)
 
-    @property
-    def low(self) -> bool:
-        """Whether what waits here may be gone before the queue has answered."""
-        if self.open_until is not None:
-            return not self.waiting and not self.active
-        return len(self.waiting) < self.capacity
+    def ahead_max(self, now: datetime) -> int:
+        """How many messages may wait in memory, where no priority moves them any more.
+
+        A lane that proved to be quick has a window's worth, so that it never stands still; any other what starts now.
+        """
+        if self.window > WINDOW_FIRST:
+            return WINDOWS_AHEAD * self.capacity
+        return self.room(now) * (BATCH_MESSAGES_MAX if self.batch else 1)
+
+    def low(self, now: datetime) -> bool:
+        """Whether more is to be claimed: what waits may be gone before the queue has answered."""
+        if self.window > WINDOW_FIRST and self.open_until is None:
+            return not self.paused and len(self.waiting) < self.capacity
+        return not self.waiting and self.room(now) > 0
 
     @property
     def quiet(self) -> bool:

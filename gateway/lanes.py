@@ -20,7 +20,6 @@ from gateway.store.deliveries import Delivery, Letter
 
 HAND_OVER_MAX = 2000  # deliveries waiting in memory, all lanes together
 HAND_OVER_BYTES_MAX = 32 * 1024 * 1024
-WINDOWS_AHEAD = 2  # of a lane's work may wait in memory: it never idles while the queue is asked for more
 BATCH_BYTES_MAX = 4 * 1024 * 1024
 
 
@@ -91,7 +90,7 @@ class Lanes:
         """Whether another message would start soon: the rest is better off in the queue, behind what lies there."""
         if lane.open_until is not None or lane.paused or lane.more:
             return False
-        return len(lane.waiting) + lane.promised < WINDOWS_AHEAD * lane.capacity
+        return len(lane.waiting) + lane.promised < lane.ahead_max(now)
 
     def _has_room(self) -> bool:
         return not self.closing and self._held < HAND_OVER_MAX and self._bytes_held < HAND_OVER_BYTES_MAX
@@ -150,12 +149,12 @@ class Lanes:
     def closed(self) -> set[str]:
         """Destinations from which nothing more is to be claimed now."""
         now = self._clock.now()
-        return {lane.destination for lane in self._lanes.values() if lane.closed(now) or not lane.low}
+        return {lane.destination for lane in self._lanes.values() if not lane.low(now)}
 
     def hungry(self) -> bool:
         """Whether a lane could start more than waits here, and the queue probably has it."""
         now = self._clock.now()
-        return any(lane.more and lane.low and not lane.closed(now) for lane in self._lanes.values())
+        return any(lane.more and lane.low(now) for lane in self._lanes.values())
 
     def doubtful(self) -> list[Lane]:
         """Lanes whose breaker is half open while nothing of theirs is due: a probe may find recovery early.

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from gateway.clock import Clock
-from gateway.lane import BATCH_MESSAGES_MAX, FAILURES_MAX, WINDOW_FIRST, Lane, Waiting
-from gateway.lanes import HAND_OVER_MAX, WINDOWS_AHEAD, Lanes, parcel_of
+from gateway.lane import BATCH_MESSAGES_MAX, FAILURES_MAX, WINDOW_FIRST, WINDOWS_AHEAD, Lane, Waiting
+from gateway.lanes import HAND_OVER_MAX, Lanes, parcel_of
 from gateway.mint import Mint
 from gateway.protocol.message import parse_message
 from gateway.store.admitted import Admitted, Queued
@@ -91,9 +91,14 @@ def desk(clock: Clock, mint: Mint) -> Desk:
 
 
 async def test_a_lane_takes_over_what_it_can_start_and_leaves_the_rest_in_the_queue(desk: Desk) -> None:
-    assert desk.hand_over("b@p.test", count=20) == WINDOWS_AHEAD * WINDOW_FIRST
+    assert desk.hand_over("b@p.test", count=20) == WINDOW_FIRST
     assert desk.lanes.lane("p.test").more
-    assert desk.lanes.held == WINDOWS_AHEAD * WINDOW_FIRST
+    assert desk.lanes.held == WINDOW_FIRST
+
+
+async def test_a_lane_that_proved_quick_takes_work_ahead(desk: Desk) -> None:
+    desk.lanes.lane("p.test").window = 10
+    assert desk.hand_over("b@p.test", count=50) == WINDOWS_AHEAD * 10
 
 
 async def test_nobody_is_handed_over_past_what_lies_in_the_queue(desk: Desk) -> None:
@@ -101,10 +106,10 @@ async def test_nobody_is_handed_over_past_what_lies_in_the_queue(desk: Desk) -> 
     assert desk.hand_over("b@p.test") == 0
 
 
-async def test_more_is_claimed_before_what_waits_runs_out(desk: Desk) -> None:
+async def test_for_a_quick_lane_more_is_claimed_before_what_waits_runs_out(desk: Desk) -> None:
     lane = desk.lanes.lane("p.test")
-    lane.more = True
-    desk.lanes.add(desk.claimed("p.test", int(WINDOW_FIRST) - 1), {}, set(), 1)
+    lane.window = 10
+    desk.lanes.add(desk.claimed("p.test", 9), {}, set(), 9)
     assert desk.lanes.hungry()
     assert "p.test" not in desk.lanes.closed()
     desk.lanes.add(desk.claimed("p.test", 1), {}, set(), 1)
@@ -124,7 +129,7 @@ async def test_a_message_for_later_is_left_in_the_queue(desk: Desk) -> None:
 
 
 async def test_what_is_promised_counts_before_its_commit_and_is_given_up_without_one(desk: Desk) -> None:
-    promised = [desk.message("b@p.test", "c@p.test") for _ in range(WINDOWS_AHEAD * int(WINDOW_FIRST))]
+    promised = [desk.message("b@p.test", "c@p.test") for _ in range(int(WINDOW_FIRST))]
     assert leases(desk.message("d@p.test")) == 0
     assert desk.lanes.held == 2 * len(promised)
     for admitted in promised:
