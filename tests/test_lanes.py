@@ -1,5 +1,6 @@
 """Lanes: windows, breakers, turns, and what waits in memory, without a database."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -7,6 +8,7 @@ import msgspec
 import pytest
 
 from gateway.clock import Clock
+from gateway.immediate import ONCE, SECONDS
 from gateway.lane import BATCH_MESSAGES_MAX, FAILURES_MAX, WINDOW_FIRST, WINDOWS_AHEAD, Lane, Waiting
 from gateway.lanes import HAND_OVER_MAX, Lanes, parcel_of
 from gateway.mint import Mint
@@ -26,7 +28,7 @@ class Desk:
         self.clock, self.mint = clock, mint
         self.lanes = Lanes(clock, lease_seconds=LEASE_SECONDS, courier_seconds=COURIER_SECONDS)
 
-    def message(self, *addresses: str, later: float = 0, size: int = 0) -> Admitted:
+    def message(self, *addresses: str, later: float = 0, size: int = 0, expiry: str = "horizon") -> Admitted:
         """Admitted, with a lease where the lanes give one."""
         now = self.clock.now()
         body = {
@@ -38,7 +40,7 @@ class Desk:
         message = parse_message(msgspec.json.encode(body), row=self.mint(), now=now, local=True)
         due = now + timedelta(seconds=later)
         queued = tuple(
-            Queued(to.name, to.written, to.domain, due, now + timedelta(days=7), "horizon")
+            Queued(to.name, to.written, to.domain, due, now + timedelta(days=7), expiry)
             for to in message.recipients
         )
         return Admitted(message, proven=True, deliveries=self.lanes.lease(queued, now))
@@ -250,6 +252,30 @@ async def test_what_waits_is_given_back_when_it_is_late_or_its_lane_closes(desk:
     desk.lanes.lane("q.test").more = False
     desk.lanes.startable(1)
     assert [lane.destination for lane in desk.lanes.lanes] == ["p.test"]  # a quiet one is forgotten
+
+
+async def test_what_is_tried_once_is_leased_whatever_is_ahead_of_it_until_its_time_is_over(
+    desk: Desk,
+) -> None:
+    desk.hand_over("b@p.test", count=100)
+    assert leases(desk.message("b@p.test")) == 0
+    admitted = desk.message("b@p.test", "c@p.test", expiry=ONCE)
+    assert leases(admitted) == 2
+    assert {queued.leased_until for queued in admitted.deliveries} == {admitted.deliveries[0].expires_at}
+    desk.lanes.take(admitted)
+    *_, hasty = desk.lanes.lane("p.test").waiting.values()
+    seconds = hasty[0].start_by - asyncio.get_running_loop().time()
+    assert seconds <= SECONDS - COURIER_SECONDS  # so that its attempt ends before its answer is due
+
+
+async def test_a_closed_lane_takes_nothing_that_may_not_wait(desk: Desk) -> None:
+    assert desk.lanes.takes_at_once("p.test")
+    desk.lanes.lane("p.test")
+    desk.close("p.test")
+    assert not desk.lanes.takes_at_once("p.test")
+    assert desk.lanes.takes_at_once("q.test")
+    desk.lanes.drain()
+    assert not desk.lanes.takes_at_once("q.test")
 
 
 async def test_a_stop_takes_out_everything_and_leases_nothing_more(desk: Desk) -> None:

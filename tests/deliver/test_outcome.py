@@ -32,6 +32,10 @@ def facts(attempts: int = 1, seconds: float = 600_000, expiry: str = "horizon") 
     return Facts(attempts, NOW + timedelta(seconds=seconds), expiry)
 
 
+def once(seconds: float = 30, *, awaited: bool = True) -> Facts:
+    return Facts(1, NOW + timedelta(seconds=seconds), "once", attempts_max=1, awaited=awaited)
+
+
 def after(seconds: float) -> Again:
     return Again(NOW + timedelta(seconds=seconds), AWAY, "Busy.")
 
@@ -69,6 +73,32 @@ TABLE: dict[str, tuple[Outcome, Facts, Verdict]] = {
     "out of its sender's time": (
         Deferred(AWAY, "Busy."),
         facts(1, 1, "ttl"),
+        Ended(
+            Status.EXPIRED,
+            AWAY,
+            "The message's time to live ended before it could be delivered. Last: Busy.",
+            dead_letter=False,
+            report=True,
+        ),
+    ),
+    "put off, while its sender waits for the answer": (
+        Deferred(AWAY, "Busy.", 90),
+        once(),
+        Ended(Status.FAILED, AWAY, "Busy.", dead_letter=False, report=False),
+    ),
+    "refused, while its sender waits for the answer": (
+        Refused(Code.AGENT_UNKNOWN, "Nobody."),
+        once(),
+        Ended(Status.FAILED, Code.AGENT_UNKNOWN, "Nobody.", dead_letter=False, report=False),
+    ),
+    "put off at its only attempt, and nobody waits any more": (
+        Deferred(AWAY, "Busy."),
+        once(awaited=False),
+        Ended(Status.FAILED, AWAY, "Gave up after 1 attempts. Last: Busy.", dead_letter=True, report=True),
+    ),
+    "not tried at all in the time of its only attempt": (
+        Deferred(AWAY, "Busy."),
+        once(0, awaited=False),
         Ended(
             Status.EXPIRED,
             AWAY,
