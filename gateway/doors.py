@@ -23,10 +23,11 @@ from gateway.receive.openapi import OpenApiDoor
 from gateway.receive.peers import PeerDoor
 from gateway.receive.queue import QueueDoor
 from gateway.receive.routing import Route
+from gateway.receive.schedules import ScheduleDoor
 from gateway.receive.status import StatusDoor
 from gateway.receive.traffic import TrafficDoor
-from gateway.receive.webhooks import WebhookDoor
 from gateway.receive.waiting import Waiting
+from gateway.receive.webhooks import WebhookDoor
 from gateway.route.configured import published, uploads_base
 from gateway.store.cancellation import Cancellations
 from gateway.store.dead_letters import DeadLetters
@@ -80,6 +81,7 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             database=parts.database,
             authenticator=parts.authenticator,
             cancellations=Cancellations(parts.database, parts.mint, parts.audit),
+            audience=parts.audience,
             journal=parts.journal,
         ),
         AttachmentDoor(
@@ -103,6 +105,7 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             rules=parts.config.attachments,
             base=uploads_base(parts.config),
         ),
+        ScheduleDoor(schedules=parts.schedules, authenticator=parts.authenticator),
         CapabilityDoor(
             directory=parts.directory,
             authenticator=parts.authenticator,
@@ -127,6 +130,7 @@ def _agent_doors(parts: Parts) -> tuple[HasRoutes, ...]:
                 clock=parts.clock,
                 mint=parts.mint,
                 committed=parts.bell.ring,
+                audience=parts.audience,
                 room=parts.disk_has_room,
             ),
             bell=parts.bell,
@@ -171,6 +175,7 @@ def _operator_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             authenticator=parts.authenticator,
             queue=Queue(parts.database, parts.mint, parts.audit),
             postmaster=parts.postmaster,
+            audience=parts.audience,
             journal=parts.journal,
         ),
         PeerDoor(

@@ -7,9 +7,11 @@ settle.
 import asyncio
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from time import monotonic
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from gateway.admit.admission import immediate_rule, offered_rule, sender_rule
 from gateway.admit.attachments import AttachmentAdmission
@@ -34,6 +36,7 @@ from gateway.mint import Mint
 from gateway.placing import Places, Placing, tagged
 from gateway.protocol.errors import STATUS_OF, AMTPError, Code
 from gateway.protocol.message import Message
+from gateway.protocol.repeat import plan_of
 from gateway.protocol.retry import ATTEMPTS_MAX
 from gateway.protocol.status import LIVE, Receipt, RecipientState, Status, brought_up_to_date
 from gateway.report import notify
@@ -48,6 +51,7 @@ from gateway.store.deliveries import Delivery, Letter
 from gateway.store.intake import Intake
 from gateway.store.messages import message_id_of, states
 from gateway.store.repeats import repeat
+from gateway.store.schedules import Schedules
 from gateway.store.settle import Settle, Settlement
 from gateway.store.topics import Topic
 
@@ -86,6 +90,7 @@ class Flow:
         aftermath: Aftermath,
         lanes: Lanes,
         immediate: Immediate,
+        schedules: Schedules,
         committed: Callable[[Collection[Topic]], None],
         clock: Clock,
         mint: Mint,
@@ -106,6 +111,7 @@ class Flow:
         self._aftermath = aftermath
         self._lanes = lanes
         self._immediate = immediate
+        self._schedules = schedules
         self._committed = committed
         self._clock = clock
         self._mint = mint
@@ -115,6 +121,9 @@ class Flow:
     async def accept(self, message: Message, caller: Caller) -> Receipt:
         """Commits the message and says so, or raises why not. Nothing is acknowledged before it is committed."""
         places, admitted = await self.enter(message, caller)
+        if message.headers.repeat is not None and admitted.local:
+            self.give_up(admitted)
+            return await self._repeating(admitted, places)
         if not admitted.entries and not admitted.deliveries:  # a heartbeat leaves nothing behind
             return Receipt(message.message_id, tuple(places.states), message.row)
         try:
@@ -133,6 +142,18 @@ class Flow:
     def tells_outcome(self, message: Message) -> bool:
         """Whether the answer to this message waits for what comes of it."""
         return is_immediate(message, self._domains)
+
+    async def _repeating(self, admitted: Admitted, places: Places) -> Receipt:
+        """A message that repeats is kept, to be sent at each tick."""
+        schedule = await self._schedules.add(admitted, plan_of(admitted.message, self._clock.now()))
+        status = Status.QUEUED if schedule.next_at else Status.CANCELLED
+        waiting = [
+            state
+            if state.status is Status.FAILED
+            else RecipientState(state.address, status, timestamp=state.timestamp)
+            for state in places.states
+        ]
+        return Receipt(schedule.message_id, tuple(waiting), schedule.id, schedule.state)
 
     async def outcome(self, receipt: Receipt, names: Sequence[str], ending: asyncio.Event) -> Receipt:
         """What came of a message on the immediate path; raises where nobody has it.
@@ -196,7 +217,8 @@ class Flow:
 
     async def _repeat(self, admitted: Admitted, original: UUID, places: Places) -> Receipt:
         """The answer to a key or id seen before: this request's recipients, as they stand now."""
-        gained = await repeat(self._database, self._mint, admitted, original)
+        riders = partial(self._audience.joined, admitted, places.states)
+        gained = await repeat(self._database, self._mint, admitted, original, riders)
         if gained:
             self._committed(gained)
         known = (await states(self._database, [original])).get(original, {})

@@ -53,10 +53,12 @@ from gateway.store.bell import Bell
 from gateway.store.database import Database
 from gateway.store.intake import Intake
 from gateway.store.replies import Replies
+from gateway.store.schedules import Schedules
 from gateway.store.sealed import Sealer
 from gateway.store.settle import Settle
 from gateway.store.upload_files import UploadFiles
 from gateway.store.uploads import Uploads
+from gateway.ticker import Ticker
 from gateway.tls import client_context
 from gateway.worker import Worker
 
@@ -112,6 +114,9 @@ class Parts:
             clock=clock,
             mint=mint,
         )
+        self.schedules = Schedules(
+            database, mint, self.audit, per_agent_max=config.limits.schedules_per_agent
+        )
         self.flow = Flow(
             domains=config.domains,
             database=database,
@@ -127,6 +132,7 @@ class Parts:
             aftermath=Aftermath(self.postmaster, self.audit, clock, mint, journal),
             lanes=self.lanes,
             immediate=Immediate(),
+            schedules=self.schedules,
             committed=self.bell.ring,
             clock=clock,
             mint=mint,
@@ -137,6 +143,7 @@ class Parts:
             database=database,
             lanes=self.lanes,
             flow=self.flow,
+            audience=self.audience,
             journal=journal,
             clock=clock,
             lease_seconds=config.queue.lease_seconds,
@@ -165,6 +172,15 @@ class Parts:
 
     def _chores(self) -> list[Chore]:
         database, config = self.database, self.config
+        ticker = Ticker(
+            schedules=self.schedules,
+            flow=self.flow,
+            postmaster=self.postmaster,
+            committed=self.bell.ring,
+            clock=self.clock,
+            mint=self.mint,
+            journal=self.journal,
+        )
         receipts = Receipts(
             database=database,
             postmaster=self.postmaster,
@@ -175,11 +191,18 @@ class Parts:
         return [
             Chore("expiry", 5, self.worker.expire),
             Chore("receipts", 2, receipts.send),
+            Chore("schedules", 1, ticker.fire),
+            Chore("old schedules", 600, lambda: self.schedules.forget(config.retention.keys_days)),
             Chore("late mail", 60, lambda: self.postmaster.tell_delays(config.queue.delay_report_hours)),
             Chore(
                 "poison",
                 5,
-                lambda: poison.bury(database, self.journal, lapses_max=config.inbox.poison_lapses),
+                lambda: poison.bury(
+                    database,
+                    self.journal,
+                    lapses_max=config.inbox.poison_lapses,
+                    riders=self.audience.undigested,
+                ),
             ),
             Chore("activity", 30, self.activity.write),
             Chore("removed agents", 30, lambda: removal.clear_removed(database, self.mint)),

@@ -17,7 +17,9 @@ from gateway.journal import Journal
 from gateway.lane import Lane, Waiting
 from gateway.lanes import HAND_OVER_MAX, Lanes, new_token, parcel_of
 from gateway.protocol.errors import AMTPError
+from gateway.report.audience import Audience
 from gateway.store import deliveries, destinations
+from gateway.store.admitted import Rider
 from gateway.store.database import Database
 from gateway.store.deliveries import Letter
 
@@ -34,6 +36,7 @@ class Worker:
         database: Database,
         lanes: Lanes,
         flow: Flow,
+        audience: Audience,
         journal: Journal,
         clock: Clock,
         lease_seconds: float,
@@ -44,6 +47,7 @@ class Worker:
         self._hungry = asyncio.Event()
         self._lanes = lanes
         self._flow = flow
+        self._audience = audience
         self._journal = journal
         self._lease_seconds = lease_seconds
         self._concurrency = concurrency
@@ -212,8 +216,11 @@ class Worker:
             self._lanes.contacts.answered(lane.destination)
         if carried.blame is not None:
             now = self._clock.now()
+            riders: Sequence[Rider] = ()
             if lane.failed(now, random.random(), unreachable=carried.unreachable):
                 self._journal.destination_closed(lane.destination, carried.blame)
+                if "@" in lane.destination:  # an agent that is pushed to
+                    riders = self._audience.unavailable(lane.destination, carried.blame)
             if lane.open_until is not None:
                 await destinations.note_failure(
                     self._database,
@@ -222,6 +229,7 @@ class Worker:
                     lane.open_until,
                     carried.blame,
                     unreachable=carried.unreachable,
+                    riders=riders,
                 )
         elif carried.pressed:
             lane.pressed()

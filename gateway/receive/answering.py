@@ -10,6 +10,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID
 
 from gateway.admit.caller import Caller
@@ -23,8 +24,9 @@ from gateway.protocol.status import Status
 from gateway.receive.inbox_query import Asked, Reply
 from gateway.receive.limits import Lately, Slots
 from gateway.receive.parsing import Parsing
+from gateway.report.audience import Audience
 from gateway.report.reply import BY_HAND, reply_to
-from gateway.store.acknowledge import Acknowledgement, Meant, Result, acknowledge, look
+from gateway.store.acknowledge import Acknowledgement, Meant, Result, Riders, acknowledge, look
 from gateway.store.admitted import Admitted
 from gateway.store.answered import Answer, Answered, Moved, NotSent, answer
 from gateway.store.database import Database
@@ -68,10 +70,12 @@ class Answering:
         clock: Clock,
         mint: Mint,
         committed: Callable[[Iterable[Topic]], None],
+        audience: Audience,
         room: Callable[[], bool],
     ) -> None:
         self._database = database
         self._flow = flow
+        self._audience = audience
         self._parsing = parsing
         self._slots = slots
         self._clock = clock
@@ -83,7 +87,9 @@ class Answering:
         """What became of each entry, in their order."""
         if not any(entry.said for entry in entries):
             names = [entry.name for entry in entries]
-            return await acknowledge(self._database, consumer.owner.id, names, consumer.lease)
+            return await acknowledge(
+                self._database, consumer.owner.id, names, consumer.lease, self._riders(consumer)
+            )
         if not self._room():
             raise AMTPError(
                 Code.TEMPORARY_FAILURE, "The gateway's disk is nearly full; try again later.", retry_after=60
@@ -98,6 +104,9 @@ class Answering:
             Code.CONFLICT,
             "Others acknowledge messages of the same id just now: show the lease that you hold yours under.",
         )
+
+    def _riders(self, consumer: Consumer) -> Riders:
+        return None if self._audience.empty else partial(self._audience.acknowledged, consumer.owner.name)
 
     async def _try(self, consumer: Consumer, entries: Sequence[Asked]) -> list[Outcome]:
         now = _Round()
@@ -197,7 +206,12 @@ class Answering:
             left = {n: each for n, each in now.answers.items() if n not in now.decided}
             try:
                 return await answer(
-                    self._database, self._mint, consumer.owner.id, list(left.values()), consumer.lease
+                    self._database,
+                    self._mint,
+                    consumer.owner.id,
+                    list(left.values()),
+                    consumer.lease,
+                    self._riders(consumer),
                 )
             except NotSent as refusal:
                 number = list(left)[refusal.number]

@@ -17,10 +17,13 @@ from gateway.receive.choosing import Chosen, reason_of, selection_of_body, selec
 from gateway.receive.parameters import count_of, limit_of
 from gateway.receive.request import Request, bad_parameter
 from gateway.receive.routing import Role, Route
+from gateway.report.audience import Audience
 from gateway.report.failure import FAILURE, Trouble
+from gateway.report.notify import Name
 from gateway.report.postmaster import Postmaster
 from gateway.store.admitted import Admitted
 from gateway.store.database import Database
+from gateway.store.notices import Notice
 from gateway.store.queue import (
     CANCELLED,
     Act,
@@ -52,12 +55,14 @@ class QueueDoor:
         authenticator: Authenticator,
         queue: Queue,
         postmaster: Postmaster,
+        audience: Audience,
         journal: Journal,
     ) -> None:
         self._database = database
         self._authenticator = authenticator
         self._queue = queue
         self._postmaster = postmaster
+        self._audience = audience
         self._journal = journal
 
     def routes(self) -> list[Route]:
@@ -102,7 +107,9 @@ class QueueDoor:
             effect = await self._queue.count(act, selection)
         elif act is Act.CANCEL:
             report = partial(self._report, reason)
-            effect = await self._queue.cancel(selection, actor=actor, reason=reason, report=report)
+            effect = await self._queue.cancel(
+                selection, actor=actor, reason=reason, report=report, riders=self._notices
+            )
         else:
             effect = await self._queue.change(act, selection, actor=actor, reason=reason)
         for ended in effect.cancelled:
@@ -122,6 +129,10 @@ class QueueDoor:
             ended.last_attempt,
         )
         return await self._postmaster.report(trouble, proven=ended.proven, automatic=ended.automatic)
+
+    def _notices(self, ended: Ended) -> tuple[Notice, ...]:
+        name = Name(ended.message, ended.message_id, ended.sender)
+        return self._audience.cancelled(name, ended.recipients)
 
     async def _operator(self, request: Request) -> str:
         return require_admin(await self._authenticator.caller(request.header_values, request.client))

@@ -7,6 +7,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from gateway.receive.answers import Answer, answer_json
 from gateway.receive.parameters import count_of, cursor_of, limit_of, moment_of, name_of
 from gateway.receive.request import Request, bad_parameter
 from gateway.receive.routing import Role, Route
+from gateway.report.audience import Audience
 from gateway.store.cancellation import Cancellation, Cancellations
 from gateway.store.database import Database
 from gateway.store.listing import Page, Wanted, listing
@@ -73,11 +75,13 @@ class StatusDoor:
         database: Database,
         authenticator: Authenticator,
         cancellations: Cancellations,
+        audience: Audience,
         journal: Journal,
     ) -> None:
         self._database = database
         self._authenticator = authenticator
         self._cancellations = cancellations
+        self._audience = audience
         self._journal = journal
 
     def routes(self) -> list[Route]:
@@ -142,6 +146,7 @@ class StatusDoor:
             actor=actor,
             reason=f"Cancelled by {'its sender' if by else 'an operator'}.",
             operator=not by,
+            riders=partial(self._audience.cancelled, seen.found),
         )
         for recipient in cancellation.cancelled:
             self._journal.cancelled(seen.found.message_id, recipient, actor)
@@ -225,7 +230,10 @@ def mark_under_way(
 ) -> tuple[RecipientState, ...]:
     """The states after a cancellation; whom it came too late for, says so."""
     late = frozenset(cancellation.under_way)
-    return tuple(replace(state, error=UNDER_WAY) if name in late else state for name, state in told.items())
+    return tuple(
+        msgspec.structs.replace(state, error=UNDER_WAY) if name in late else state
+        for name, state in told.items()
+    )
 
 
 def render_seen(seen: Seen) -> dict[str, Any]:

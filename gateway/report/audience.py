@@ -15,10 +15,14 @@ from gateway.protocol.address import Address
 from gateway.protocol.errors import AMTPError
 from gateway.protocol.events import Happening, Subscriber, notice_id, render_event
 from gateway.protocol.message import Message
-from gateway.protocol.status import RecipientState
+from gateway.protocol.status import RecipientState, Status
 from gateway.report import notify
+from gateway.store.acknowledge import Acknowledgement, Named, Result
+from gateway.store.admitted import Admitted
 from gateway.store.database import Database
 from gateway.store.notices import Notice
+from gateway.store.poison import Buried
+from gateway.store.repeats import Gained
 from gateway.store.subscriptions import subscribers, subscriptions_version
 
 LOOK_SECONDS = 1.0
@@ -86,13 +90,53 @@ class Audience:
         """As `notices`, of happenings that are only thought of where somebody listens."""
         return () if self.empty else self.notices(happenings(self._clock.now()))
 
-    def accepted(
-        self, message: Message, states: Sequence[RecipientState], *, original: notify.Name | None = None
-    ) -> tuple[Notice, ...]:
+    def accepted(self, message: Message, states: Sequence[RecipientState]) -> tuple[Notice, ...]:
         """Of a message that comes in."""
         if not self.listens(message.sender, message.recipients):
             return ()
-        return self.notices(notify.accepted(message, states, self._clock.now(), original=original))
+        return self.notices(notify.accepted(message, states, self._clock.now()))
+
+    def joined(
+        self, admitted: Admitted, states: Sequence[RecipientState], gained: Gained
+    ) -> tuple[Notice, ...]:
+        """Of recipients that a repetition added. Entries stand in the order of those states that are delivered."""
+        message = admitted.message
+        delivered = (
+            recipient.name
+            for recipient, state in zip(message.recipients, states, strict=True)
+            if state.status is Status.DELIVERED
+        )
+        placed = {
+            name
+            for name, entry in zip(delivered, admitted.entries, strict=False)
+            if entry.agent in gained.agents
+        }
+        original = notify.Name(gained.message, gained.message_id, message.sender.name)
+        return self.told(
+            lambda now: notify.accepted(
+                message, states, now, original=original, joined=placed | gained.queued
+            )
+        )
+
+    def cancelled(self, message: notify.Named, recipients: Sequence[str]) -> tuple[Notice, ...]:
+        return self.told(lambda now: notify.cancelled(recipients, message, now))
+
+    def undigested(self, buried: Sequence[Buried]) -> tuple[Notice, ...]:
+        return self.told(lambda now: notify.undigested(buried, now))
+
+    def unavailable(self, agent: str, reason: str) -> tuple[Notice, ...]:
+        return self.told(lambda now: [notify.unavailable(agent, reason, now)])
+
+    def acknowledged(
+        self, recipient: str, names: Sequence[Named], results: Sequence[Acknowledgement]
+    ) -> tuple[Notice, ...]:
+        """Of entries that their agent is done with, each at its first acknowledgement."""
+        now = self._clock.now()
+        return self.notices(
+            notify.acknowledged(recipient, notify.Name(result.row, name.message_id, result.sender or ""), now)
+            for name, result in zip(names, results, strict=True)
+            if result.result is Result.ACKNOWLEDGED and result.row is not None and not result.again
+        )
 
     def _concerned(self, happening: Happening) -> list[Subscriber]:
         if not self._owners:

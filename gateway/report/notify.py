@@ -3,16 +3,18 @@
 Who is refused at the door is told by the answer, and an attempt that will be repeated is no event of its own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from gateway.protocol.events import Event, Happening
 from gateway.protocol.message import Message
 from gateway.protocol.status import RecipientState, Status
 from gateway.protocol.timestamp import render_timestamp
+
+EPISODE_SECONDS: Final = 600  # within which an agent that is unavailable is so under one id
 
 _OF_STATUS: Mapping[str, Event] = {
     Status.DELIVERED: Event.DELIVERED,
@@ -76,16 +78,34 @@ class Late(Protocol):
     def error(self) -> str | None: ...
 
 
+class Undigested(Named, Protocol):
+    """What an agent had and could not digest."""
+
+    @property
+    def agent(self) -> str: ...
+    @property
+    def lapses(self) -> int: ...
+
+
 def accepted(
-    message: Message, states: Iterable[RecipientState], now: datetime, *, original: Name | None = None
+    message: Message,
+    states: Iterable[RecipientState],
+    now: datetime,
+    *,
+    original: Name | None = None,
+    joined: Collection[str] | None = None,
 ) -> list[Happening]:
-    """A message came in; who has an inbox here has it at once. `original`: the message it adds recipients to."""
+    """A message came in; who has an inbox here has it at once.
+
+    `original` is the message that this one repeats, and `joined` the recipients it had not before.
+    """
     name = original or Name(message.row, message.message_id, message.sender.name)
     found = []
     for recipient, state in zip(message.recipients, states, strict=True):
         status = state.status
-        if status is not Status.FAILED:
-            found.append(happened(Event.ACCEPTED, name, recipient.name, now, status=status.value))
+        if status is Status.FAILED or (joined is not None and recipient.name not in joined):
+            continue
+        found.append(happened(Event.ACCEPTED, name, recipient.name, now, status=status.value))
         if status is Status.DELIVERED:
             found.append(
                 happened(Event.DELIVERED, name, recipient.name, now, status=status.value, via=state.via)
@@ -135,16 +155,17 @@ def acknowledged(recipient: str, message: Named, now: datetime) -> Happening:
     return happened(Event.ACKNOWLEDGED, message, recipient, now, status=Status.DELIVERED.value)
 
 
-def undigested(recipient: str, lapses: int, message: Named, now: datetime) -> Happening:
-    """An agent took it time and again and never acknowledged it."""
-    return happened(Event.DEAD, message, recipient, now, status=Status.DELIVERED.value, lapses=lapses)
+def undigested(buried: Iterable[Undigested], now: datetime) -> list[Happening]:
+    """Agents took them time and again and never acknowledged them."""
+    status = Status.DELIVERED.value
+    return [happened(Event.DEAD, one, one.agent, now, status=status, lapses=one.lapses) for one in buried]
 
 
 def unavailable(agent: str, reason: str, now: datetime) -> Happening:
-    """An agent's push target failed so often that it gets a rest; each time is a time of its own."""
-    moment = render_timestamp(now)
-    data = {"agent": agent, "reason": reason}
-    return Happening(Event.AGENT_UNAVAILABLE, now, f"{agent} {moment}", (agent,), data=data)
+    """An agent's push target failed so often that it gets a rest. Who falters time and again is told of now and then."""
+    episode = int(now.timestamp() // EPISODE_SECONDS)
+    data = {"agent": agent, "status": "unavailable", "reason": reason}
+    return Happening(Event.AGENT_UNAVAILABLE, now, f"{agent} {episode}", (agent,), data=data)
 
 
 def happened(event: Event, message: Named, recipient: str, now: datetime, **facts: Any) -> Happening:

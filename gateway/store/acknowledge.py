@@ -8,13 +8,14 @@
 3. Whoever shows a lease that has ended is too late where another consumer holds the entry by now.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from gateway.store.admitted import Rider, write_riders
 from gateway.store.database import Database
 from gateway.store.messages import row_of
 
@@ -53,23 +54,34 @@ class Meant:
     done: bool  # acknowledged already
 
 
+# What is written together with acknowledgements; None where nothing is, which then take one statement.
+Riders = Callable[[Sequence[Named], Sequence[Acknowledgement]], Iterable[Rider]] | None
+
+
 async def acknowledge(
-    database: Database, agent: int, names: Sequence[Named], lease: UUID | None = None
+    database: Database,
+    agent: int,
+    names: Sequence[Named],
+    lease: UUID | None = None,
+    riders: Riders = None,
 ) -> list[Acknowledgement]:
     """What became of each name, in their order."""
-    async with database.connection() as connection:
-        return await acknowledge_in(connection, agent, names, lease)
+    async with database.connection() if riders is None else database.transaction() as connection:
+        return await acknowledge_in(connection, agent, names, lease, riders)
 
 
 async def acknowledge_in(
-    connection: Any, agent: int, names: Sequence[Named], lease: UUID | None
+    connection: Any, agent: int, names: Sequence[Named], lease: UUID | None, riders: Riders = None
 ) -> list[Acknowledgement]:
     """The same on a connection whose transaction may hold more."""
     rows = await connection.fetch(_ACKNOWLEDGE, *_asked(agent, names, lease))
-    return [
+    results = [
         Acknowledgement(Result(result), row, sender, at, again, tuple(sent))
         for result, row, sender, at, again, sent in rows
     ]
+    if riders is not None:
+        await write_riders(connection, riders(names, results))
+    return results
 
 
 async def look(

@@ -13,9 +13,11 @@ from typing import Any
 import asyncpg
 
 from gateway.protocol.errors import AMTPError, Code
+from gateway.store import schedules
 from gateway.store.audit import Audit
 from gateway.store.database import Database
 from gateway.store.keys import NewKey, add_agent_key, directory_changed, retire_agent_keys
+from gateway.store.subscriptions import of_removed_agent
 
 POSTMASTER = "postmaster"
 REMOVED = "removed:"  # with a name behind it, a destination where nobody lives, whoever took the name since
@@ -231,6 +233,7 @@ class Agents:
             if row is None:
                 return _agent(await _require(connection, name))
             await retire_agent_keys(connection, row["id"], 0)
+            await schedules.end_all(connection, row["id"])
             await self._changed(connection, actor, "agent.retired", name)
             return _agent(row)
 
@@ -252,7 +255,9 @@ class Agents:
                 REMOVED,
                 name,
             )
+            await schedules.end_all(connection, row["id"])
             await retire_agent_keys(connection, row["id"], 0)
+            await of_removed_agent(connection, row["id"])
             await self._changed(connection, actor, "agent.removed", name, {"mail": mail})
             return _agent(row)
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError
-from gateway.store.acknowledge import Acknowledgement, Named, Result, acknowledge_in
+from gateway.store.acknowledge import Acknowledgement, Named, Result, Riders, acknowledge_in
 from gateway.store.admitted import Admitted
 from gateway.store.database import Database
 from gateway.store.identity import claim, hashes_of
@@ -57,14 +57,19 @@ class NotSent(Exception):
 
 
 async def answer(
-    database: Database, mint: Mint, agent: int, answers: Sequence[Answer], lease: UUID | None
+    database: Database,
+    mint: Mint,
+    agent: int,
+    answers: Sequence[Answer],
+    lease: UUID | None,
+    riders: Riders = None,
 ) -> Answered:
     """Acknowledges all and accepts what goes with it, or nothing: raises Moved or NotSent."""
     answered = Answered()
     first: dict[UUID, Acknowledgement] = {}
     async with database.transaction() as connection:
         names = [each.name for each in answers]
-        for number, result in enumerate(await acknowledge_in(connection, agent, names, lease)):
+        for number, result in enumerate(await acknowledge_in(connection, agent, names, lease, riders)):
             each = answers[number]
             if each.row is None or result.result is not Result.ACKNOWLEDGED or result.again:
                 answered.results.append(result)

@@ -1,9 +1,11 @@
 """Cancelling: what is queued, scheduled or held ends before it is tried; what is on its way goes on."""
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from gateway.mint import Mint
+from gateway.store.admitted import Rider, write_riders
 from gateway.store.audit import Audit
 from gateway.store.database import Database
 
@@ -45,13 +47,22 @@ class Cancellations:
         self._mint = mint
         self._audit = audit
 
-    async def cancel(self, message: UUID, *, actor: str, reason: str, operator: bool) -> Cancellation:
+    async def cancel(
+        self,
+        message: UUID,
+        *,
+        actor: str,
+        reason: str,
+        operator: bool,
+        riders: Callable[[Sequence[str]], Iterable[Rider]] = lambda _: (),
+    ) -> Cancellation:
         """Ends every delivery of the message that nobody holds; what operators do is audited."""
         async with self._database.transaction() as connection:
             live = await connection.fetch(_LIVE, message)
             free = [row["recipient"] for row in live if not row["leased"]]
             if free:
                 await connection.execute(_CANCEL, message, free, reason, actor, self._mint())
+                await write_riders(connection, riders(free))
                 if operator:
                     await self._audit.write(
                         connection, actor, "message.cancelled", str(message), {"recipients": len(free)}

@@ -1,8 +1,10 @@
 """What all processes know of the destinations: breakers and pauses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from gateway.store.admitted import Rider, write_riders
 from gateway.store.database import Database
 
 RECOVERY_SPREAD_SECONDS = 5  # over which the waiting mail of a recovered destination falls due
@@ -37,21 +39,24 @@ async def note_failure(
     error: str,
     *,
     unreachable: bool = False,
+    riders: Sequence[Rider] = (),
 ) -> None:
     """The breaker of a destination opened, or stays open longer."""
-    await database.execute(
-        "insert into destinations as d "
-        " (destination, failures, open_until, last_error, unreachable, last_failure)"
-        " values ($1, $2, $3, $4, $5, amtp_now())"
-        " on conflict (destination) do update set failures = excluded.failures,"
-        " open_until = greatest(d.open_until, excluded.open_until), last_error = excluded.last_error,"
-        " unreachable = excluded.unreachable, last_failure = excluded.last_failure",
-        destination,
-        failures,
-        open_until,
-        error,
-        unreachable,
-    )
+    async with database.transaction() as connection:
+        await connection.execute(
+            "insert into destinations as d "
+            " (destination, failures, open_until, last_error, unreachable, last_failure)"
+            " values ($1, $2, $3, $4, $5, amtp_now())"
+            " on conflict (destination) do update set failures = excluded.failures,"
+            " open_until = greatest(d.open_until, excluded.open_until), last_error = excluded.last_error,"
+            " unreachable = excluded.unreachable, last_failure = excluded.last_failure",
+            destination,
+            failures,
+            open_until,
+            error,
+            unreachable,
+        )
+        await write_riders(connection, riders)
 
 
 async def note_contact(database: Database, destination: str) -> None:

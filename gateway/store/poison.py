@@ -3,12 +3,14 @@
 The entry's status stays delivered, for the inbox had it. The agent lists them, has them again, or drops them.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from gateway.journal import Journal
 from gateway.protocol.errors import Code
+from gateway.store.admitted import Rider, write_riders
 from gateway.store.database import Database
 
 BURIED_MAX = 1000  # by one statement
@@ -20,6 +22,8 @@ class Buried:
     agent: str
     message_id: str
     lapses: int
+    row: UUID
+    sender: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,18 @@ class Undigested:
     at: datetime
 
 
-async def bury(database: Database, journal: Journal, *, lapses_max: int) -> list[Buried]:
+async def bury(
+    database: Database,
+    journal: Journal,
+    *,
+    lapses_max: int,
+    riders: Callable[[Sequence[Buried]], Iterable[Rider]] = lambda _: (),
+) -> list[Buried]:
     """Puts aside the entries whose last allowed lease ran out, and tells the operator."""
-    rows = await database.fetch(_BURY, lapses_max, Code.RECIPIENT_UNAVAILABLE.value, BURIED_MAX, REASON)
-    buried = [Buried(*row) for row in rows]
+    async with database.transaction() as connection:
+        rows = await connection.fetch(_BURY, lapses_max, Code.RECIPIENT_UNAVAILABLE.value, BURIED_MAX, REASON)
+        buried = [Buried(*row) for row in rows]
+        await write_riders(connection, riders(buried))
     for each in buried:
         journal.poisoned(each.agent, each.message_id, each.lapses)
     return buried
@@ -65,7 +77,7 @@ with worn as (
            replace($4, '{lapses}', d.lapses::text), d.lapses, d.read_at, d.last, amtp_now()
     from dead d join agents a on a.id = d.agent
 )
-select a.name, coalesce(m.public_id, m.id::text), d.lapses
+select a.name, coalesce(m.public_id, m.id::text), d.lapses, m.id, m.sender
 from dead d join agents a on a.id = d.agent join messages m on m.id = d.message
 """
 

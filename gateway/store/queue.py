@@ -5,7 +5,7 @@
 3. One act changes a bounded number of rows; it tells when there are more.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from gateway.mint import Mint
-from gateway.store.admitted import Admitted
+from gateway.store.admitted import Admitted, Rider, write_riders
 from gateway.store.audit import Audit
 from gateway.store.database import Database
 from gateway.store.insertion import insert
@@ -289,7 +289,15 @@ class Queue:
             await self._note(connection, act, selection, changed, actor, reason)
         return Effect(before.matched, before.busy, changed, changed == CHANGED_MAX)
 
-    async def cancel(self, selection: Selection, *, actor: str, reason: str | None, report: Report) -> Effect:
+    async def cancel(
+        self,
+        selection: Selection,
+        *,
+        actor: str,
+        reason: str | None,
+        report: Report,
+        riders: Callable[[Ended], Iterable[Rider]] = lambda _: (),
+    ) -> Effect:
         """Ends deliveries, and accepts the reports to their senders in the same transaction."""
         async with self._database.transaction() as connection:
             before = await _count(connection, Act.CANCEL, selection)
@@ -300,6 +308,7 @@ class Queue:
             reports = [told for told in [await report(one) for one in ended] if told is not None]
             if reports:
                 await insert(connection, self._mint(), reports)
+            await write_riders(connection, [rider for one in ended for rider in riders(one)])
             await self._note(connection, Act.CANCEL, selection, len(rows), actor, reason)
         return Effect(before.matched, before.busy, len(rows), len(rows) == CANCELLED_MAX, ended)
 

@@ -1,36 +1,70 @@
 """A key or id seen before: the same content gets the same answer, other content a conflict."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import same_content
-from gateway.store.admitted import Admitted, write_riders
+from gateway.store.admitted import Admitted, Rider, write_riders
 from gateway.store.database import Database
 from gateway.store.identity import hashes_of
 from gateway.store.receipts import owed_for
 from gateway.store.topics import Topic, notice_of, reply_topics
 
 
-async def repeat(database: Database, mint: Mint, admitted: Admitted, original: UUID) -> list[Topic]:
+@dataclass(frozen=True, slots=True)
+class Gained:
+    """The recipients that a message has since its repetition: agents whose inbox it is in, and names in the queue."""
+
+    message: UUID
+    message_id: str
+    agents: frozenset[int]
+    queued: frozenset[str]
+
+
+Riders = Callable[[Gained], Iterable[Rider]]
+
+
+def no_riders(_gained: Gained) -> Iterable[Rider]:
+    return ()
+
+
+async def repeat(
+    database: Database, mint: Mint, admitted: Admitted, original: UUID, riders: Riders = no_riders
+) -> list[Topic]:
     """Adds the recipients that are new to the original message; returns what is to ring for them.
 
     Raises IDEMPOTENCY_CONFLICT or MESSAGE_ID_CONFLICT where the repetition is none.
     """
     async with database.transaction() as connection:
-        return await repeat_in(connection, mint, admitted, original)
+        return await repeat_in(connection, mint, admitted, original, riders)
 
 
-async def repeat_in(connection: Any, mint: Mint, admitted: Admitted, original: UUID) -> list[Topic]:
+async def repeat_in(
+    connection: Any, mint: Mint, admitted: Admitted, original: UUID, riders: Riders = no_riders
+) -> list[Topic]:
     """The same in the open transaction."""
     # The lock makes repetitions of one message add their recipients one after the other.
-    stored = await connection.fetchrow("select body from messages where id = $1 for update", original)
+    stored = await connection.fetchrow(
+        "select body, coalesce(public_id, id::text) as message_id from messages where id = $1 for update",
+        original,
+    )
     await _refuse_conflict(connection, admitted, original, stored)
     if stored is None:
         return []
-    return await _add_recipients(connection, mint, admitted, original)
+    agents, queued = await _add_recipients(connection, mint, admitted, original)
+    if not agents and not queued:
+        return []
+    await write_riders(connection, owed_for(admitted.riders, agents, original))
+    gained = Gained(original, stored["message_id"], frozenset(agents), frozenset(queued))
+    await write_riders(connection, riders(gained))
+    topics: list[Topic] = [*agents, *reply_topics(admitted.message)]
+    if topics:
+        await connection.execute("select pg_notify('amtp_inbox', $1)", notice_of(topics))
+    return topics
 
 
 async def _refuse_conflict(connection: Any, admitted: Admitted, original: UUID, stored: Any) -> None:
@@ -60,7 +94,10 @@ async def _refuse_conflict(connection: Any, admitted: Admitted, original: UUID, 
         )
 
 
-async def _add_recipients(connection: Any, mint: Mint, admitted: Admitted, original: UUID) -> list[Topic]:
+async def _add_recipients(
+    connection: Any, mint: Mint, admitted: Admitted, original: UUID
+) -> tuple[list[int], list[str]]:
+    """The agents whose inboxes gained an entry, and the names of those who are queued for."""
     entries = await connection.fetch(
         "insert into entries (message, agent, address, expires_at, delivered_at, receipt)"
         " select $1, agent, address, $4, amtp_now(), receipt"
@@ -72,24 +109,19 @@ async def _add_recipients(connection: Any, mint: Mint, admitted: Admitted, origi
         admitted.message.expires_at,
         [entry.receipt or None for entry in admitted.entries],
     )
-    queued = await _queue(connection, admitted, original)
-    if not entries and not queued:
-        return []
     agents = [row["agent"] for row in entries]
-    await connection.execute(
-        "insert into tallies (id, at, accepted, finished) values ($1, amtp_now(), $2, $3)",
-        mint(),
-        len(agents) + queued,
-        len(agents),
-    )
-    await write_riders(connection, owed_for(admitted.riders, agents, original))
-    topics: list[Topic] = [*agents, *reply_topics(admitted.message)]
-    if topics:
-        await connection.execute("select pg_notify('amtp_inbox', $1)", notice_of(topics))
-    return topics
+    queued = await _queue(connection, admitted, original)
+    if agents or queued:
+        await connection.execute(
+            "insert into tallies (id, at, accepted, finished) values ($1, amtp_now(), $2, $3)",
+            mint(),
+            len(agents) + len(queued),
+            len(agents),
+        )
+    return agents, queued
 
 
-async def _queue(connection: Any, admitted: Admitted, original: UUID) -> int:
+async def _queue(connection: Any, admitted: Admitted, original: UUID) -> list[str]:
     """Queues those not seen before, without a lease: the claim finds them."""
     known = await _known(connection, original, [d.recipient for d in admitted.deliveries])
     new = [d for d in admitted.deliveries if d.recipient not in known]
@@ -102,7 +134,7 @@ async def _queue(connection: Any, admitted: Admitted, original: UUID) -> int:
             for d in new
         ],
     )
-    return len(new)
+    return [d.recipient for d in new]
 
 
 async def _known(connection: Any, original: UUID, recipients: Sequence[str]) -> set[str]:

@@ -94,7 +94,7 @@ async def subscribers_changed(connection: Any) -> None:
 
 async def of_removed_agent(connection: Any, agent: int) -> None:
     """An agent that is gone hears of nothing, and who takes its name later not in its stead."""
-    if await connection.fetchval("delete from subscriptions where agent = $1 returning true limit 1", agent):
+    if await connection.execute("delete from subscriptions where agent = $1", agent) != "DELETE 0":
         await subscribers_changed(connection)
 
 

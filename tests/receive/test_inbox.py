@@ -186,6 +186,7 @@ async def house_of(
             clock=clock,
             mint=mint,
             committed=bell.ring,
+            audience=parts.audience,
             room=parts.disk_has_room,
         ),
         bell=bell,
