@@ -57,8 +57,9 @@ def destination_act(summary: str, body: str | None = None) -> Operation:
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v1/messages"): Operation(
         MESSAGES,
-        "Hand in a message: 202 once it is committed; or up to 100 as lines: 200 and a line for each.",
-        {202: {JSON: "Receipt"}, 200: {LINES: ""}},
+        "Hand in a message: 202 once it is committed, 200 with the reply that `Prefer: wait=<seconds>` asks for, or"
+        " where best_effort had success; or up to 100 as lines: 200 and a line for each.",
+        {202: {JSON: "Receipt"}, 200: {JSON: "Answered", LINES: ""}},
         keys=MAYBE_KEY,
         refusals=(403, 404, 409),
         body={JSON: "Message", LINES: ""},

@@ -86,12 +86,17 @@ SHAPES: dict[str, Shape] = {
                 {"details": ANY_OBJECT},
             )
         },
-        {"recipients": listed(RECEIVED)},
-        "Every answer that is not a success.",
+        {"recipients": listed(RECEIVED), "message_id": TEXT},
+        "Every answer that is not a success. With a `message_id` it was tried, and nobody has it.",
     ),
     "Receipt": shape(
         {"message_id": TEXT, "status": MESSAGE_STATUS, "recipients": listed(RECEIVED)},
         description="Committed; what became of each recipient so far.",
+    ),
+    "Answered": shape(
+        {"message_id": TEXT, "status": MESSAGE_STATUS, "recipients": listed(RECEIVED)},
+        {"reply": ref("InboxItem")},
+        "The receipt, later: with the reply that was waited for, or with what came of the message.",
     ),
     "RecipientStatus": shape(
         {
