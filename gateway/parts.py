@@ -105,21 +105,34 @@ class Parts:
             takes_at_once=self.lanes.takes_at_once,
         )
         self.audience = Audience(database, clock)
-        self.postmaster = Postmaster(
-            domains=config.domains,
-            database=database,
-            placing=self.placing,
-            audience=self.audience,
-            committed=self.bell.ring,
-            clock=clock,
-            mint=mint,
-        )
+        self.postmaster = self._postmaster()
         self.schedules = Schedules(
             database, mint, self.audit, per_agent_max=config.limits.schedules_per_agent
         )
-        self.flow = Flow(
-            domains=config.domains,
-            database=database,
+        self.flow = self._flow()
+        self.worker = self._worker()
+        self.ladder = self._ladder()
+        self.notifier = self._notifier()
+        self.parsing = Parsing()
+        self.slots = Slots(config.limits.requests_in_admission, "The gateway is busy; try again shortly.")
+        self.draining = False
+        self.housekeeping = Housekeeping(self._chores(), journal)
+
+    def _postmaster(self) -> Postmaster:
+        return Postmaster(
+            domains=self.config.domains,
+            database=self.database,
+            placing=self.placing,
+            audience=self.audience,
+            committed=self.bell.ring,
+            clock=self.clock,
+            mint=self.mint,
+        )
+
+    def _flow(self) -> Flow:
+        return Flow(
+            domains=self.config.domains,
+            database=self.database,
             intake=self.intake,
             settle=self.settle,
             router=Router(self.residents, self.directory),
@@ -129,46 +142,48 @@ class Parts:
             attachments=self.attachments,
             postmaster=self.postmaster,
             audience=self.audience,
-            aftermath=Aftermath(self.postmaster, self.audit, clock, mint, journal),
+            aftermath=Aftermath(self.postmaster, self.audit, self.clock, self.mint, self.journal),
             lanes=self.lanes,
             immediate=Immediate(),
             schedules=self.schedules,
             committed=self.bell.ring,
-            clock=clock,
-            mint=mint,
-            journal=journal,
-            attempts_max=config.queue.attempts_max,
+            clock=self.clock,
+            mint=self.mint,
+            journal=self.journal,
+            attempts_max=self.config.queue.attempts_max,
         )
-        self.worker = Worker(
-            database=database,
+
+    def _worker(self) -> Worker:
+        return Worker(
+            database=self.database,
             lanes=self.lanes,
             flow=self.flow,
             audience=self.audience,
-            journal=journal,
-            clock=clock,
-            lease_seconds=config.queue.lease_seconds,
-            concurrency=config.queue.concurrency,
+            journal=self.journal,
+            clock=self.clock,
+            lease_seconds=self.config.queue.lease_seconds,
+            concurrency=self.config.queue.concurrency,
         )
-        self.ladder = Ladder(
-            database=database,
+
+    def _ladder(self) -> Ladder:
+        return Ladder(
+            database=self.database,
             audience=self.audience,
             postmaster=self.postmaster,
             committed=self.bell.ring,
-            clock=clock,
-            mint=mint,
-            journal=journal,
+            clock=self.clock,
+            mint=self.mint,
+            journal=self.journal,
         )
-        self.notifier = Notifier(
-            database=database,
+
+    def _notifier(self) -> Notifier:
+        return Notifier(
+            database=self.database,
             audience=self.audience,
-            target=Target(self.outbound, self.sealer, clock, plain=config.outbound.plain_webhooks),
+            target=Target(self.outbound, self.sealer, self.clock, plain=self.config.outbound.plain_webhooks),
             ladder=self.ladder,
-            journal=journal,
+            journal=self.journal,
         )
-        self.parsing = Parsing()
-        self.slots = Slots(config.limits.requests_in_admission, "The gateway is busy; try again shortly.")
-        self.draining = False
-        self.housekeeping = Housekeeping(self._chores(), journal)
 
     def _chores(self) -> list[Chore]:
         database, config = self.database, self.config
