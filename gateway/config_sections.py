@@ -117,6 +117,7 @@ class Limits:
     waiting_messages: int = setting(
         4096, "Messages that may wait for a commit; above it 503.", low=1, high=1_000_000
     )
+    schedules_per_agent: int = setting(100, "Messages of one agent that repeat.", low=0, high=100_000)
     head_seconds: float = setting(10.0, "For a request's head to arrive.", low=0.1, high=600)
     body_seconds: float = setting(60.0, "Between two pieces of a body.", low=0.1, high=600)
     keep_alive_seconds: float = setting(75.0, "For the next request on a connection.", low=0.1, high=3600)

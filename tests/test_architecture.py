@@ -31,7 +31,7 @@ FLOORS = [
     {"lanes", "placing"},
     {"report"},
     {"flow", "coordinate"},
-    {"receive", "a2a", "client", "worker", "notifier", "housekeeping"},
+    {"receive", "a2a", "client", "worker", "ticker", "notifier", "housekeeping"},
     {"parts"},
     {"doors"},
     {"app"},

@@ -55,17 +55,12 @@ def resident_rule(caller: Caller, sender: Address, resident: Resident | None) ->
 
 def offered_rule(message: Message) -> None:
     """What this release can't do yet is refused to our own agents; from peers it is carried as data."""
-    wanted = {
-        "coordination": message.coordination,
-        "headers.repeat": message.headers.repeat is not None,
-    }
-    for field, asked in wanted.items():
-        if asked:
-            raise AMTPError(
-                Code.INVALID_MESSAGE_FORMAT,
-                f"{field} asks for what this gateway does not offer yet: leave it out.",
-                {"field": field},
-            )
+    if message.coordination:
+        raise AMTPError(
+            Code.INVALID_MESSAGE_FORMAT,
+            "coordination asks for what this gateway does not offer yet: leave it out.",
+            {"field": "coordination"},
+        )
 
 
 def immediate_rule(message: Message) -> None:

@@ -51,12 +51,23 @@ class RecipientState:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a message that repeats is sent next; never again where that is None."""
+
+    id: UUID
+    repeat: str
+    next_at: datetime | None
+    ends_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What we answer to whoever handed a message in."""
 
     message_id: str
     recipients: tuple[RecipientState, ...]
     row: UUID | None = None  # of the message it is about; never shown
+    schedule: Schedule | None = None  # it repeats
 
     @property
     def status(self) -> str:
@@ -75,10 +86,22 @@ def brought_up_to_date(
 
 
 def render_receipt(receipt: Receipt) -> dict[str, Any]:
-    return {
+    rendered: dict[str, Any] = {
         "message_id": receipt.message_id,
         "status": receipt.status,
         "recipients": render_recipients(receipt.recipients),
+    }
+    if receipt.schedule is not None:
+        rendered["schedule"] = render_schedule(receipt.schedule)
+    return rendered
+
+
+def render_schedule(schedule: Schedule) -> dict[str, Any]:
+    return {
+        "id": str(schedule.id),
+        "repeat": schedule.repeat,
+        "next_at": _moment(schedule.next_at),
+        "ends_at": _moment(schedule.ends_at),
     }
 
 

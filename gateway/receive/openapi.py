@@ -10,6 +10,7 @@ from gateway.receive.answers import JSON, Answer, encode_json
 from gateway.receive.openapi_operation import Operation
 from gateway.receive.openapi_operations import OPERATIONS, PARAMETERS, PATH_PARTS
 from gateway.receive.openapi_operators import OPERATOR_SHAPES
+from gateway.receive.openapi_schedules import SCHEDULE_SHAPES
 from gateway.receive.openapi_shapes import SHAPES, message_shapes, ref
 from gateway.receive.openapi_webhooks import WEBHOOK_SHAPES
 from gateway.receive.request import Request
@@ -64,7 +65,7 @@ def document(routes: Sequence[Route], operations: Mapping[tuple[str, str], Opera
         },
         "paths": dict(sorted(paths.items())),
         "components": {
-            "schemas": SHAPES | OPERATOR_SHAPES | WEBHOOK_SHAPES | message_shapes(),
+            "schemas": SHAPES | OPERATOR_SHAPES | SCHEDULE_SHAPES | WEBHOOK_SHAPES | message_shapes(),
             "responses": {_named(status): _refusal(status) for status in HTTPStatus if status >= 400},
             "securitySchemes": SECURITY_SCHEMES,
         },

@@ -17,6 +17,7 @@ from gateway.receive.openapi_operation import (
     json_body,
     ok,
 )
+from gateway.receive.openapi_schedules import SCHEDULE_OPERATIONS
 from gateway.receive.openapi_shapes import ref, text
 from gateway.receive.openapi_webhooks import WEBHOOK_OPERATIONS
 
@@ -112,10 +113,12 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("DELETE", f"{BOX}/{{id}}"): Operation(
         INBOX,
-        "Acknowledge a message: it is not handed out again.",
+        "Acknowledge a message, which is not handed out again; what goes with it is sent in the same act.",
         ok("Acknowledged"),
         refusals=(403, 409),
         parameters=("sender", "lease_token"),
+        body=json_body("Answer"),
+        body_required=False,
     ),
     ("POST", f"{BOX}/ack"): Operation(
         INBOX,
@@ -271,6 +274,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         refusals=(403,),
         body=json_body("ChosenLetters"),
     ),
+    **SCHEDULE_OPERATIONS,
     **WEBHOOK_OPERATIONS,
     ("GET", "/v1/discovery/agents"): Operation(
         DISCOVERY,

@@ -77,6 +77,16 @@ PUBLIC_AGENT = {
 }
 AGENT_KEYS = {"address": TEXT, "delivery_mode": {"enum": ["pull", "push"]}}
 
+# What is sent in the act of acknowledging, and what is told of it.
+ANSWER = {
+    "reply": {"anyOf": [ref("Reply"), {"type": "null"}]},
+    "messages": {**listed(ref("Message")), "maxItems": 100},
+}
+ANSWERED = {
+    "again": {**YES_NO, "description": "It was acknowledged before, and nothing more was sent."},
+    "sent": {**listed(TEXT), "description": "The ids of what the first acknowledgement sent."},
+}
+
 SHAPES: dict[str, Shape] = {
     "Code": {"enum": [code.value for code in Code]},
     "Error": shape(
@@ -91,6 +101,12 @@ SHAPES: dict[str, Shape] = {
     ),
     "Receipt": shape(
         {"message_id": TEXT, "status": MESSAGE_STATUS, "recipients": listed(RECEIVED)},
+        {
+            "schedule": shape(
+                {"id": TEXT, "repeat": TEXT, "next_at": nullable(MOMENT), "ends_at": nullable(MOMENT)},
+                description="Of a message that repeats.",
+            )
+        },
         description="Committed; what became of each recipient so far.",
     ),
     "Answered": shape(
@@ -140,8 +156,23 @@ SHAPES: dict[str, Shape] = {
         {"unread": COUNT, "lease": LEASE},
     ),
     "Acknowledged": shape(
-        {"message_id": TEXT, "status": {"enum": ["acknowledged"]}, "timestamp": MOMENT, "sender": TEXT}
+        {"message_id": TEXT, "status": {"enum": ["acknowledged"]}, "timestamp": MOMENT, "sender": TEXT},
+        ANSWERED,
     ),
+    "Answer": {**shape({}, ANSWER), "additionalProperties": False},
+    "Reply": {
+        **shape(
+            {},
+            {
+                "payload": {},
+                **{name: nullable(TEXT) for name in ("subject", "schema", "response_type", "workflow_id")},
+                "attachments": {"anyOf": [listed(ref("MessageAttachment")), {"type": "null"}]},
+                "headers": {"anyOf": [ANY_OBJECT, {"type": "null"}]},
+            },
+            "To whoever the message says, or its sender.",
+        ),
+        "additionalProperties": False,
+    },
     "Acknowledgements": {
         **shape(
             {
@@ -156,7 +187,7 @@ SHAPES: dict[str, Shape] = {
         "additionalProperties": False,
     },
     "NamedMessage": {
-        **shape({"message_id": TEXT}, {"sender": nullable(TEXT)}),
+        **shape({"message_id": TEXT}, {"sender": nullable(TEXT), **ANSWER}),
         "additionalProperties": False,
     },
     "AcknowledgementResults": shape(
@@ -165,7 +196,7 @@ SHAPES: dict[str, Shape] = {
             "results": listed(
                 shape(
                     {"message_id": TEXT, "status": {"enum": ["acknowledged", "failed"]}},
-                    {"timestamp": MOMENT, "sender": TEXT, "error": PROBLEM},
+                    {"timestamp": MOMENT, "sender": TEXT, "error": PROBLEM, **ANSWERED},
                 )
             ),
         }

@@ -93,6 +93,8 @@ MATRIX: Mapping[tuple[str, str], dict[str, int]] = {
     ("GET", "/v1/discovery/agents"): KEY_HOLDERS,
     ("GET", "/v1/discovery/agents/{domain}"): KEY_HOLDERS,
     ("GET", "/v1/capabilities/{domain}"): KEY_HOLDERS,
+    ("GET", "/v1/schedules"): row(alice=200, bob=200, mallory=200, operator=200),
+    ("DELETE", "/v1/schedules/{id}"): row(alice=404, bob=404, mallory=404, operator=404),
     ("GET", "/health"): EVERYONE,
     ("GET", "/ready"): EVERYONE,
     ("GET", "/metrics"): EVERYONE,  # on listeners for operators, which are not for others to reach

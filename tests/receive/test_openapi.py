@@ -13,6 +13,7 @@ from gateway import __version__
 from gateway.receive.openapi import OpenApiDoor, document
 from gateway.receive.openapi_operations import OPERATIONS, PARAMETERS, PATH_PARTS
 from gateway.receive.openapi_operators import OPERATOR_SHAPES
+from gateway.receive.openapi_schedules import SCHEDULE_SHAPES
 from gateway.receive.openapi_shapes import SHAPES, message_shapes
 from gateway.receive.openapi_webhooks import WEBHOOK_SHAPES
 from tests.receive.doorway import doorway, get
@@ -81,7 +82,9 @@ def test_whatever_is_named_in_a_table_is_used() -> None:
     assert used == set(PARAMETERS)
     parts = {part for _, path in OPERATIONS for part in path.split("/") if part.startswith("{")}
     assert {part.strip("{}") for part in parts} == set(PATH_PARTS)
-    assert used_shapes() == set(SHAPES | OPERATOR_SHAPES | WEBHOOK_SHAPES | message_shapes())
+    assert used_shapes() == set(
+        SHAPES | OPERATOR_SHAPES | SCHEDULE_SHAPES | WEBHOOK_SHAPES | message_shapes()
+    )
 
 
 def used_shapes() -> set[str]:
