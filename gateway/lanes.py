@@ -4,10 +4,11 @@ import asyncio
 import random
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from gateway.clock import Clock
 from gateway.deliver.courier import Consignment, Parcel

@@ -1,8 +1,10 @@
 """What an attempt comes to: for the store a settlement of each delivery, for its lane the state of the destination."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
+
+from msgspec.structs import replace
 
 from gateway.deliver.outcome import Again, Deferred, Done, Ended, Outcome, Refused, Shelved, Verdict
 from gateway.protocol.errors import Code

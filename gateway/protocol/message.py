@@ -8,7 +8,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -60,8 +59,7 @@ _WHITESPACE = b" \t\r\n"
 _SIGNATURE = ("algorithm", "keyid", "value")
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     row: UUID  # ours, a UUIDv7; the public id too where the sender gave none
     message_id: str
     minted: bool  # message_id was minted here: it is str(row)

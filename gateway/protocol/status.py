@@ -1,11 +1,14 @@
 """What has become of a message, per recipient and as a whole, and how that is told."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.protocol.errors import Code
 from gateway.protocol.timestamp import render_timestamp
@@ -37,8 +40,7 @@ def status_of_message(statuses: Iterable[Status]) -> str:
     return "partial" if Status.DELIVERED in seen else "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class RecipientState:
+class RecipientState(msgspec.Struct, frozen=True):
     address: str  # as the sender wrote it
     status: Status
     error: tuple[Code, str] | None = None  # why it was refused: code and text
@@ -60,8 +62,7 @@ class Schedule:
     ends_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True):
     """What we answer to whoever handed a message in."""
 
     message_id: str

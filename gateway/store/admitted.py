@@ -1,9 +1,10 @@
 """Messages that may enter, and where each of their recipients goes: what the intake writes."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
+
+import msgspec
 
 from gateway.protocol.message import Message
 
@@ -25,8 +26,7 @@ async def write_riders(line: Any, riders: Iterable[Rider]) -> None:
         await kind.write(line, kinds[kind])
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A recipient whose inbox is in this house: delivered by the commit itself."""
 
     agent: int
@@ -34,8 +34,7 @@ class Entry:
     receipt: bool = False  # the sender hears when it is read
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
+class Queued(msgspec.Struct, frozen=True):
     """A recipient who is delivered to later."""
 
     recipient: str
@@ -49,8 +48,7 @@ class Queued:
     receipt: str | None = None  # "delivered" or "read", where this house is to tell the sender of it
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """A message that may enter, and where each accepted recipient of it goes."""
 
     message: Message

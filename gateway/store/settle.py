@@ -5,12 +5,12 @@ A row is touched only while the token it was leased under is still on it: a work
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from gateway.journal import Journal
 from gateway.mint import Mint
@@ -23,8 +23,7 @@ BATCH_MAX = 256
 RETRY_SECONDS = 0.5  # between tries while the database is away; leases lapse meanwhile, and nothing is lost
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True):
     """What becomes of one leased delivery. Exactly one of `status`, `due` and `agent` says which."""
 
     message: UUID

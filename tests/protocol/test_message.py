@@ -2,13 +2,13 @@
 
 import json
 import pickle
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.headers import KNOWN
