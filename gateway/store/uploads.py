@@ -180,7 +180,8 @@ class Uploads:
                 "delete from attachment_uses where (message, attachment) in ("
                 " select u.message, u.attachment from attachment_uses u"
                 " where u.message < amtp_first_id(amtp_now() - make_interval(days => $1))"
-                " and not exists (select from messages m where m.id = u.message) limit $2)"
+                " and not exists (select from messages m where m.id = u.message)"
+                " and not exists (select from schedules s where s.id = u.message and s.ended_at is null) limit $2)"
                 " returning attachment",
                 messages_days,
                 AT_ONCE,

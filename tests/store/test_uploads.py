@@ -199,6 +199,23 @@ async def test_what_a_message_refers_to_stays_as_long_as_the_message(store: Stor
     assert await store.database.fetchval("select count(*) from attachment_uses") == 0
 
 
+async def test_what_a_message_that_repeats_refers_to_stays_until_that_ends(store: Store) -> None:
+    upload, schedule = await store.keep(SMALL), store.mint()
+    await store.database.execute(
+        "with a as (insert into agents (local, domain, created_at)"
+        " values ('alice', 'acme.test', amtp_now()) returning id)"
+        " insert into schedules (id, agent, repeat, body, created_at, next_at)"
+        " select $1, id, '0 0 1 1 *', '', amtp_now(), amtp_now() from a",
+        schedule,
+    )
+    await store.hold(schedule, upload)
+    await store.turn(400 * 24)
+    assert await store.read(upload) == SMALL
+    await store.database.execute("update schedules set next_at = null, ended_at = amtp_now()")
+    await store.turn(1)
+    assert await store.left() == (0, 0, 0)
+
+
 async def test_a_message_can_not_hold_what_has_gone(store: Store) -> None:
     upload = await store.keep(SMALL)
     await store.turn(UNUSED_HOURS + 1)
