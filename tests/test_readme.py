@@ -27,6 +27,7 @@ def lines_of(fence: str, page: str = "README.md") -> str:
 def run(command: list[str], script: str, gateway: Served, folder: Path, path: str) -> str:
     """What the lines print, run where `data/admin.key` lies."""
     environment = {"PATH": path, "HOME": str(folder), "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    environment["AMTP_GATEWAY"] = gateway.url  # what is at the usual port needs no name
     done = subprocess.run(
         command,
         input=script.replace(DEFAULT_URL, gateway.url),
@@ -89,16 +90,59 @@ def test_a_first_message_takes_under_ten_lines() -> None:
     assert len(lines_of("sh curl").splitlines()) < 10
 
 
-def test_the_lines_with_the_command_send_and_read_a_message(gateway: Served, folder: Path, path: str) -> None:
-    printed = run(["sh", "-eu"], lines_of("sh cli"), gateway, folder, path)
-    assert "Hello, Frank." in printed
+@pytest.fixture(scope="module")
+def by_hand(gateway: Served, folder: Path, path: str) -> str:
+    """What the lines with the command print; those with Python go on from there."""
+    return run(["sh", "-eu"], lines_of("sh cli"), gateway, folder, path)
 
 
-def test_the_lines_with_python_send_read_and_acknowledge_a_message(
-    gateway: Served, folder: Path, path: str
+def test_the_lines_with_the_command_send_and_read_a_message(by_hand: str) -> None:
+    assert "Hello, Frank." in by_hand
+
+
+def test_the_lines_with_python_read_acknowledge_and_answer_it(
+    by_hand: str, gateway: Served, folder: Path, path: str
 ) -> None:
     printed = run([sys.executable, "-"], lines_of("python"), gateway, folder, path)
-    assert printed == "carol@localhost {'text': 'Hello, Dave.'}\n"
+    assert printed == "erin@localhost {'text': 'Hello, Frank.'}\n{'text': 'Hello, Erin.'}\n"
+
+
+def test_from_nothing_to_two_agents_that_talk_takes_under_ten_lines(
+    gateway: Served, folder: Path, path: str
+) -> None:
+    lines = lines_of("sh agents")
+    assert len(["make run", *lines.splitlines()]) < 10
+    assert "Sold for 70.\n" in run(["sh", "-eu"], lines, gateway, folder, path)
+
+
+def test_the_first_agent_of_ones_own_answers(gateway: Served, folder: Path, path: str) -> None:
+    (folder / "parrot.py").write_text(lines_of("python parrot"))
+    (asked,) = re.findall(r"`(amtp send .*--wait 10)`", (ROOT / "README.md").read_text())
+    lines = f"""
+        export AMTP_GATEWAY={DEFAULT_URL} AMTP_ADMIN_KEY=$(cat data/admin.key)
+        amtp agents add parrot
+        amtp agents show buyer >/dev/null 2>&1 || amtp agents add buyer
+        amtp agent run parrot:agent &
+        {asked}
+        kill $!
+    """
+    assert '"you said": "Hello"' in run(["sh", "-eu"], lines, gateway, folder, path)
+
+
+def test_the_lines_for_authors_with_python_run_an_agent_and_ask_it(
+    gateway: Served, folder: Path, path: str
+) -> None:
+    (folder / "shop.py").write_text(lines_of("python shop", "docs/agents.md"))
+    (folder / "asking.py").write_text(lines_of("python asking", "docs/agents.md"))
+    (folder / "report.txt").write_text("all is well")
+    lines = """
+        export AMTP_ADMIN_KEY=$(cat data/admin.key)
+        for name in shop buyer archive; do amtp agents show $name || amtp agents add $name; done >/dev/null 2>&1
+        amtp agent run shop:agent &
+        python asking.py
+        kill $!
+    """
+    assert "shop@localhost says yes: ['apples']" in run(["sh", "-eu"], lines, gateway, folder, path)
 
 
 def test_the_lines_for_authors_of_agents_send_read_acknowledge_and_answer(

@@ -170,6 +170,7 @@ class Agent:
         """Done with it: it is not shown again. Once is enough, again does no harm."""
         if self._mailbox.holds(message):
             await self._mailbox.acknowledge(message)
+            self._mailbox.let_go(message)
 
     def on(self, *, schema: str | None = None, kind: Kind | None = None) -> Callable[[C], C]:
         """Registers a callback for messages of that schema or kind; without either, for all others.
@@ -188,9 +189,7 @@ class Agent:
         """Calls the callbacks for what comes, at most `concurrency` at a time, until `stop()`."""
         if not self._callbacks:
             raise ValueError(f"{self.address} has nothing to run: register a callback with @agent.on()")
-        work = Work(
-            self.address, self._wire, self._mailbox, self._expected, self._callbacks, max(concurrency, 1)
-        )
+        work = Work(self.address, self._mailbox, self._expected, self._callbacks, max(concurrency, 1))
         async with self:
             try:
                 await work.run(self._stop, grace_seconds)

@@ -58,9 +58,8 @@ NO_REPLY: Any = object()  # None is a payload like others
 
 
 class Answer:
-    """What a callback returns that has more to say than the payload of its reply.
-
-    With `delivery: exactly_once` all of it is accepted together with the acknowledgement, once.
+    """What a callback returns that has more to say than the payload of its reply: all of it is accepted
+    together with the acknowledgement of the message, once.
     """
 
     __slots__ = ("letters", "payload", "said")

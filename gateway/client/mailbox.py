@@ -3,7 +3,8 @@
 1. What is taken stays ours until it is settled: its lease is renewed as long as we live. When we die it runs
    out, and somebody else is handed the message.
 2. Acknowledgements that come together travel together: one at a time costs twenty times as much.
-3. What is let go is not given back but left to its lease, so that the gateway counts: a message that nobody
+3. What is said with an acknowledgement is accepted with it, in one transaction, or neither is.
+4. What is let go is not given back but left to its lease, so that the gateway counts: a message that nobody
    digests is put aside in the end, instead of going round for ever.
 """
 
@@ -18,13 +19,13 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.client.errors import Refused, Unreachable
-from gateway.client.message import Message, read_message
+from gateway.client.message import Fault, Message, read_message
 from gateway.client.wire import FOREVER, Wire
 
 LEASE_SECONDS = 60  # how long a message of a consumer that died stays away
 RENEWALS = 3  # in the time of one lease, so that one may be lost
 WAIT_SECONDS = 50.0  # gateways wait a minute at most, and proxies hang up then
-TOGETHER_MAX = 500  # acknowledgements in one request
+TOGETHER_MAX, TOGETHER_BYTES_MAX = 500, 256 * 1024  # acknowledgements in one request
 CLOSE_SECONDS = 5.0  # for the last words; leases run out by themselves otherwise
 
 log = logging.getLogger("gateway.client")
@@ -39,14 +40,10 @@ class _Page(msgspec.Struct):
         return [read_message(body) for body in self.messages]
 
 
-class _Error(msgspec.Struct):
-    message: str
-
-
 class _Result(msgspec.Struct):
     """What became of one acknowledgement."""
 
-    error: _Error | None = None
+    error: Fault | None = None
 
 
 class _Results(msgspec.Struct):
@@ -55,11 +52,11 @@ class _Results(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """One message to acknowledge, and who wants to know when that is so."""
+    """One message to acknowledge, and who wants to know what became of that."""
 
     message: Message
-    beside: Mapping[str, Any]  # `reply` and `messages`, for exactly_once
-    told: asyncio.Future[None]
+    entry: bytes  # as the gateway is told
+    told: asyncio.Future[Fault | None]
 
 
 class Mailbox:
@@ -96,10 +93,10 @@ class Mailbox:
                 return messages
             query["cursor"] = page.cursor
 
-    async def acknowledge(self, message: Message, beside: Mapping[str, Any] | None = None) -> None:
-        """Done with it. Too late, where its lease has ended meanwhile: then it is another's, and comes again."""
-        await self._add(message, beside or {})
-        self.let_go(message)
+    async def acknowledge(self, message: Message, beside: Mapping[str, Any] | None = None) -> Fault | None:
+        """Done with it, and with `reply` and `messages` beside that, sent. Or why not: its lease has ended and
+        it is another's by now, or what is beside it was refused."""
+        return await self._add(message, beside or {})
 
     def dismiss(self, message: Message) -> None:
         """Acknowledges it in the background: whoever needed it has it already."""
@@ -134,8 +131,9 @@ class Mailbox:
                     await self._sending
                 await asyncio.gather(*(self._extend(token, 0) for token in tokens))
 
-    def _add(self, message: Message, beside: Mapping[str, Any]) -> asyncio.Future[None]:
-        done = _Done(message, beside, asyncio.get_running_loop().create_future())
+    def _add(self, message: Message, beside: Mapping[str, Any]) -> "asyncio.Future[Fault | None]":
+        entry = msgspec.json.encode({"message_id": message.id, "sender": message.sender, **beside})
+        done = _Done(message, entry, asyncio.get_running_loop().create_future())
         self._pending.append(done)
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send())
@@ -161,28 +159,35 @@ class Mailbox:
         while self._pending:
             batch = _together(self._pending)
             self._pending = self._pending[len(batch) :]
-            try:
-                results = await self._post(batch)
-            except (Refused, Unreachable) as failure:
-                for done in batch:
-                    if not done.told.done():
-                        done.told.set_exception(failure)
-                        done.told.exception()  # nobody may be waiting any more
-                continue
-            for done, result in zip(batch, results, strict=True):
-                if result.error is not None:
-                    log.warning("Message %s was not acknowledged: %s", done.message.id, result.error.message)
+            await self._settle(batch)
+
+    async def _settle(self, batch: Sequence[_Done]) -> None:
+        """Tells each what became of it."""
+        try:
+            results = await self._post(batch)
+        except (Refused, Unreachable) as failure:
+            if isinstance(failure, Refused) and failure.final and len(batch) > 1:
+                for done in batch:  # one of them can't be read: the others shall not suffer
+                    await self._settle([done])
+                return
+            for done in batch:
                 if not done.told.done():
-                    done.told.set_result(None)
+                    done.told.set_exception(failure)
+                    done.told.exception()  # nobody may be waiting any more
+            return
+        for done, result in zip(batch, results, strict=True):
+            if result.error is None:
+                self.let_go(done.message)
+            else:
+                log.warning("Message %s was not acknowledged: %s", done.message.id, result.error.message)
+            if not done.told.done():
+                done.told.set_result(result.error)
 
     async def _post(self, batch: Sequence[_Done]) -> "list[_Result]":
-        names = [
-            {"message_id": done.message.id, "sender": done.message.sender, **done.beside} for done in batch
-        ]
-        body: dict[str, Any] = {"message_ids": names}
-        if batch[0].message.lease is not None:
-            body["lease"] = batch[0].message.lease
-        answer = await self._wire.call("POST", f"{self._path}/ack", msgspec.json.encode(body))
+        lease = batch[0].message.lease
+        body = b'{"message_ids":[%b]' % b",".join(done.entry for done in batch)
+        body += b',"lease":%b}' % msgspec.json.encode(lease)
+        answer = await self._wire.call("POST", f"{self._path}/ack", body)
         results = answer.read(_Results).results
         if len(results) != len(batch):
             raise Unreachable(f"What answers at {self._wire.gateway} does not speak AMTP: check the address.")
@@ -195,14 +200,12 @@ def _token_of(message: Message) -> str:
 
 
 def _together(pending: Sequence[_Done]) -> list[_Done]:
-    """Those at the front that one request can acknowledge: under one lease, and with nothing beside them."""
-    first = pending[0]
-    count = 1
-    while (
-        count < min(len(pending), TOGETHER_MAX)
-        and pending[count].message.lease == first.message.lease
-        and not first.beside
-        and not pending[count].beside
-    ):
-        count += 1
-    return list(pending[:count])
+    """Those at the front that one request can acknowledge: under one lease, and small enough."""
+    lease, size = pending[0].message.lease, 0
+    batch: list[_Done] = []
+    for done in pending[:TOGETHER_MAX]:
+        size += len(done.entry)
+        if batch and (size > TOGETHER_BYTES_MAX or done.message.lease != lease):
+            break
+        batch.append(done)
+    return batch

@@ -83,11 +83,6 @@ class Message:
         return bool(self._gateway.get("automatic")) or self.headers.get("auto-submitted") in _AUTOMATIC
 
     @property
-    def exactly_once(self) -> bool:
-        """Whether what it causes is handed over with its acknowledgement."""
-        return self.headers.get("delivery") == "exactly_once"
-
-    @property
     def is_failure_report(self) -> bool:
         """Says that a message of ours could not be delivered; believed of a proven postmaster alone."""
         reports = self.body.get("message_type") == FAILURE and self.proven

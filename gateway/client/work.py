@@ -1,8 +1,8 @@
 """An agent at work: messages come, callbacks run, what they return goes out as replies.
 
 1. At most `concurrency` callbacks run; no more messages are taken than can be worked on at once.
-2. A message is acknowledged when its callback has succeeded and its reply is accepted. A crash in between
-   repeats the work; the reply has a key of its own, so that it is sent once.
+2. When a callback has succeeded, what it answers is handed in with the acknowledgement, and accepted with it or
+   not at all: a crash repeats the work, and never the answer.
 3. A callback that fails is called again, some times; then the message is left to its lease, and comes back
    when that has run out. What nobody digests, the gateway puts aside.
 4. Told to stop, it takes nothing new, lets what runs finish for a while, and gives the rest back.
@@ -11,17 +11,18 @@
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from gateway.client.callbacks import Callbacks, call
-from gateway.client.compose import NO_REPLY, Answer, Letter, answering, compose, members
+from gateway.client.compose import NO_REPLY, Answer, compose, members
 from gateway.client.errors import Refused, Unreachable
 from gateway.client.expecting import Expected
 from gateway.client.mailbox import Mailbox
-from gateway.client.message import Message
-from gateway.client.wire import Wire, hand_in, pause_seconds
-from gateway.protocol.errors import Code
+from gateway.client.message import Fault, Message
+from gateway.client.wire import pause_seconds
+from gateway.protocol.errors import RETRY_AFTER_STATUSES, STATUS_OF, Code
 
 CONCURRENCY = 10
 ATTEMPTS_MAX = 3  # calls of a callback for one message before it is left to its lease
@@ -34,14 +35,12 @@ class Work:
     def __init__(
         self,
         address: str,
-        wire: Wire,
         mailbox: Mailbox,
         expected: Expected,
         callbacks: Callbacks,
         concurrency: int,
     ) -> None:
         self._address = address
-        self._wire = wire
         self._mailbox = mailbox
         self._expected = expected
         self._callbacks = callbacks
@@ -91,7 +90,7 @@ class Work:
             if answer is not None:
                 await self._settle(message, answer)
         except (Refused, Unreachable) as failure:
-            log.error("What came of message %s could not be handed in: %s", message.id, failure)
+            log.error("What came of message %s could not be told: %s", message.id, failure)
         self._mailbox.let_go(message)
 
     async def _called(self, message: Message) -> Answer | None:
@@ -114,31 +113,27 @@ class Work:
         return None
 
     async def _settle(self, message: Message, answer: Answer) -> None:
-        """Hands in what the callback answers, and acknowledges."""
-        payload = answer.payload
-        if payload is not NO_REPLY and not _wants_reply(message):
-            log.info("Message %s is not one to answer: the reply is dropped.", message.id)
-            payload = NO_REPLY
-        if message.exactly_once:
-            await self._mailbox.acknowledge(message, _beside(payload, answer))
-            return
-        if payload is not NO_REPLY:
-            said = {"idempotency_key": f"reply-{message.entry}", **answering(message), **answer.said}
-            await self._send(message.reply_to, payload, said)
-        for place, letter in enumerate(answer.letters):
-            said = {"idempotency_key": f"letter-{message.entry}-{place}", **letter.said}
-            await self._send(letter.to, letter.payload, said)
-        await self._mailbox.acknowledge(message)
+        """Acknowledges, with what is answered; without it, where that is refused and always will be."""
+        said = self._said(message, answer)
+        fault = await self._mailbox.acknowledge(message, said)
+        if fault is not None and said and fault.code != Code.CONFLICT and not _passes(fault):
+            log.error("The answer to message %s was refused: %s (%s)", message.id, fault.message, fault.code)
+            await self._mailbox.acknowledge(message)
 
-    async def _send(self, to: str | Sequence[str], payload: Any, said: dict[str, Any]) -> None:
-        try:
-            await hand_in(self._wire, compose(self._address, to, payload, said))
-        except Refused as refusal:
-            if refusal.code == Code.IDEMPOTENCY_CONFLICT:
-                return  # it went out before a crash, in other words
-            if not refusal.final:
-                raise
-            log.error("The answer to %s was refused, and again will not help: %s", to, refusal)
+    def _said(self, message: Message, answer: Answer) -> dict[str, Any]:
+        """What goes with the acknowledgement. The gateway knows where a reply goes, and its thread."""
+        said: dict[str, Any] = {}
+        if answer.payload is not NO_REPLY:
+            if _wants_reply(message):
+                said["reply"] = members(answer.payload, answer.said)
+            else:
+                log.info("Message %s is not one to answer: the reply is dropped.", message.id)
+        if answer.letters:
+            said["messages"] = [
+                msgspec.Raw(compose(self._address, letter.to, letter.payload, letter.said))
+                for letter in answer.letters
+            ]
+        return said
 
 
 def _payload(returned: Any) -> Any:
@@ -150,16 +145,9 @@ def _wants_reply(message: Message) -> bool:
     return not message.automatic and message.kind != "response"
 
 
-def _beside(payload: Any, answer: Answer) -> dict[str, Any]:
-    """What an acknowledgement carries, to be accepted with it."""
-    beside: dict[str, Any] = {}
-    if payload is not NO_REPLY:
-        beside["reply"] = members(payload, {"kind": "response", **answer.said})
-    if answer.letters:
-        beside["messages"] = [_carried(letter) for letter in answer.letters]
-    return beside
-
-
-def _carried(letter: Letter) -> dict[str, Any]:
-    recipients = [letter.to] if isinstance(letter.to, str) else list(letter.to)
-    return {"recipients": recipients, **members(letter.payload, letter.said)}
+def _passes(fault: Fault) -> bool:
+    """Whether the same may be accepted another time; then the message shall come again."""
+    try:
+        return STATUS_OF[Code(fault.code)] in RETRY_AFTER_STATUSES
+    except (ValueError, KeyError):
+        return False

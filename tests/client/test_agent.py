@@ -275,3 +275,42 @@ async def test_what_is_scheduled_comes_at_its_time_and_can_be_cancelled(world: W
         assert (await alice.status(other.message_id))["recipients"][0]["status"] == "cancelled"
         with pytest.raises(TypeError, match="one of"):
             await alice.schedule(bob.address, 3)
+
+
+async def test_an_answer_goes_out_once_though_the_work_is_done_twice(world: World) -> None:
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob", "carol") as (alice, bob, carol):
+        stuck = asyncio.Event()
+
+        @bob.on()
+        async def work(message: Message) -> Answer:
+            if not stuck.is_set():
+                stuck.set()
+                await asyncio.Event().wait()
+            return Answer("done", letters=[Letter(carol.address, "note")])
+
+        await alice.send(bob.address, 1, delivery="exactly_once")
+        crashing = asyncio.create_task(bob.run())
+        await asyncio.wait_for(stuck.wait(), PATIENCE_SECONDS)
+        crashing.cancel()
+        await asyncio.wait({crashing})
+        async with working(bob):
+            (reply,), (note,) = await lies_in(alice, 1), await lies_in(carol, 1)
+        assert (reply.payload, note.payload) == ("done", "note")
+
+
+@pytest.mark.parametrize("letters", [[Letter("nobody@acme.test")], [Letter("carol@acme.test", ttl=-1)]])
+async def test_an_answer_that_is_refused_for_good_is_dropped_and_the_others_are_not(
+    world: World, letters: list[Letter]
+) -> None:
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob", "carol") as (alice, bob, _):
+
+        @bob.on()
+        async def work(message: Message) -> Answer:
+            return Answer(message.payload, letters=letters if message.payload == 3 else ())
+
+        for n in range(6):
+            await alice.send(bob.address, n)
+        async with working(bob):
+            replies = await lies_in(alice, 5)
+            await empty(bob)
+        assert sorted(reply.payload for reply in replies) == [0, 1, 2, 4, 5]
