@@ -185,4 +185,5 @@ def all_arrive_once(senders: Iterable[Resident], reader: Resident) -> None:
     for sender in senders:
         for message_id in sender.sent:
             sender.is_rid_of(message_id)
-    assert reader.arrived() == Counter(promised)
+    arrived = reader.arrived()
+    assert arrived == Counter(promised), f"too often: {arrived - Counter(promised)}"
