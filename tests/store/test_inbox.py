@@ -393,7 +393,7 @@ async def test_the_last_lapse_makes_the_entry_its_agents_own_dead_letter(box: Bo
     await wear_out(box)
     assert (await box.take())[1] == []
     assert (await box.fetch()).items == ()
-    assert await box.bury() == [Buried(box.name, "poison", LAPSES_MAX)]
+    assert await box.bury() == [Buried(box.name, "poison", LAPSES_MAX, row, "bob@acme.test")]
     assert "poisoned" in box.log.getvalue()
     assert await box.bury() == []
     (letter,) = await undigested(box.database, box.agent, after=0, limit=10)
