@@ -58,7 +58,7 @@ async def test_no_push_target_leads_inside(gw: Gateway, listener: RawServer) -> 
         if reply.status == 201:
             taken.append(reply.json["agent"]["address"])
         else:
-            assert (reply.status, reply.json["error"]["details"]) == (400, {"field": "push_target"}), target
+            assert (reply.status, reply.code) == (400, "INVALID_MESSAGE_FORMAT"), target
     assert len(taken) >= 2 * len(LEADING)  # what a name leads to is seen when it is connected to
     reply = await alice.send(*taken)
     assert reply.status == 202
@@ -94,26 +94,27 @@ async def reasons_of(sender: Agent, message_id: str, count: int) -> set[str]:
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "http://hooks.test/",
-        "ftp://hooks.test/",
-        "https://hooks.test:25/",
-        "https://169.254.169.254/latest/meta-data",
-        "https://[::1]/",
-        "https://me:secret@hooks.test/",
-        "https://hooks.test/#part",
-        "https://hooks.test/\r\nX-Injected: 1",
-        "javascript:alert(1)",
-    ],
-)
-async def test_what_could_never_be_posted_to_is_refused_when_it_is_said(world: World, target: str) -> None:
+NEVER = [
+    "http://hooks.test/",
+    "ftp://hooks.test/",
+    "https://hooks.test:25/",
+    "https://169.254.169.254/latest/meta-data",
+    "https://[::1]/",
+    "https://me:secret@hooks.test/",
+    "https://hooks.test/#part",
+    "https://hooks.test/\r\nX-Injected: 1",
+    "javascript:alert(1)",
+]
+
+
+async def test_what_could_never_be_posted_to_is_refused_when_it_is_said(world: World) -> None:
     async with world.gateway() as gw:
-        reply = await gw.call(
-            "POST", AGENTS, key=gw.admin_key, json={"address": "bob", "push_target": target}
-        )
-        assert (reply.status, reply.json["error"]["details"]) == (400, {"field": "push_target"})
         await gw.register("carol")
-        changed = await gw.call("PATCH", f"{AGENTS}/carol", key=gw.admin_key, json={"push_target": target})
-        assert (changed.status, changed.json["error"]["details"]) == (400, {"field": "push_target"})
+        for target in NEVER:
+            said = {"push_target": target}
+            new = await gw.call("POST", AGENTS, key=gw.admin_key, json={"address": "bob", **said})
+            changed = await gw.call("PATCH", f"{AGENTS}/carol", key=gw.admin_key, json=said)
+            for reply in (new, changed):
+                assert (reply.status, reply.json["error"]["details"]) == (400, {"field": "push_target"}), (
+                    target
+                )
