@@ -27,6 +27,7 @@ from conformance import (
     s05_from_elsewhere,
     s05_to_elsewhere,
     s05_transport,
+    s05_two_paths,
     s08_duplicates,
     s08_errors,
     s08_reports,
@@ -34,6 +35,8 @@ from conformance import (
     s09_peer_tls,
     s09_security,
     s10_agents,
+    s10_push,
+    s12_attachments,
     s12_inbox,
     s12_status,
 )
@@ -53,6 +56,7 @@ SECTIONS = (
     s05_to_elsewhere,
     s05_from_elsewhere,
     s05_batches,
+    s05_two_paths,
     s08_duplicates,
     s08_retries,
     s08_reports,
@@ -60,8 +64,10 @@ SECTIONS = (
     s09_security,
     s09_peer_tls,
     s10_agents,
+    s10_push,
     s12_status,
     s12_inbox,
+    s12_attachments,
 )
 CHECK_SECONDS_MAX = 120.0
 AT_ONCE = 8  # of the checks that wait for a gateway's next attempt, each with domains of its own

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from conformance.dns_server import DnsServer
-from conformance.fake_peer import Authority, FakePeer, Received
+from conformance.fake_peer import Authority, Behaviour, FakePeer, Received, answers
 from conformance.target import PATIENCE_SECONDS, Target, Unusable, eventually
 
 TTL_SECONDS = 60
@@ -70,6 +70,15 @@ class Abroad:
         async with peer.listening():
             self.publish(peer)
             yield peer
+
+    @asynccontextmanager
+    async def hook(self, *behaviours: Behaviour, **how: Any) -> AsyncIterator[FakePeer]:
+        """Somebody's own HTTPS server, found by its name."""
+        hook = self.prepare(**{"path": "/hook", **how})
+        hook.will(*(behaviours or [answers(200)]))
+        self.dns.add(hook.host, "A", self.address)
+        async with hook.listening():
+            yield hook
 
     def publish(self, peer: FakePeer, *records: str, ttl: int = TTL_SECONDS, string_bytes: int = 255) -> None:
         """The peer's own record, or those given, and its address."""

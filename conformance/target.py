@@ -114,6 +114,7 @@ class Agent:
     address: str
     key: str
     target: "Target" = field(repr=False)
+    secret: str = ""  # what is pushed to it is signed with
 
     @property
     def local(self) -> str:
@@ -136,7 +137,7 @@ class Agent:
         return f"/v1/inbox/{quote(self.address, safe='@')}"
 
     async def send(self, *recipients: str, **members: Any) -> Reply:
-        return await self.post(json.dumps(self.message(*recipients, **members)).encode())
+        return await self.post(encoded(self.message(*recipients, **members)))
 
     async def post(self, body: bytes, content_type: str | None = JSON, **headers: str) -> Reply:
         return await self.target.call(
@@ -257,7 +258,8 @@ class Target:
         """A new agent, which is removed at the end of the run."""
         address = f"{local or self.name()}@{self.domain}"
         registered = (await self.register(address=address, **profile)).expect(201, 200)["agent"]
-        return Agent(registered["address"], registered["api_key"], self)
+        secret = registered.get("push_secret", "")
+        return Agent(registered["address"], registered["api_key"], self, secret)
 
     async def agents(self, count: int) -> list[Agent]:
         return [await self.agent() for _ in range(count)]
@@ -270,10 +272,10 @@ class Target:
 
     async def post(self, message: dict[str, Any], **headers: str) -> Reply:
         """A message from elsewhere, without any proof."""
-        return await self.call("POST", "/v1/messages", body=json.dumps(message).encode(), headers=headers)
+        return await self.call("POST", "/v1/messages", body=encoded(message), headers=headers)
 
     async def admin(self, method: str, path: str, value: Any = None) -> Reply:
-        body = None if value is None else json.dumps(value).encode()
+        body = None if value is None else encoded(value)
         return await self.call(method, path, key=self.admin_key, body=body)
 
     async def call(
@@ -339,6 +341,10 @@ async def _read_reply(reader: asyncio.StreamReader, asked: str) -> Reply:
     }
     body = await reader.readexactly(int(headers.get("content-length", "0")))
     return Reply(asked, int(first.split(" ")[1]), headers, body)
+
+
+def encoded(value: Any) -> bytes:
+    return json.dumps(value).encode()
 
 
 async def eventually(look: Callable[[], Awaitable[Any]], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
