@@ -15,6 +15,7 @@ from gateway.deliver.target import GONE, TRY_SECONDS, Target
 from gateway.journal import Journal
 from gateway.lanes import new_token
 from gateway.protocol.errors import AMTPError
+from gateway.protocol.events import CHALLENGE
 from gateway.report.audience import Audience
 from gateway.report.ladder import Ladder
 from gateway.store import notices
@@ -118,6 +119,8 @@ class Notifier:
             self._journal.noticed(
                 tried.due.event, str(tried.due.id), tried.told, tried.again, tried.error or ""
             )
+        if any(tried.told and tried.due.event == CHALLENGE for tried in kept):
+            await self._audience.look()
         for target in closed:
             self._journal.webhook_closed(str(target))
         for target in {tried.due.subscription for tried in kept if tried.status == GONE}:
