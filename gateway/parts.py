@@ -31,6 +31,7 @@ from gateway.report.ladder import Ladder
 from gateway.report.postmaster import Postmaster
 from gateway.report.receipt import Receipts
 from gateway.route.configured import nameservers_of, plain_domains, static_peers, uploads_base
+from gateway.route.decide import STALE_DAYS_MAX
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns
 from gateway.route.memories import StoredMemories
@@ -38,6 +39,7 @@ from gateway.route.router import Router
 from gateway.store import (
     contacts,
     destinations,
+    discovered,
     keys,
     notices_retention,
     partitions,
@@ -235,6 +237,7 @@ class Parts:
             Chore("webhooks that fail", 60, self.ladder.look),
             Chore("notices", 60, self._let_notices_go),
             Chore("old notices", 600, lambda: notices_retention.forget(database)),
+            Chore("hosts", 3600, lambda: discovered.forget_hosts(database, STALE_DAYS_MAX)),
             Chore("pauses", 60, lambda: destinations.forget_quiet(database)),
             Chore("contacts", 30, lambda: self.lanes.contacts.write(database)),
             Chore("strangers", 3600, lambda: contacts.forget_strangers(database)),

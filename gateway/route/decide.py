@@ -60,12 +60,22 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class HostMemory:
+    """The addresses that the DNS last told of a host, and when."""
+
+    host: str
+    addresses: tuple[str, ...]
+    told_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class HostDecision:
     """The addresses of a host, or why there are none."""
 
     answer: DnsAnswer
     kept_seconds: int
-    confirmed_at: datetime | None = None  # when the DNS last told these addresses
+    memory: HostMemory | None = None  # as it is now; to be written where `write` says so
+    write: bool = False
 
 
 def decide(
@@ -86,19 +96,30 @@ def decide(
                     return _silent(_clamp(ttl_seconds, NEGATIVE_SECONDS_MAX), memory, now)
 
 
-def decide_host(answer: DnsAnswer, last: HostDecision | None, now: datetime) -> HostDecision:
+def decide_host(host: str, answer: DnsAnswer, memory: HostMemory | None, now: datetime) -> HostDecision:
     """A record that outlives an outage of the DNS is of no use without the addresses of the host it names."""
     match answer:
-        case Records(ttl_seconds=ttl_seconds):
-            return HostDecision(answer, _clamp(ttl_seconds, HOST_SECONDS_MAX), now)
+        case Records(values, ttl_seconds):
+            told = HostMemory(host, values, now)
+            write = memory is None or memory.addresses != values or _worn(memory.told_at, now)
+            return HostDecision(answer, _clamp(ttl_seconds, HOST_SECONDS_MAX), told, write)
         case Absent(ttl_seconds):
-            return HostDecision(answer, _clamp(ttl_seconds, HOST_SECONDS_MAX))
+            gone = HostMemory(host, (), now)
+            write = memory is not None and memory.addresses != ()
+            return HostDecision(answer, _clamp(ttl_seconds, HOST_SECONDS_MAX), gone, write)
         case Trouble():
-            if last is None or last.confirmed_at is None:
-                return HostDecision(answer, TROUBLE_SECONDS)
-            if now - last.confirmed_at > timedelta(days=STALE_DAYS_MAX):
-                return HostDecision(answer, TROUBLE_SECONDS)
-            return replace(last, kept_seconds=TROUBLE_SECONDS)
+            if (
+                memory is None
+                or not memory.addresses
+                or now - memory.told_at > timedelta(days=STALE_DAYS_MAX)
+            ):
+                return HostDecision(answer, TROUBLE_SECONDS, memory)
+            return HostDecision(Records(memory.addresses, TROUBLE_SECONDS), TROUBLE_SECONDS, memory)
+
+
+def _worn(at: datetime, now: datetime) -> bool:
+    """Old enough to be written again."""
+    return abs(now - at) >= timedelta(hours=MEMORY_REFRESH_HOURS)
 
 
 def _clamp(ttl_seconds: int, seconds_max: int) -> int:
@@ -108,9 +129,7 @@ def _clamp(ttl_seconds: int, seconds_max: int) -> int:
 def _speaks(domain: str, speaks: Speaks, kept_seconds: int, memory: Memory | None, now: datetime) -> Decision:
     heard = Memory(domain, render_record(speaks.capabilities), now)
     write = (
-        memory is None
-        or replace(heard, spoke_at=memory.spoke_at) != memory
-        or abs(now - memory.spoke_at) >= timedelta(hours=MEMORY_REFRESH_HOURS)
+        memory is None or replace(heard, spoke_at=memory.spoke_at) != memory or _worn(memory.spoke_at, now)
     )
     return Decision(speaks, kept_seconds, heard, write)
 

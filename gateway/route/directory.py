@@ -9,7 +9,7 @@ from gateway.clock import Clock
 from gateway.protocol.discovery import Capabilities, Speaks
 from gateway.protocol.dns_answer import DnsAnswer
 from gateway.route.cache import ENTRIES_MAX, Cache, Kept
-from gateway.route.decide import Decision, HostDecision, Lookup, Memory, decide, decide_host
+from gateway.route.decide import Decision, HostDecision, HostMemory, Lookup, Memory, decide, decide_host
 
 
 class Memories(Protocol):
@@ -18,6 +18,10 @@ class Memories(Protocol):
     async def recall(self, domain: str) -> Memory | None: ...
 
     async def remember(self, memory: Memory) -> None: ...
+
+    async def recall_host(self, host: str) -> HostMemory | None: ...
+
+    async def remember_host(self, memory: HostMemory) -> None: ...
 
 
 class Questions(Protocol):
@@ -99,7 +103,12 @@ class Directory:
 
     async def _ask_host(self, host: str) -> Kept[HostDecision]:
         last = self._hosts.peek(host)
+        memory = last.value.memory if last else None
+        if memory is None:
+            memory = await self._memories.recall_host(host)
         answer = await self._dns.addresses(host)
         now = self._clock.now()
-        decision = decide_host(answer, last.value if last else None, now)
+        decision = decide_host(host, answer, memory, now)
+        if decision.write and decision.memory is not None:
+            await self._memories.remember_host(decision.memory)
         return Kept(decision, now, now + timedelta(seconds=decision.kept_seconds))

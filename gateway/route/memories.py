@@ -1,7 +1,7 @@
 """The directory's memory in the store. A database that is away only makes it forgetful."""
 
 from gateway.protocol.errors import AMTPError
-from gateway.route.decide import Memory
+from gateway.route.decide import HostMemory, Memory
 from gateway.store import discovered
 from gateway.store.database import Database
 
@@ -22,5 +22,18 @@ class StoredMemories:
             await discovered.remember(
                 self._database, memory.domain, memory.record, memory.spoke_at, memory.silent_since
             )
+        except AMTPError:
+            return
+
+    async def recall_host(self, host: str) -> HostMemory | None:
+        try:
+            found = await discovered.recall_host(self._database, host)
+        except AMTPError:
+            return None
+        return None if found is None else HostMemory(host, *found)
+
+    async def remember_host(self, memory: HostMemory) -> None:
+        try:
+            await discovered.remember_host(self._database, memory.host, memory.addresses, memory.told_at)
         except AMTPError:
             return

@@ -1,5 +1,6 @@
-"""What domains said of themselves in DNS, kept across restarts."""
+"""What the DNS said of domains and hosts, kept across restarts."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from gateway.store.database import Database
@@ -25,3 +26,24 @@ async def remember(
         spoke_at,
         silent_since,
     )
+
+
+async def recall_host(database: Database, host: str) -> tuple[tuple[str, ...], datetime] | None:
+    """The addresses last told of a host, and when."""
+    row = await database.fetchrow("select addresses, told_at from hosts where host = $1", host)
+    return None if row is None else (tuple(row["addresses"]), row["told_at"])
+
+
+async def remember_host(database: Database, host: str, addresses: Sequence[str], told_at: datetime) -> None:
+    await database.execute(
+        "insert into hosts (host, addresses, told_at) values ($1, $2, $3)"
+        " on conflict (host) do update set addresses = excluded.addresses, told_at = excluded.told_at",
+        host,
+        list(addresses),
+        told_at,
+    )
+
+
+async def forget_hosts(database: Database, days: int) -> None:
+    """Addresses too old to serve where the DNS is away."""
+    await database.execute("delete from hosts where told_at < amtp_now() - make_interval(days => $1)", days)

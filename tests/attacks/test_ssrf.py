@@ -14,7 +14,7 @@ from gateway.outbound import Kind, Outbound, OutboundError
 from gateway.protocol.discovery import Broken, Speaks
 from gateway.protocol.dns_answer import DnsAnswer, Records
 from gateway.protocol.reachable import judge, judge_port
-from gateway.route.decide import Memory
+from gateway.route.decide import HostMemory, Memory
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns, Nameserver
 from tests.raw_server import RawServer, answer
@@ -64,6 +64,12 @@ class Forgetful:
         return None
 
     async def remember(self, memory: Memory) -> None:
+        return
+
+    async def recall_host(self, host: str) -> HostMemory | None:
+        return None
+
+    async def remember_host(self, memory: HostMemory) -> None:
         return
 
 
