@@ -86,58 +86,56 @@ class Work:
     async def _attend(self, message: Message) -> None:
         """From the message to its acknowledgement, or to being left alone for a while."""
         try:
-            answer = await self._called(message)
-            if answer is not None:
-                await self._settle(message, answer)
+            said = await self._called(message)
+            if said is not None:
+                await self._settle(message, said)
         except (Refused, Unreachable) as failure:
             log.error("What came of message %s could not be told: %s", message.id, failure)
         self._mailbox.let_go(message)
 
-    async def _called(self, message: Message) -> Answer | None:
-        """What the callback answers; None when it won't."""
+    async def _called(self, message: Message) -> dict[str, msgspec.Raw] | None:
+        """What the callback has to say, to go with the acknowledgement; None when it won't."""
         callback = self._callbacks.choose(message)
         if callback is None:
             log.warning("No callback wants message %s from %s.", message.id, message.sender)
             return None
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
-                returned = await call(callback, message)
+                return self._said(message, await call(callback, message))
             except Exception:
                 log.exception(
                     "The callback for message %s failed, %d of %d.", message.id, attempt, ATTEMPTS_MAX
                 )
-            else:
-                return returned if isinstance(returned, Answer) else Answer(_payload(returned))
             if attempt < ATTEMPTS_MAX:
                 await asyncio.sleep(pause_seconds(attempt, random.random()))
         return None
 
-    async def _settle(self, message: Message, answer: Answer) -> None:
-        """Acknowledges, with what is answered; without it, where that is refused and always will be."""
-        said = self._said(message, answer)
+    def _said(self, message: Message, returned: Any) -> dict[str, msgspec.Raw]:
+        """A reply and letters. The gateway knows where a reply goes, and its thread."""
+        said: dict[str, msgspec.Raw] = {}
+        if returned is None:
+            return said
+        answer = returned if isinstance(returned, Answer) else Answer(returned)
+        if answer.payload is not NO_REPLY:
+            if _wants_reply(message):
+                said["reply"] = _raw(members(answer.payload, answer.said))
+            else:
+                log.info("Message %s is not one to answer: the reply is dropped.", message.id)
+        if answer.letters:
+            bodies = [compose(self._address, each.to, each.payload, each.said) for each in answer.letters]
+            said["messages"] = _raw([msgspec.Raw(body) for body in bodies])
+        return said
+
+    async def _settle(self, message: Message, said: dict[str, msgspec.Raw]) -> None:
+        """Acknowledges, with what is said; without it, where that is refused and always will be."""
         fault = await self._mailbox.acknowledge(message, said)
         if fault is not None and said and fault.code != Code.CONFLICT and not _passes(fault):
             log.error("The answer to message %s was refused: %s (%s)", message.id, fault.message, fault.code)
             await self._mailbox.acknowledge(message)
 
-    def _said(self, message: Message, answer: Answer) -> dict[str, Any]:
-        """What goes with the acknowledgement. The gateway knows where a reply goes, and its thread."""
-        said: dict[str, Any] = {}
-        if answer.payload is not NO_REPLY:
-            if _wants_reply(message):
-                said["reply"] = members(answer.payload, answer.said)
-            else:
-                log.info("Message %s is not one to answer: the reply is dropped.", message.id)
-        if answer.letters:
-            said["messages"] = [
-                msgspec.Raw(compose(self._address, letter.to, letter.payload, letter.said))
-                for letter in answer.letters
-            ]
-        return said
 
-
-def _payload(returned: Any) -> Any:
-    return NO_REPLY if returned is None else returned
+def _raw(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))
 
 
 def _wants_reply(message: Message) -> bool:

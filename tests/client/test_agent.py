@@ -139,6 +139,18 @@ async def test_what_no_callback_digests_is_left_to_its_lease_and_comes_again(wor
         assert left.body["gateway"]["lapses"] == 1
 
 
+async def test_what_can_not_be_sent_is_a_failure_of_the_callback(world: World) -> None:
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob") as (alice, bob):
+        tried: list[object] = [object(), Answer(1, colour="red"), "at last"]  # type: ignore[call-arg]
+
+        @bob.on()
+        async def work(message: Message) -> object:
+            return tried.pop(0)
+
+        async with working(bob):
+            assert (await alice.request(bob.address, 1, timeout=PATIENCE_SECONDS)).payload == "at last"
+
+
 async def test_each_message_goes_to_the_callback_that_asks_most_of_it(world: World) -> None:
     seen: list[tuple[str, object]] = []
     done = asyncio.Event()

@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -85,3 +87,10 @@ async def test_what_goes_wrong_is_raised_where_it_was_called(world: World) -> No
 
         with pytest.raises(NoReply):
             await asyncio.to_thread(ask)
+
+
+def test_importing_it_loads_no_library_of_a_server() -> None:
+    script = "import sys, gateway.client.sync; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.split()
+    assert {"aiohttp", "msgspec"} <= set(loaded)
+    assert not {"asyncpg", "cryptography", "dns", "prometheus_client", "typer", "yaml"} & set(loaded)

@@ -101,3 +101,20 @@ async def test_the_clerk_buys_what_is_dear_only_when_a_person_says_yes(world: Wo
         pat.stop()
         await deciding
         assert (cheap.payload["bought"], dear.payload["bought"]) == (True, allowed)
+
+
+async def test_a_picture_comes_back_smaller(world: World) -> None:
+    red, blue = b"\xff\0\0", b"\0\0\xff"
+    picture = b"P6\n# two stripes\n4 2\n255\n" + red * 4 + blue * 4
+    async with (
+        house(world, "resizer", "me") as gateway,
+        running(gateway, "examples.resize:agent"),
+        Agent("me@localhost", gateway=gateway.url) as me,
+    ):
+        attached = await me.attach(picture, filename="stripes.ppm")
+        answer = await me.request("resizer@localhost", {"width": 2}, attachments=[attached])
+        assert answer.attachments[0].filename == "small-stripes.ppm"
+        assert await me.fetch(answer) == b"P6\n2 1\n255\n" + red * 2
+        refused = await me.request("resizer@localhost", {"width": 8}, attachments=[attached])
+        assert "4 wide" in refused.payload["error"]
+        assert "attach" in (await me.request("resizer@localhost", {"width": 8})).payload["error"]
