@@ -24,7 +24,7 @@ from gateway.store.inbox import Item
 from gateway.store.messages import states
 from gateway.store.topics import reply_topic
 
-LOOKS_MAX = 500  # in one statement
+LOOKS_MAX = 250  # in one statement
 CLOCKS_APART = timedelta(hours=1)  # how much earlier than its message a reply may say that it was written
 
 
@@ -86,7 +86,8 @@ class Replies:
             await self._arrived.wait()
             self._arrived.clear()
             while self._wanted:
-                taken, self._wanted = self._wanted[:LOOKS_MAX], self._wanted[LOOKS_MAX:]
+                # The newest first: whom a reply woke does not stand behind all whom a poll woke.
+                taken, self._wanted = self._wanted[-LOOKS_MAX:], self._wanted[:-LOOKS_MAX]
                 for (_, future), heard in zip(taken, await self._news([a for a, _ in taken]), strict=True):
                     if not future.done():
                         future.set_result(heard)

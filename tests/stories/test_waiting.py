@@ -305,7 +305,7 @@ CUT = (
 
 async def test_two_thousand_requests_at_once_each_get_their_own_reply(world: World) -> None:
     """Half of them wait at a process that commits none of the replies."""
-    limits = Limits(connections_per_address=MANY * 2)
+    limits = Limits(connections_per_address=MANY * 2, requests_in_admission=MANY)
     async with (
         world.gateway(limits=limits) as one,
         world.gateway(limits=limits) as other,
