@@ -9,13 +9,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
-from tests.bench import accept, federation, inbox
+from tests.bench import accept, asking, federation, inbox
 from tests.bench.figures import Figure, as_json, heading, line
 from tests.bench.load import WRK, ring_of
 from tests.bench.site import Site
 
 AGENTS = 16
-ROWS = ("accept", "inbox", "idle", "federation")
+ROWS = ("accept", "inbox", "idle", "waiting", "federation")
 
 
 async def measure(folder: Path, options: argparse.Namespace) -> AsyncGenerator[Figure, None]:
@@ -38,6 +38,9 @@ async def measure(folder: Path, options: argparse.Namespace) -> AsyncGenerator[F
             yield await accept.one_by_one(site, letters, runs=runs, seconds=seconds)
         if "idle" in options.rows:
             for figure in await inbox.idle(site, seconds=seconds * 2):
+                yield figure
+        if "waiting" in options.rows:
+            for figure in await asking.waiting_rows(site, runs=runs, seconds=seconds):
                 yield figure
     if "federation" in options.rows:
         async with aclosing(federation.rows(folder, runs=runs, seconds=seconds, full=options.full)) as rows:

@@ -3,6 +3,8 @@
 closed  every connection sends its next request when the last one is answered
 open    requests leave at a fixed rate, whatever the answers do; a late one is counted from when it was due
 idle    every connection waits for mail that never comes
+asking  requests that wait for their reply leave at a fixed rate, and an agent answers them
+patient every connection waits for a reply that never comes
 """
 
 import asyncio
@@ -16,29 +18,12 @@ from typing import Any
 
 import uvloop
 
-from tests.bench.exchange import Connection, rendered
+from tests.bench import asking_client
+from tests.bench.exchange import Connection, Pool, rendered
 
 ACCEPTED = 202
 ACKNOWLEDGE_AT_ONCE = 100
 LATE_SECONDS_MAX = 20.0  # for the last messages to come
-
-
-class Pool:
-    """Connections to one gateway, each used by one request at a time."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
-
-    async def fill(self, count: int) -> None:
-        for _ in range(count):
-            self._free.put_nowait(await Connection.open(self._port))
-
-    async def exchange(self, request: bytes) -> tuple[int, bytes]:
-        connection = await self._free.get()
-        answer = await connection.exchange(request)
-        self._free.put_nowait(connection)
-        return answer
 
 
 async def closed(task: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +185,13 @@ def _tail(name: str, latencies: Sequence[float]) -> dict[str, float]:
     }
 
 
-TASKS = {"closed": closed, "open": open_loop, "idle": idle}
+TASKS = {
+    "closed": closed,
+    "open": open_loop,
+    "idle": idle,
+    "asking": asking_client.asking,
+    "patient": asking_client.patient,
+}
 
 
 def main() -> None:

@@ -33,6 +33,24 @@ class Connection:
         self._writer.close()
 
 
+class Pool:
+    """Connections to one gateway, each used by one request at a time."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+
+    async def fill(self, count: int) -> None:
+        for _ in range(count):
+            self._free.put_nowait(await Connection.open(self._port))
+
+    async def exchange(self, request: bytes) -> tuple[int, bytes]:
+        connection = await self._free.get()
+        answer = await connection.exchange(request)
+        self._free.put_nowait(connection)
+        return answer
+
+
 def rendered(method: str, path: str, key: str, body: bytes = b"", *more: str) -> bytes:
     """A whole request."""
     lines = (
