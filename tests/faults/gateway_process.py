@@ -18,7 +18,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any
 
 import uvloop
 
-from gateway import app
+from gateway import app, parts
 from gateway.admit.api_key import mint_key
 from gateway.clock import Clock
 from gateway.config import Config, complete
@@ -79,12 +79,20 @@ class FusedLine:
             done = await self._line.execute(statement)
             FUSE.reach(Point.IN_BATCH)
             return done
-        commits = statement == "commit" or not self._begun
-        if commits:
-            FUSE.reach(Point.BEFORE_COMMIT)
-        done = await self._line.execute(statement, *arguments)
-        if commits:
-            FUSE.reach(Point.AFTER_COMMIT)
+        if statement != "commit" and self._begun:
+            return await self._line.execute(statement, *arguments)
+        return await self._committing(self._line.execute(statement, *arguments))
+
+    async def fetchval(self, statement: str, *arguments: object) -> Any:
+        return await self._committing(self._line.fetchval(statement, *arguments))
+
+    async def _committing(self, work: Coroutine[Any, Any, Any]) -> Any:
+        FUSE.reach(Point.BEFORE_COMMIT)
+        under_way = asyncio.ensure_future(work)
+        await asyncio.sleep(0)  # it is sent, and not answered
+        FUSE.reach(Point.IN_BATCH)
+        done = await under_way
+        FUSE.reach(Point.AFTER_COMMIT)
         return done
 
 
@@ -144,10 +152,10 @@ async def serve(dsn: str, data: Path, port: int) -> None:
 def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     given = arguments(sys.argv[1:])
-    assert (vars(app)["Intake"], vars(app)["Settle"]) == (Intake, Settle), (
-        "what app puts together has other names"
+    assert (vars(parts)["Intake"], vars(parts)["Settle"]) == (Intake, Settle), (
+        "what a gateway is made of has other names"
     )
-    vars(app).update(Intake=HastyIntake if HASTY in os.environ else FusedIntake, Settle=FusedSettle)
+    vars(parts).update(Intake=HastyIntake if HASTY in os.environ else FusedIntake, Settle=FusedSettle)
     uvloop.run(serve(given.dsn, given.data, given.port))
 
 

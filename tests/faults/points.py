@@ -8,7 +8,7 @@ CLOCK = "AMTP_TEST_CLOCK"
 
 
 class Point(StrEnum):
-    IN_BATCH = "in-batch"  # a transaction is open, and nothing is in it yet
+    IN_BATCH = "in-batch"  # a transaction is open and empty, or its statement is sent and not answered
     BEFORE_COMMIT = "before-commit"  # everything is written
     AFTER_COMMIT = "after-commit"  # and nobody has been answered
     BEFORE_SETTLE = "before-settle"  # delivered, and not yet recorded
