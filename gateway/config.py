@@ -36,7 +36,9 @@ from gateway.config_values import HostPort
 from gateway.log_writer import escaped
 
 # Variables of ours that configure no gateway: a client's, an installation's, and the tests'.
-OTHER_VARIABLES = frozenset({"AMTP_CONFIG", "AMTP_PG_BINDIR", "AMTP_GATEWAY", "AMTP_KEY", "AMTP_ADMIN_KEY"})
+OTHER_VARIABLES = frozenset(
+    {"AMTP_CONFIG", "AMTP_PG_BINDIR", "AMTP_GATEWAY", "AMTP_KEY", "AMTP_ADMIN_KEY", "AMTP_PUSH_SECRET"}
+)
 OTHER_PREFIX = "AMTP_TEST_"
 
 FAULT_CHARACTERS_MAX = 500  # a fault quotes a key or value, of any length

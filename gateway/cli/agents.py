@@ -44,6 +44,7 @@ FIELDS = {
     "api_key": "API key",
     "push_secret": "Push secret",
 }
+ENDS = {"previous_key_ends_at": "Old key ends", "previous_secret_ends_at": "Old secret ends"}
 
 
 class Mode(StrEnum):
@@ -65,7 +66,17 @@ Name = Annotated[str, typer.Argument(metavar="AGENT", help="alice, or alice@exam
 DeliveryMode = Annotated[
     Mode | None, typer.Option("--mode", help="pull: it fetches; push: we post to its URL.")
 ]
-PushTarget = Annotated[str | None, typer.Option("--push-target", help="The https URL to post to.")]
+PushTarget = Annotated[
+    str | None, typer.Option("--push-url", "--push-target", help="The https URL to post to.")
+]
+Secret = Annotated[
+    str | None,
+    typer.Option(
+        "--secret",
+        envvar="AMTP_PUSH_SECRET",
+        help="Your own to sign with, better in the variable; none: one is made.",
+    ),
+]
 Description = Annotated[str | None, typer.Option("--description", help="One line for those who discover it.")]
 Capabilities = Annotated[
     list[str] | None, typer.Option("--capability", help="What it can do; may be repeated.")
@@ -89,7 +100,7 @@ def _tell(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    print_fields(FIELDS, answer["agent"])
+    print_fields(FIELDS | ENDS, answer["agent"] | {name: answer[name] for name in ENDS if name in answer})
     if "message" in answer:
         typer.echo(f"\n{answer['message']}")
 
@@ -99,6 +110,7 @@ def add(
     name: Name,
     mode: DeliveryMode = None,
     push_target: PushTarget = None,
+    secret: Secret = None,
     description: Description = None,
     capability: Capabilities = None,
     schema: Schemas = None,
@@ -107,11 +119,15 @@ def add(
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register an agent, or bring a retired one back; prints its key, this once."""
+    """Register an agent, or bring a retired one back; prints its key, this once.
+
+    One that has a URL is pushed to it, unless --mode says otherwise.
+    """
     body = _profile(
         address=name,
-        delivery_mode=mode,
+        delivery_mode=mode or (Mode.PUSH if push_target else None),
         push_target=push_target,
+        push_secret=secret if push_target else None,
         description=description,
         capabilities=capability,
         supported_schemas=schema,
@@ -197,6 +213,23 @@ def rotate_key(
     with outcome(as_json):
         body = _profile(grace_seconds=grace)
         _tell(Remote(gateway, admin_key).call("POST", f"{_path(name)}/rotate-key", body), as_json)
+
+
+@app.command("rotate-secret")
+def rotate_secret(
+    name: Name,
+    grace: Annotated[
+        int | None, typer.Option("--grace", min=0, help="Seconds both secrets sign; default: a day.")
+    ] = None,
+    secret: Secret = None,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sign what is pushed to the agent with a new secret; prints it, this once."""
+    with outcome(as_json):
+        body = _profile(grace_seconds=grace, push_secret=secret)
+        _tell(Remote(gateway, admin_key).call("POST", f"{_path(name)}/rotate-push-secret", body), as_json)
 
 
 @app.command()

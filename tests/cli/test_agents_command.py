@@ -50,6 +50,31 @@ async def test_a_key_is_rotated_and_the_agent_retired_and_removed(gw: Gateway) -
     assert json.loads(removed.stdout)["agent"]["state"] == "removed"
 
 
+async def test_an_agent_with_a_url_is_pushed_to_and_its_secret_is_made_or_its_own(gw: Gateway) -> None:
+    url = "https://hooks.test/in"
+    added = json.loads((await amtp(gw, "add", "alice", "--push-url", url, "--json")).stdout)["agent"]
+    own = json.loads(
+        (await amtp(gw, "add", "bob", "--push-url", url, "--secret", "x" * 16, "--json")).stdout
+    )["agent"]
+    pull = json.loads((await amtp(gw, "add", "carol", "--push-url", url, "--mode", "pull", "--json")).stdout)
+    rotated = await amtp(gw, "rotate-secret", "alice", "--grace", "60")
+
+    assert (added["delivery_mode"], added["push_target"]) == ("push", url)
+    assert added["push_secret"].startswith("whsec_")
+    assert (own["delivery_mode"], "push_secret" in own) == ("push", False)
+    assert pull["agent"]["delivery_mode"] == "pull"
+    assert "whsec_" in rotated.stdout
+    assert "Old secret ends" in rotated.stdout
+    assert added["push_secret"] not in rotated.stdout
+
+
+async def test_an_agent_without_a_url_has_no_secret_to_rotate(gw: Gateway) -> None:
+    await gw.register("alice")
+    result = await amtp(gw, "rotate-secret", "alice")
+
+    assert (result.exit_code, "CONFLICT" in result.stderr) == (1, True)
+
+
 async def test_a_listing_says_how_to_go_on(gw: Gateway) -> None:
     for local in ("alice", "bob"):
         await gw.register(local)
