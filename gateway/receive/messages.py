@@ -11,7 +11,6 @@ from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
 from gateway.clock import Clock
 from gateway.flow import Flow, NobodyAccepted
-from gateway.immediate import wants_outcome
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code, envelope
 from gateway.protocol.message import Message

@@ -14,7 +14,6 @@ from gateway.admit.caller import Caller
 from gateway.admit.inbox_rule import inbox_rule
 from gateway.admit.residents import Resident, Residents
 from gateway.flow import Flow
-from gateway.immediate import wants_outcome
 from gateway.journal import Journal
 from gateway.protocol.address import Address
 from gateway.protocol.errors import AMTPError
