@@ -101,7 +101,8 @@ class Notifier:
 
     async def _tell(self, due: Due) -> None:
         try:
-            self._done.append(await self._target.tell(due))
+            tried = await self._target.tell(due)
+            self._done.append(tried)
             await self._write()
         except AMTPError:  # the database is away: the lease lapses, and it is told again under its id
             pass
