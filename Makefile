@@ -26,7 +26,7 @@ run: $(READY) ## a gateway for the domain localhost, with its own Postgres (DATA
 test: $(READY) ## the whole suite: no root, no packages, no running services needed
 	$(BIN)/pytest -q -n $(CORES) --dist worksteal
 
-test-real: $(READY) ## the stories against Debian's parts: curl, proxies, Postgres 15, a full disk (root; TOOLS=install fetches them)
+test-real: $(READY) ## the suite on Postgres 15, the stories over signed names and lossy wires, proxies, a full disk (root; TOOLS=install)
 	tests/real/run $(BIN)/pytest
 
 check: $(READY) ## lint, format, types
