@@ -9,13 +9,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
-from tests.bench import accept, asking, federation, inbox
+from tests.bench import accept, asking, federation, inbox, push
 from tests.bench.figures import Figure, as_json, heading, line
 from tests.bench.load import WRK, ring_of
 from tests.bench.site import Site
 
 AGENTS = 16
-ROWS = ("accept", "inbox", "idle", "waiting", "federation")
+ROWS = ("accept", "inbox", "idle", "waiting", "push", "federation")
 
 
 async def measure(folder: Path, options: argparse.Namespace) -> AsyncGenerator[Figure, None]:
@@ -41,6 +41,10 @@ async def measure(folder: Path, options: argparse.Namespace) -> AsyncGenerator[F
                 yield figure
         if "waiting" in options.rows:
             for figure in await asking.waiting_rows(site, runs=runs, seconds=seconds):
+                yield figure
+    if "push" in options.rows:
+        async with aclosing(push.rows(folder, runs=runs, seconds=seconds)) as rows:
+            async for figure in rows:
                 yield figure
     if "federation" in options.rows:
         async with aclosing(federation.rows(folder, runs=runs, seconds=seconds, full=options.full)) as rows:

@@ -6,7 +6,7 @@ import json
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,8 +155,10 @@ class Site:
         said: dict[str, Any] = json.loads(line)
         return said
 
-    async def register(self, gateway: Process, names: Sequence[str]) -> list[Agent]:
-        """An agent of each name, with its key."""
+    async def register(
+        self, gateway: Process, names: Sequence[str], profiles: Sequence[Mapping[str, str]] = ()
+    ) -> list[Agent]:
+        """An agent of each name, with its key; `profiles` say more of them, one each."""
         waiting = list(enumerate(names))
         agents: dict[int, Agent] = {}
 
@@ -164,7 +166,9 @@ class Site:
             connection = await Connection.open(gateway.port)
             while waiting:
                 place, name = waiting.pop()
-                body = json.dumps({"address": f"{name}@{self.domain}"}).encode()
+                body = json.dumps(
+                    {"address": f"{name}@{self.domain}", **(profiles[place] if profiles else {})}
+                ).encode()
                 request = rendered("POST", "/v1/admin/agents", gateway.admin_key, body)
                 status, answer = await connection.exchange(request)
                 if status != 201:
