@@ -2,9 +2,10 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from gateway import __version__
 from gateway.clock import Clock
@@ -43,6 +44,7 @@ class App:
     replies: Replies
     housekeeping: Housekeeping
     door: Door
+    adopt: Callable[[Config], None]  # of a configuration, what may change while it runs
     ports: tuple[int, ...]  # of the listeners, in the order of the configuration
 
 
@@ -92,12 +94,19 @@ async def running(
                 replies=parts.replies,
                 housekeeping=parts.housekeeping,
                 door=door,
+                adopt=partial(_adopt, parts, door),
                 ports=ports,
             )
         finally:
             parts.draining = True
             await door.close(GRACE_SECONDS)
             journal.stopped()
+
+
+def _adopt(parts: Parts, door: Door, config: Config) -> None:
+    parts.adopt(config)
+    door.adopt(config.limits, config.proxy.trusted)
+    parts.journal.adopt(config.log.format, config.log.level)
 
 
 @asynccontextmanager

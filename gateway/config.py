@@ -216,7 +216,10 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], str]], ...] = (
 )
 
 # What a running gateway takes up; everything else is built into its parts when it starts.
-RELOADABLE: Mapping[str, frozenset[str]] = {
+RELOADABLE: Mapping[str, frozenset[str] | None] = {  # None: the section as a whole
+    "peers": None,
+    "retention": None,
+    "queue": frozenset({"delay_report_hours"}),
     "log": frozenset({"format", "level"}),
     "proxy": frozenset({"trusted"}),
     "limits": frozenset(
@@ -236,12 +239,14 @@ def reloadable(old: Config, new: Config) -> tuple[Config, list[str]]:
     """What may take effect now, and one line for each changed key: taken up, or waiting for a restart."""
     taken = {}
     for name, keys in RELOADABLE.items():
-        changed = {key: getattr(getattr(new, name), key) for key in keys}
-        taken[name] = replace(getattr(old, name), **changed)
+        after = getattr(new, name)
+        changed = {key: getattr(after, key) for key in keys or ()}
+        taken[name] = after if keys is None else replace(getattr(old, name), **changed)
     lines = []
     for key in changed_keys(old, new):
         part, _, rest = key.partition(".")
-        in_effect = rest in RELOADABLE.get(part, ())
+        keys = RELOADABLE.get(part, frozenset())
+        in_effect = keys is None or rest in keys
         lines.append(f"{key}: {'in effect now' if in_effect else 'changed; takes effect after a restart'}")
     return replace(old, **taken), lines
 

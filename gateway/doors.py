@@ -183,7 +183,7 @@ def _operator_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             authenticator=parts.authenticator,
             lanes=parts.lanes,
             directory=parts.directory,
-            configured=parts.config.peers,
+            configured=lambda: parts.config.peers,
         ),
         TrafficDoor(
             database=parts.database,

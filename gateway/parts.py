@@ -209,8 +209,8 @@ class Parts:
             Chore("expiry", 5, self.worker.expire),
             Chore("receipts", 2, receipts.send),
             Chore("schedules", 1, ticker.fire),
-            Chore("old schedules", 600, lambda: self.schedules.forget(config.retention.keys_days)),
-            Chore("late mail", 60, lambda: self.postmaster.tell_delays(config.queue.delay_report_hours)),
+            Chore("old schedules", 600, lambda: self.schedules.forget(self.config.retention.keys_days)),
+            Chore("late mail", 60, lambda: self.postmaster.tell_delays(self.config.queue.delay_report_hours)),
             Chore(
                 "poison",
                 5,
@@ -231,8 +231,8 @@ class Parts:
             Chore("conservation", 15, self._measure),
             Chore("tallies", 3600, lambda: tallies.compact(database)),
             Chore("partitions", 3600, lambda: partitions.keep_ahead(database)),
-            Chore("retention", 600, lambda: retention.forget(database, config.retention)),
-            Chore("uploads", 600, lambda: self.uploads.clear(config.retention.messages_days)),
+            Chore("retention", 600, lambda: retention.forget(database, self.config.retention)),
+            Chore("uploads", 600, lambda: self.uploads.clear(self.config.retention.messages_days)),
             Chore("stray files", 3600, self.uploads.clear_strays),
             Chore("webhooks that fail", 60, self.ladder.look),
             Chore("notices", 60, self._let_notices_go),
@@ -242,6 +242,13 @@ class Parts:
             Chore("contacts", 30, lambda: self.lanes.contacts.write(database)),
             Chore("strangers", 3600, lambda: contacts.forget_strangers(database)),
         ]
+
+    def adopt(self, config: Config) -> None:
+        """Takes what may change while it runs; raises, and changes nothing, where a peer's files are no good."""
+        self.peer.adopt(config)
+        self.directory.adopt(static_peers(config), plain_domains(config))
+        self.authenticator.adopt(_proving_keys(config))
+        self.config = config
 
     async def _let_notices_go(self) -> None:
         self.journal.notices_given_up(await notices_retention.give_up(self.database))

@@ -349,6 +349,9 @@ def test_a_reload_takes_up_what_it_can_and_names_what_waits(tmp_path: Path) -> N
         log: {level: debug}
         limits: {batch_messages: 5, connections: 7}
         proxy: {trusted: [10.0.0.0/8]}
+        retention: {messages_days: 3}
+        queue: {delay_report_hours: 2, attempts_max: 9}
+        peers: {p.test: {gateway: "https://gw.p.test"}}
         """,
     )
     merged, lines = reloadable(old, new)
@@ -358,6 +361,10 @@ def test_a_reload_takes_up_what_it_can_and_names_what_waits(tmp_path: Path) -> N
         "proxy.trusted: in effect now",
         "limits.connections: in effect now",
         "limits.batch_messages: changed; takes effect after a restart",
+        "retention.messages_days: in effect now",
+        "queue.attempts_max: changed; takes effect after a restart",
+        "queue.delay_report_hours: in effect now",
+        "peers.p.test: in effect now",
         "log.level: in effect now",
     ]
     assert (merged.log.level, merged.limits.connections, merged.proxy) == ("debug", 7, new.proxy)

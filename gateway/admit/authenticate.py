@@ -46,9 +46,12 @@ class Authenticator:
         self._database = database
         self._clock = clock
         self._development = development
-        # Found by digest: how long that takes tells nothing of the secret.
-        self._peers = {digest_of(secret): domain for domain, secret in peers.items()}
         self._keys: Remembered[ApiKey, _Holder] = Remembered(watch, self._find)
+        self.adopt(peers)
+
+    def adopt(self, peers: Mapping[str, str]) -> None:
+        """Found by digest: how long that takes tells nothing of the secret."""
+        self._peers = {digest_of(secret): domain for domain, secret in peers.items()}
 
     async def caller(self, values_of: ValuesOf, client_address: str) -> Caller:
         """The caller; AUTHENTICATION_FAILED where a key is given and not right."""

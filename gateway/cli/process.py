@@ -97,12 +97,15 @@ async def _follow(start: Start, app: App, signals: Signals, certificates: "Certi
         signals.reload.clear()
         certificates.check()
         try:
-            config, changes = reloadable(config, start.load())
+            changed, changes = reloadable(config, start.load())
+            app.adopt(changed)
         except ConfigError as error:
             app.journal.config_kept(error.faults)
             continue
-        app.door.adopt(config.limits, config.proxy.trusted)
-        app.journal.adopt(config.log.format, config.log.level)
+        except TlsError as error:
+            app.journal.config_kept([str(error)])
+            continue
+        config = changed
         route_logs(app.journal, config.log)
         app.journal.config_reloaded(changes)
 

@@ -89,6 +89,10 @@ class PeerCourier:
         self._seconds = seconds
         self._hostname = config.hostname
         self._answer_bytes_max = config.outbound.answer_bytes
+        self.adopt(config)
+
+    def adopt(self, config: Config) -> None:
+        """Takes the peers of a changed configuration; TlsError where their files are no good."""
         ca_file = config.outbound.ca_file
         self._accesses = {domain: access_of(peer, ca_file) for domain, peer in config.peers.items()}
 

@@ -1,6 +1,6 @@
 """The operators' door to other domains' gateways: what they publish, how they are, and when they were in touch."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from gateway.admit.admission import require_admin
@@ -29,14 +29,14 @@ class PeerDoor:
         authenticator: Authenticator,
         lanes: Lanes,
         directory: Directory,
-        configured: Collection[str],
+        configured: Callable[[], Collection[str]],
     ) -> None:
-        """`configured` are the domains whose gateways the configuration names."""
+        """`configured` tells the domains whose gateways the configuration names."""
         self._database = database
         self._authenticator = authenticator
         self._lanes = lanes
         self._directory = directory
-        self._configured = frozenset(configured)
+        self._configured = configured
 
     def routes(self) -> list[Route]:
         return [
@@ -49,7 +49,7 @@ class PeerDoor:
         limit = limit_of(request.query)
         await self._lanes.contacts.write(self._database)
         after = request.query.get("cursor", "")
-        found = await peers(self._database, self._configured, after=after, limit=limit + 1)
+        found = await peers(self._database, self._configured(), after=after, limit=limit + 1)
         has_more = len(found) > limit
         return answer_json(
             {
@@ -64,7 +64,7 @@ class PeerDoor:
         require_admin(await self._authenticator.caller(request.header_values, request.client))
         domain = parse_domain(request.params["domain"], "domain")
         await self._lanes.contacts.write(self._database)
-        found = await peer(self._database, self._configured, domain)
+        found = await peer(self._database, self._configured(), domain)
         if found is None:
             raise AMTPError(
                 Code.NOT_FOUND, f"Nothing is known of {domain}: no message went there or came from it."
@@ -83,7 +83,7 @@ class PeerDoor:
         contacts = [at for at in (found.answered_at, found.heard_at) if at is not None]
         return {
             "domain": found.domain,
-            "source": "configuration" if found.domain in self._configured else "dns",
+            "source": "configuration" if found.domain in self._configured() else "dns",
             "publishes": None if published is None else _rendered(published),
             "spoke_at": moment(found.spoke_at),
             "silent_since": moment(found.silent_since),

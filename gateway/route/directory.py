@@ -57,10 +57,12 @@ class Directory:
         self._dns = dns
         self._clock = clock
         self._memories = memories
-        self._peers = dict(peers or {})
-        self._plain_domains = plain_domains
+        self.adopt(peers or {}, plain_domains)
         self._domains = Cache(self._ask_domain, clock, entries_max)
         self._hosts = Cache(self._ask_host, clock, entries_max)
+
+    def adopt(self, peers: Mapping[str, Capabilities], plain_domains: frozenset[str]) -> None:
+        self._peers, self._plain_domains = dict(peers), plain_domains
 
     async def lookup(self, domain: str) -> Lookup:
         peer = self._peers.get(domain)

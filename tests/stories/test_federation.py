@@ -4,7 +4,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from gateway import worker
 from gateway.config_sections import Peer, Queue
 from gateway.config_values import Secret
 from gateway.protocol.timestamp import render_timestamp
+from gateway.tls import TlsError
 from tests.federation import Federation, Ground, federation
 from tests.world import Agent, Gateway, World
 
@@ -234,6 +237,24 @@ async def test_a_peer_that_answers_badly_is_not_tried_more_often_because_it_answ
         assert (await ended(alice, message_id))["status"] == "delivered"
         await until(lambda: logged(acme, "destination_open"))
         assert {(await alice.status(each))["recipients"][0]["attempts"] for each in ids} == {1}
+
+
+async def test_a_peer_named_while_the_gateway_runs_is_known_at_once(net: Federation) -> None:
+    key = "a-key-that-proves-the-peer"
+    peer = net.fake()
+    async with net.gateway("acme.test") as acme, peer.listening():
+        net.dns.add(peer.host, "A", peer.address)  # nothing is published but the host
+        alice = await acme.register("alice")
+        missing = replace(acme.app.config, peers={"peer.test": Peer(peer.url, ca_file=Path("/no/such.pem"))})
+        with pytest.raises(TlsError, match=r"such\.pem"):
+            acme.app.adopt(missing)
+        message = {"version": "1.0", "sender": "bob@peer.test", "recipients": [alice.address], "payload": 1}
+        assert (await acme.call("POST", "/v1/messages", key=key, json=message)).status == 401
+        known = Peer(peer.url, proving_key=Secret(key))
+        acme.app.adopt(replace(acme.app.config, peers={"peer.test": known}))
+        assert (await acme.call("POST", "/v1/messages", key=key, json=message)).status == 202
+        await ended(alice, await sent(alice, "bob@peer.test"))
+        assert len(peer.posts) == 1
 
 
 async def test_a_domain_that_contacts_us_is_looked_at_again_at_once(net: Federation) -> None:
