@@ -65,12 +65,16 @@ def offered_rule(message: Message) -> None:
 
 def immediate_rule(message: Message) -> None:
     """What is tried once, now, can't be meant for later."""
-    if message.headers.delivery == "best_effort" and message.headers.deliver_after is not None:
-        raise AMTPError(
-            Code.INVALID_MESSAGE_FORMAT,
-            "headers.deliver-after says later, and headers.delivery best_effort now: leave one of them out.",
-            {"field": "headers.deliver-after"},
-        )
+    if message.headers.delivery != "best_effort":
+        return
+    later = {"deliver-after": message.headers.deliver_after, "repeat": message.headers.repeat}
+    for header, asked in later.items():
+        if asked is not None:
+            raise AMTPError(
+                Code.INVALID_MESSAGE_FORMAT,
+                f"headers.{header} says later, and headers.delivery best_effort now: leave one of them out.",
+                {"field": f"headers.{header}"},
+            )
 
 
 def may_submit_for(caller: Caller, name: str) -> bool:

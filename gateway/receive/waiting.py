@@ -72,7 +72,8 @@ class Waiting:
         request.let_body_go()
         receipt = await self.outcome(request, sent, receipt)
         status = 200 if sent.immediate and _delivered(receipt) else 202
-        owner = await self._owner(caller, sent.sender) if seconds else None
+        waits = seconds and receipt.schedule is None
+        owner = await self._owner(caller, sent.sender) if waits else None
         if owner is None or receipt.row is None:
             return answer_json(render_receipt(receipt), status)
         applied = (("Preference-Applied", f"wait={seconds}"),)

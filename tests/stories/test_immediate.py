@@ -22,6 +22,7 @@ from gateway.config_values import Secret
 from gateway.protocol.message import parse_message
 from gateway.store.tallies import balance
 from tests.federation import Federation, Ground, federation
+from tests.stories.test_push import pushed, receiver
 from tests.world import Agent, Gateway, Reply, World
 
 PATIENCE_SECONDS = 15.0
@@ -249,6 +250,16 @@ async def test_a_gateway_that_dies_after_the_commit_leaves_a_report(net: Federat
         await settled_books(acme)
 
 
+async def test_a_webhook_is_tried_once_too(net: Federation) -> None:
+    async with net.gateway("acme.test") as acme, receiver(net) as hook:
+        alice, (bob, _) = await acme.register("alice"), await pushed(acme, hook)
+        hook.will(answers(500), answers(200))
+        replies = [await send(alice, bob.address) for _ in range(2)]
+        assert [reply.status for reply in replies] == [503, 200]
+        assert len(hook.posts) == 2
+        await settled_books(acme)
+
+
 async def test_each_line_of_a_batch_has_its_outcome(net: Federation) -> None:
     async with net.gateway("acme.test") as acme, net.peer() as peer:
         peer.will(one_refused("ghost", "AGENT_UNKNOWN"))
@@ -286,13 +297,15 @@ async def test_somebody_elses_gateway_does_not_make_us_wait(net: Federation) -> 
         assert (reply.status, outcomes(reply)) == (202, [("delivered", None)])
 
 
-async def test_now_and_later_exclude_each_other(world: World) -> None:
+@pytest.mark.parametrize(
+    "later", [{"deliver-after": "2026-01-01T00:00:00Z"}, {"repeat": "0 9 * * *"}], ids=["once", "often"]
+)
+async def test_now_and_later_exclude_each_other(world: World, later: dict[str, str]) -> None:
     async with world.gateway() as gateway:
         alice, bob = await gateway.register("alice"), await gateway.register("bob")
-        headers = {**NOW, "deliver-after": "2030-01-01T00:00:00Z"}
-        reply = await alice.send(bob.address, headers=headers)
+        reply = await alice.send(bob.address, headers={**NOW, **later})
         assert (reply.status, reply.code) == (400, "INVALID_MESSAGE_FORMAT")
-        assert reply.json["error"]["details"]["field"] == "headers.deliver-after"
+        assert reply.json["error"]["details"]["field"] == f"headers.{next(iter(later))}"
 
 
 async def test_whoever_has_it_may_be_waited_for(net: Federation) -> None:

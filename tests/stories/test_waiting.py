@@ -11,12 +11,14 @@ import aiohttp
 import asyncpg
 import pytest
 
+from conformance.fake_peer import answers
 from gateway.admit.api_key import mint_key
 from gateway.config_sections import Limits
 from gateway.store import bell
 from gateway.store.keys import NamedKeys, NewKey
 from tests.federation import Ground, federation
-from tests.world import Agent, Gateway, Reply, World
+from tests.stories.test_push import pushed, receiver
+from tests.world import LISTEN, Agent, Gateway, Reply, World
 
 PATIENCE_SECONDS = 20.0
 LONG_SECONDS = 30  # a wait that only what it waits for ends within a test's patience
@@ -135,22 +137,51 @@ async def test_a_reply_committed_by_another_process_wakes_the_waiter(world: Worl
 async def test_an_agent_of_another_domain_answers_a_waiter_on_another_process(
     world: World, ground: Ground, rare_polls: None
 ) -> None:
+    """Its reply comes by the door of one process, while the other one keeps the waiter."""
     async with (
         federation(world, ground) as net,
         net.gateway("acme.test") as acme,
+        net.gateway("acme.test", listen=LISTEN) as second,
         net.gateway("umbrella.test") as umbrella,
-        world.gateway(dsn=acme.app.database._dsn, clock=net.clock) as second,
     ):
         alice, bob = await acme.register("alice"), await umbrella.register("bob")
-        asking = asyncio.create_task(ask(alice, bob.address))
-        await waiting(acme)
+        asking = asyncio.create_task(ask(alice.at(second), bob.address))
+        await waiting(second)
         item = await answer_one(bob)
         reply = await asking
         assert reply.status == 200, reply.text
         assert (reply.json["message_id"], reply.json["status"]) == (item["message_id"], "delivered")
         assert reply.json["reply"]["gateway"]["untrusted"]
-        again = await ask(alice.at(second), bob.address, message_id=item["message_id"])
-        assert again.json["reply"]["message_id"] == reply.json["reply"]["message_id"]
+
+
+async def test_the_response_of_a_webhook_answers_a_waiter_on_another_domain_and_process(
+    world: World, ground: Ground, rare_polls: None
+) -> None:
+    async with (
+        federation(world, ground) as net,
+        net.gateway("acme.test") as acme,
+        net.gateway("umbrella.test") as umbrella,
+        net.gateway("umbrella.test", listen=LISTEN) as second,
+        receiver(net) as hook,
+    ):
+        hook.will(answers(200, {"status": "accepted", "response": "pong"}))
+        alice, (bob, _) = await umbrella.register("alice"), await pushed(acme, hook)
+        reply = await ask(alice.at(second), bob.address)
+        assert reply.status == 200, reply.text
+        assert (reply.json["reply"]["sender"], reply.json["reply"]["payload"]) == (bob.address, "pong")
+        assert len(hook.posts) == 1
+
+
+async def test_an_agent_with_a_webhook_may_wait_too(world: World, ground: Ground, rare_polls: None) -> None:
+    async with federation(world, ground) as net, net.gateway("acme.test") as acme, receiver(net) as hook:
+        bob, (alice, _) = await acme.register("bob"), await pushed(acme, hook, "alice")
+        reply, item = await asyncio.gather(ask(alice, bob.address), answer_one(bob))
+        assert reply.json["reply"]["in_reply_to"] == item["message_id"]
+
+        async def received() -> bool:
+            return len(hook.posts) == 1
+
+        await until(received)
 
 
 async def test_a_failure_ends_the_wait_and_says_why(world: World, ground: Ground, rare_polls: None) -> None:
