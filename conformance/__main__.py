@@ -39,6 +39,7 @@ from conformance import (
     s12_attachments,
     s12_inbox,
     s12_status,
+    s12_webhooks,
 )
 from conformance.abroad import Abroad
 from conformance.check import Check, Level, checks_in
@@ -67,6 +68,7 @@ SECTIONS = (
     s10_push,
     s12_status,
     s12_inbox,
+    s12_webhooks,
     s12_attachments,
 )
 CHECK_SECONDS_MAX = 120.0
