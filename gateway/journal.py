@@ -119,10 +119,9 @@ class Journal:
             self.metrics.database_up.set(1)
             self._log.write("info", "database_found", {})
 
-    def batch_committed(self, messages: int, seconds: float | None = None) -> None:
+    def batch_committed(self, messages: int, seconds: float) -> None:
         self.metrics.batch_messages.observe(messages)
-        if seconds is not None:
-            self.metrics.batch_seconds.observe(seconds)
+        self.metrics.batch_seconds.observe(seconds)
         if not self._database_up:
             self.database_found()
 

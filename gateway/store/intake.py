@@ -16,6 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -117,6 +118,7 @@ class Intake:
 
     async def _write(self, batch: _Batch) -> None:
         """Commits the batch and answers everyone in it; halves it where a row spoils it."""
+        started = monotonic()
         try:
             repeats = await self._settled(batch)
         except WEATHER as failure:
@@ -135,6 +137,7 @@ class Intake:
             for half in (batch.waiting[:middle], batch.waiting[middle:]):
                 await self._write(_Batch(self._mint(), half))
         else:
+            self._journal.batch_committed(len(batch.waiting), monotonic() - started)
             self._answer(batch, repeats)
 
     async def _settled(self, batch: _Batch) -> dict[UUID, Repeat]:
@@ -189,7 +192,6 @@ class Intake:
                 new.append(waiting.admitted)
             if not waiting.outcome.done():
                 waiting.outcome.set_result(repeat)
-        self._journal.batch_committed(len(batch.waiting))
         if topics := topics_of(new):
             self._committed(topics)
 
