@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from gateway.protocol.timestamp import parse_timestamp
 from gateway.store.agents import Agents
+from gateway.store.push_secrets import live_secrets
 from gateway.store.sealed import Sealer
-from tests.world import Gateway, World
+from tests.world import Gateway, Reply, World
 
 AGENTS = "/v1/admin/agents"
 
@@ -25,7 +28,7 @@ async def two_domains(world: World) -> AsyncIterator[Gateway]:
         yield gateway
 
 
-async def call(gw: Gateway, method: str, path: str, body: Any = None) -> Any:
+async def call(gw: Gateway, method: str, path: str, body: Any = None) -> Reply:
     return await gw.call(method, path, key=gw.admin_key, json=body)
 
 
@@ -60,7 +63,13 @@ async def test_registering_answers_with_the_address_and_a_key_that_opens(gw: Gat
         ({"address": "alice", "delivery_mode": "push"}, "push_target"),
         ({"address": "alice", "push_target": "http://hooks.test/"}, "push_target"),
         ({"address": "alice", "push_target": "https://user@hooks.test/"}, "push_target"),
+        ({"address": "alice", "push_target": "https://x.test:25/"}, "push_target"),
+        ({"address": "alice", "push_target": "https://192.168.0.1/"}, "push_target"),
         ({"address": "alice", "push_target": "https://x.test/", "push_secret": "short"}, "push_secret"),
+        (
+            {"address": "alice", "push_target": "https://x.test/", "push_secret": "whsec_no-base64!"},
+            "push_secret",
+        ),
         ({"address": "alice", "description": "two\nlines"}, "description"),
         ({"address": "alice", "description": "x" * 1001}, "description"),
         ({"address": "alice", "capabilities": "all"}, "capabilities"),
@@ -119,6 +128,67 @@ async def test_an_agent_turns_to_push_with_its_first_url_and_gets_its_secret_the
     assert first.json["agent"]["push_secret"].startswith("whsec_")
     assert "push_secret" not in second.json["agent"]
     assert second.json["agent"]["push_target"] == "https://hooks.test/other"
+
+
+async def rotated(gw: Gateway, **said: Any) -> Reply:
+    return await call(gw, "POST", f"{AGENTS}/alice/rotate-push-secret", said)
+
+
+async def test_a_rotated_secret_is_shown_once_and_signs_beside_the_old_one_until_the_grace_ends(
+    gw: Gateway,
+) -> None:
+    body = {"address": "alice", "push_target": "https://hooks.test/in"}
+    first = (await call(gw, "POST", AGENTS, body)).json["agent"]["push_secret"]
+    reply = await rotated(gw, grace_seconds=60)
+    second = reply.json["agent"]["push_secret"]
+    sealed = await gw.app.database.fetchval("select push_secrets from agents where local = 'alice'")
+    text, now = Sealer.of(gw.app.config.data).open(sealed), gw.app.clock.now()
+
+    assert live_secrets(text, now) == [second, first]
+    assert live_secrets(text, now + timedelta(seconds=61)) == [second]
+    assert parse_timestamp(reply.json["previous_secret_ends_at"], "") > now
+    assert second not in (await call(gw, "GET", f"{AGENTS}/alice")).text
+
+
+async def test_an_agents_own_new_secret_is_taken_and_not_shown(gw: Gateway) -> None:
+    await call(gw, "POST", AGENTS, {"address": "alice", "push_target": "https://hooks.test/in"})
+    reply = await rotated(gw, push_secret="another-of-its-own")
+    sealed = await gw.app.database.fetchval("select push_secrets from agents where local = 'alice'")
+
+    assert (reply.status, "another-of-its-own" in reply.text) == (200, False)
+    assert (
+        live_secrets(Sealer.of(gw.app.config.data).open(sealed), gw.app.clock.now())[0]
+        == "another-of-its-own"
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"grace_seconds": -1}, "grace_seconds"),
+        ({"grace_seconds": 31 * 86_400}, "grace_seconds"),
+        ({"push_secret": "short"}, "push_secret"),
+        ({"secret": "x" * 20}, "secret"),
+    ],
+)
+async def test_a_rotation_that_is_wrong_names_the_field(
+    gw: Gateway, said: dict[str, Any], field: str
+) -> None:
+    await call(gw, "POST", AGENTS, {"address": "alice", "push_target": "https://hooks.test/in"})
+    reply = await rotated(gw, **said)
+
+    assert (reply.status, reply.json["error"]["details"]["field"]) == (400, field)
+
+
+async def test_an_agent_that_is_pushed_nowhere_has_no_secret_to_rotate(gw: Gateway) -> None:
+    await gw.register("alice")
+    assert [
+        (await rotated(gw)).code,
+        (await call(gw, "POST", f"{AGENTS}/nobody/rotate-push-secret")).code,
+    ] == [
+        "CONFLICT",
+        "AGENT_UNKNOWN",
+    ]
 
 
 async def test_a_change_says_what_is_now_and_null_takes_away(gw: Gateway) -> None:

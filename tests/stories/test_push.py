@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import re
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +17,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from conformance.fake_peer import Exchange, FakePeer, answers, redirects, refuses
 from gateway import worker
 from tests.federation import Federation, Ground, federation
+from tests.served import ROOT
 from tests.world import Agent, Gateway, World
 
 PATIENCE_SECONDS = 15.0
@@ -199,6 +203,60 @@ async def test_a_response_reaches_a_sender_on_another_domain(net: Federation) ->
         assert len(await eve.inbox()) == 1
 
 
+async def test_a_response_is_the_200_of_a_request_that_waits_here_and_from_elsewhere(net: Federation) -> None:
+    async with (
+        net.gateway("acme.test") as acme,
+        net.gateway("umbrella.test") as umbrella,
+        receiver(net) as hook,
+    ):
+        hook.will(answers(200, {"status": "accepted", "response": {"taken": True}}))
+        await pushed(acme, hook)
+        for gateway in (acme, umbrella):
+            sender = await gateway.register("alice")
+            message = {"sender": sender.address, "recipients": ["bob@acme.test"], "payload": 1}
+            reply = await gateway.call(
+                "POST", "/v1/messages", key=sender.key, json=message, headers={"Prefer": "wait=10"}
+            )
+            assert reply.status == 200, reply.text
+            assert reply.json["reply"]["payload"] == {"taken": True}
+            assert reply.json["reply"]["in_reply_to"] == reply.json["message_id"]
+            assert len(await sender.inbox()) == 1
+
+
+async def test_a_slow_webhook_answers_202_at_the_deadline_and_the_reply_comes_later(net: Federation) -> None:
+    async with net.gateway("acme.test") as acme, receiver(net) as hook:
+        opened = asyncio.Event()
+
+        async def slowly(exchange: Exchange) -> None:
+            await opened.wait()
+            await answers(200, {"response": "at last"})(exchange)
+
+        hook.will(slowly)
+        alice = await acme.register("alice")
+        await pushed(acme, hook)
+        message = {"sender": alice.address, "recipients": ["bob@acme.test"], "payload": 1}
+        reply = await acme.call(
+            "POST", "/v1/messages", key=alice.key, json=message, headers={"Prefer": "wait=1"}
+        )
+        assert (reply.status, reply.json["status"]) == (202, "queued")
+        opened.set()
+        (answer,) = await mail(alice)
+        assert answer["payload"] == "at last"
+
+
+async def test_a_message_that_may_not_wait_is_pushed_before_its_answer(net: Federation) -> None:
+    async with net.gateway("acme.test") as acme, receiver(net) as hook:
+        alice = await acme.register("alice")
+        await pushed(acme, hook)
+        at_once = {"headers": {"delivery": "best_effort"}}
+        taken = await alice.send("bob@acme.test", **at_once)
+        assert (taken.status, taken.json["status"]) == (200, "delivered")
+        hook.will(answers(500))
+        failed = await alice.send("bob@acme.test", **at_once)
+        assert (failed.status, failed.code) == (503, "RECIPIENT_UNAVAILABLE")
+        assert len(hook.posts) == 2
+
+
 async def test_a_response_goes_where_the_message_says_replies_go(net: Federation) -> None:
     async with net.gateway("acme.test") as acme, receiver(net) as hook:
         hook.will(answers(200, {"response": "yes"}))
@@ -362,6 +420,47 @@ def _fits(secret: str, body: bytes, headers: dict[str, str]) -> bool:
         Webhook(secret).verify(body, headers)
     except WebhookVerificationError:
         return False
+    return True
+
+
+async def test_the_receiver_that_authors_are_shown_takes_and_answers(net: Federation, tmp_path: Path) -> None:
+    (block,) = re.findall(
+        r"^```python receiver\n(.*?)^```$", (ROOT / "docs/agents.md").read_text(), re.M | re.S
+    )
+    site = net.ground.site(HOST)
+    net.dns.add(HOST, "A", site.host)
+    (tmp_path / "receiver.py").write_text(block.replace('("", 8443)', repr((site.host, site.port))))
+    for name, file in zip(("cert.pem", "key.pem"), net.authority.write_pair(tmp_path, HOST), strict=True):
+        file.rename(tmp_path / name)
+    async with net.gateway("acme.test") as acme:
+        alice = await acme.register("alice")
+        hook = net.fake(domain=HOST, host=HOST)  # for its URL alone
+        _, secret = await pushed(acme, hook)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "receiver.py"),
+            cwd=tmp_path,
+            env={"PUSH_SECRET": secret},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            await until(lambda: _listens(site.host, site.port))
+            await sent(alice, "bob@acme.test", payload={"order": 17})
+            (reply,) = await mail(alice)
+            assert reply["payload"] == {"taken": True}
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"alice@acme.test {'order': 17}\n"
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+async def _listens(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
     return True
 
 
