@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import admin_keys, agent, agents, dead, domain, peers, queue, schedules
+from gateway.cli import admin_keys, agent, agents, dead, domain, peers, queue, schedules, webhooks
 from gateway.cli.attach import attach
 from gateway.cli.check_config import check_config
 from gateway.cli.doctor import doctor
@@ -42,6 +42,7 @@ app.add_typer(peers.app, name="peers")
 app.add_typer(queue.app, name="queue")
 app.add_typer(dead.app, name="dead")
 app.add_typer(schedules.app, name="schedules")
+app.add_typer(webhooks.app, name="webhooks")
 
 
 def _version(wanted: bool) -> None:
