@@ -149,10 +149,11 @@ def test_the_lines_for_authors_of_agents_send_read_acknowledge_and_answer(
     gateway: Served, folder: Path, path: str
 ) -> None:
     printed = run(["sh", "-eu"], lines_of("sh run", "docs/agents.md"), gateway, folder, path)
-    sent, page, acknowledged, reply, status, file = answers_in(printed)
+    sent, page, acknowledged, reply, answered, status, file = answers_in(printed)
     assert sent["status"] == reply["status"] == status["status"] == "delivered"
     assert page["messages"][0]["gateway"]["lease"]
     assert acknowledged["acknowledged"] == 1
+    assert len(answered["sent"]) == 2
     assert file == {"apples": 3}
 
 
