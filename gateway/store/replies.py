@@ -103,7 +103,7 @@ class Replies:
             found = await self._replies(asked)
             live = {each.row for each in asked if each.live}
             known = await states(self._database, live) if live else {}
-        except (AMTPError, asyncpg.PostgresError):
+        except (AMTPError, asyncpg.PostgresError, ValueError):  # or a newer release's word in a state
             return [Heard()] * len(asked)
         return [Heard(found.get(place), known.get(each.row, {})) for place, each in enumerate(asked, 1)]
 
