@@ -183,14 +183,15 @@ class Lanes:
     def startable(self, limit: int) -> list[tuple[Lane, list[Waiting]]]:
         """What starts now, at most `limit` pieces that travel together; the lanes count them as active.
 
-        The lanes take turns, those first that had theirs longest ago.
+        The lanes take turns, those first that had theirs longest ago. None has more under way than it leaves to the
+        others: however many are slow, a lane that has nothing under way finds a courier.
         """
         now = self._clock.now()
         pieces: list[tuple[Lane, list[Waiting]]] = []
         turns = deque(lane for lane in self._lanes.values() if lane.waiting)
         while turns and len(pieces) < limit:
             lane = turns.popleft()
-            if lane.room(now) == 0:
+            if lane.room(now) == 0 or lane.active >= limit - len(pieces):
                 continue
             pieces.append((lane, self._piece(lane)))
             lane.active += 1

@@ -164,12 +164,27 @@ async def test_a_batch_is_bounded_in_bytes(desk: Desk) -> None:
 async def test_lanes_take_turns_when_not_all_may_start(desk: Desk) -> None:
     for destination in ("p.test", "q.test", "r.test"):
         desk.hand_over(f"b@{destination}", count=4)
-    order = [sizes(desk.lanes.startable(2)) for _ in range(6)]
-    assert [destination for pieces in order for destination, _ in pieces] == [
-        "p.test",
-        "q.test",
-        "r.test",
-    ] * 4
+    order: list[str] = []
+    for _ in range(6):
+        pieces = desk.lanes.startable(2)
+        order += [destination for destination, _ in sizes(pieces)]
+        for lane, _ in pieces:
+            lane.active -= 1
+    assert order == ["p.test", "q.test", "r.test"] * 4
+
+
+async def test_however_many_are_slow_who_has_nothing_under_way_finds_a_courier(desk: Desk) -> None:
+    couriers, under_way = 64, 0
+    slow = [f"slow{number}.test" for number in range(8)]
+    for destination in slow:
+        desk.lanes.lane(destination).window = 64
+        desk.hand_over(f"b@{destination}", count=40)
+    while pieces := desk.lanes.startable(couriers - under_way):
+        under_way += len(pieces)
+    shares = {desk.lanes.lane(destination).active for destination in slow}
+    assert shares == {7, 8}  # as many as are left
+    desk.hand_over("b@quick.test")
+    assert sizes(desk.lanes.startable(couriers - under_way)) == [("quick.test", 1)]
 
 
 async def test_no_more_starts_than_the_window_has_room_for(desk: Desk) -> None:
