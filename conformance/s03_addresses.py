@@ -164,3 +164,11 @@ async def a_recipient_named_twice_gets_it_once(target: Target) -> None:
     for receipt in receipts:
         same(len(receipt.expect(202)["recipients"]), 1, "the number of recipients in the receipt")
     same(len(await bob.inbox()), 3, "the number of messages in the inbox")
+
+
+@extended
+async def international_domains_are_fifty_at_most(target: Target) -> None:
+    """D: A message with recipients in more than 50 international domains is refused."""
+    alice = await target.agent()
+    recipients = [f"someone@größe{number}.invalid" for number in range(51)]
+    (await alice.send(*recipients)).refused("INVALID_MESSAGE_FORMAT", "INVALID_RECIPIENT")

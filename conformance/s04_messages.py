@@ -273,3 +273,14 @@ async def charset_of_json_is_utf_8(target: Target) -> None:
     body = f'{{"version":"1.0","sender":"{alice.address}","recipients":["{bob.address}"],"payload":"{text}"}}'
     (await alice.post(body.encode(), f"{JSON}; charset=utf-8")).expect(202)
     same((await bob.only())["payload"], text, "payload")
+
+
+@extended
+async def texts_and_members_have_a_limit(target: Target) -> None:
+    """D: One-line texts have at most 1024 characters, and a message at most 1000 members."""
+    alice = await target.agent()
+    for name in ("subject", "schema", "in_reply_to", "response_type", "workflow_id"):
+        (await alice.send(alice.address, **{name: "x" * 1025})).refused("INVALID_MESSAGE_FORMAT")
+    (await alice.send(alice.address, subject="ü" * 1024)).expect(202)
+    many = {f"x_{number}": number for number in range(1001)}
+    (await alice.send(alice.address, **many)).refused("INVALID_MESSAGE_FORMAT")

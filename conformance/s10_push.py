@@ -108,6 +108,60 @@ async def a_response_becomes_a_reply(target: Target, abroad: Abroad) -> None:
 
 
 @extended
+async def a_reply_belongs_to_its_conversation(target: Target, abroad: Abroad) -> None:
+    """D: A reply of a push agent goes to reply-to, bears correlation-id and thread-id, and is marked as automatic."""
+    alice, desk = await target.agents(2)
+    headers = {"reply-to": desk.address, "correlation-id": "c-1", "thread-id": "t-1"}
+    async with abroad.hook(answers(200, {"status": "accepted", "response": {"payload": 1}})) as hook:
+        bob = await pushed(target, hook)
+        await alice.sent(bob.address, headers=headers)
+        (reply,) = await desk.mail()
+        told = {
+            name: reply["headers"].get(name) for name in ("correlation-id", "thread-id", "auto-submitted")
+        }
+        same(told, {"correlation-id": "c-1", "thread-id": "t-1", "auto-submitted": "auto-replied"}, "headers")
+
+
+@extended
+async def automatic_messages_are_not_answered(target: Target, abroad: Abroad) -> None:
+    """D: What a push agent answers to an automatic message is sent to nobody."""
+    alice = await target.agent()
+    async with abroad.hook(answers(200, {"status": "accepted", "response": {"payload": 1}})) as hook:
+        bob = await pushed(target, hook)
+        for kind in ("auto-generated", "auto-replied"):
+            await alice.ended(await alice.sent(bob.address, headers={"auto-submitted": kind}))
+        last = await alice.sent(bob.address)
+        same([reply["in_reply_to"] for reply in await alice.mail()], [last], "what was answered")
+
+
+@extended
+async def two_secrets_sign_while_one_is_replaced(target: Target, abroad: Abroad) -> None:
+    """D: After a rotation the new secret and the old one sign every push, until the old one's time is over."""
+    alice = await target.agent()
+    async with abroad.hook() as hook:
+        bob = await pushed(target, hook)
+        place = f"/v1/admin/agents/{bob.local}/rotate-push-secret"
+        fresh = (await target.admin("POST", place, {"grace_seconds": 60})).expect(200)["agent"]["push_secret"]
+        await alice.sent(bob.address)
+        (post,) = await arrived(hook)
+        same(is_signed(post, bob.secret, fresh), True, "both sign it")
+        (await target.admin("POST", place, {"grace_seconds": 0})).expect(200)
+        await alice.sent(bob.address)
+        same(is_signed((await arrived(hook, 2))[1], bob.secret), False, "the first still signs")
+
+
+@extended
+async def who_retired_is_pushed_to_no_more(target: Target, abroad: Abroad) -> None:
+    """D: A retired agent is pushed nothing; its inbox goes on accepting."""
+    alice = await target.agent()
+    async with abroad.hook() as hook:
+        bob = await pushed(target, hook)
+        (await target.admin("DELETE", f"/v1/admin/agents/{bob.local}")).expect(200)
+        (told,) = (await alice.ended(await alice.sent(bob.address)))["recipients"]
+        same((told["status"], told["via"], hook.requests), ("delivered", "inbox", []), "where it went")
+
+
+@extended
 async def who_is_gone_gets_its_mail_in_the_inbox(target: Target, abroad: Abroad) -> None:
     """D: An agent whose URL answers 410 has this message and those to come in its inbox, and is soon pushed to no more."""
     alice = await target.agent()
