@@ -1,3 +1,0 @@
-"""Moved: conformance.dns_server."""
-
-from conformance.dns_server import *  # noqa: F403
