@@ -4,7 +4,8 @@ The gateway answers a waiting request with the reply, and the reply lies in the 
 reads the inbox meanwhile finds it there too: it is handed to the request once, and to nobody else.
 
 1. A wait that ends early or breaks is begun again with the same key: a repeated key waits again.
-2. A gateway that does not wait answers at once; then the inbox is looked through, once for all that wait.
+2. A gateway that does not wait answers at once, and more than some can't wait there at a time: for these the
+   inbox is looked through, once for all of them.
 3. Only the one who was asked can answer. Further answers of theirs are duplicates.
 """
 
@@ -20,6 +21,7 @@ from gateway.client.wire import MESSAGES, Wire
 
 ANSWERED_MAX = 10_000  # requests whose further answers are known as duplicates
 WAIT_SECONDS = 50.0  # of one attempt; gateways wait a minute at most
+WAITS_MAX = 384  # at once; each holds a connection, and others must get through
 EARLY = 0.5  # an answer before this part of that time comes from a gateway that doesn't wait
 LOOK_SECONDS = 1.0  # between two looks into the inbox
 LOOKS = 10  # before the gateway is asked to wait again
@@ -51,6 +53,7 @@ class Expected:
         self._open: dict[str, Request] = {}
         self._answered: dict[str, str] = {}  # who answered, by the request's id
         self._looking: asyncio.Task[None] | None = None
+        self._waits = 0  # of the gateway for us
 
     async def reply(self, message_id: str, recipient: str, body: bytes, seconds: float) -> Message:
         """The reply to what is sent here; NoReply when it doesn't come in time."""
@@ -97,17 +100,21 @@ class Expected:
         loop = asyncio.get_running_loop()
         while not request.reply.done():
             begun = loop.time()
-            wait_seconds = math.ceil(min(WAIT_SECONDS, max(deadline - begun, 1)))
-            answer = await self._wire.call(
-                "POST",
-                MESSAGES,
-                request.body,
-                {"Prefer": f"wait={wait_seconds}"},
-                wait_seconds=wait_seconds,
-                patience_seconds=deadline - begun,
-            )
+            seconds = math.ceil(min(WAIT_SECONDS, max(deadline - begun, 1))) if self._waits < WAITS_MAX else 0
+            self._waits += bool(seconds)
+            try:
+                answer = await self._wire.call(
+                    "POST",
+                    MESSAGES,
+                    request.body,
+                    {"Prefer": f"wait={seconds}"} if seconds else None,
+                    wait_seconds=seconds,
+                    patience_seconds=deadline - begun,
+                )
+            finally:
+                self._waits -= bool(seconds)
             self._read(request, answer.read(Waited))
-            if loop.time() - begun < wait_seconds * EARLY:
+            if loop.time() - begun < seconds * EARLY or not seconds:
                 await self._look_for(request)
 
     def _read(self, request: Request, answer: "Waited") -> None:

@@ -26,6 +26,7 @@ LEASE_SECONDS = 60  # how long a message of a consumer that died stays away
 RENEWALS = 3  # in the time of one lease, so that one may be lost
 WAIT_SECONDS = 50.0  # gateways wait a minute at most, and proxies hang up then
 TOGETHER_MAX, TOGETHER_BYTES_MAX = 500, 256 * 1024  # acknowledgements in one request
+SENDERS_MAX = 8  # such requests at once
 CLOSE_SECONDS = 5.0  # for the last words; leases run out by themselves otherwise
 
 log = logging.getLogger("gateway.client")
@@ -66,7 +67,7 @@ class Mailbox:
         self._lease_seconds = lease_seconds
         self._held: dict[str, set[str]] = {}  # entries by the token of their lease
         self._pending: list[_Done] = []
-        self._sending: asyncio.Task[None] | None = None
+        self._senders: set[asyncio.Task[None]] = set()
         self._renewing: asyncio.Task[None] | None = None
 
     async def take(self, limit: int, wait_seconds: float = WAIT_SECONDS) -> list[Message]:
@@ -127,16 +128,17 @@ class Mailbox:
         tokens, self._held = list(self._held), {}
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
-                if self._sending is not None:
-                    await self._sending
+                await asyncio.gather(*self._senders)
                 await asyncio.gather(*(self._extend(token, 0) for token in tokens))
 
     def _add(self, message: Message, beside: Mapping[str, Any]) -> "asyncio.Future[Fault | None]":
         entry = msgspec.json.encode({"message_id": message.id, "sender": message.sender, **beside})
         done = _Done(message, entry, asyncio.get_running_loop().create_future())
         self._pending.append(done)
-        if self._sending is None or self._sending.done():
-            self._sending = asyncio.create_task(self._send())
+        if len(self._senders) < SENDERS_MAX:
+            sender = asyncio.create_task(self._send())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
         return done.told
 
     async def _renew(self) -> None:
@@ -158,7 +160,8 @@ class Mailbox:
     async def _send(self) -> None:
         while self._pending:
             batch = _together(self._pending)
-            self._pending = self._pending[len(batch) :]
+            settled = {id(done) for done in batch}
+            self._pending = [done for done in self._pending if id(done) not in settled]
             await self._settle(batch)
 
     async def _settle(self, batch: Sequence[_Done]) -> None:
@@ -200,12 +203,13 @@ def _token_of(message: Message) -> str:
 
 
 def _together(pending: Sequence[_Done]) -> list[_Done]:
-    """Those at the front that one request can acknowledge: under one lease, and small enough."""
+    """Those that one request can acknowledge: the first one and others under its lease, and small enough."""
     lease, size = pending[0].message.lease, 0
     batch: list[_Done] = []
-    for done in pending[:TOGETHER_MAX]:
-        size += len(done.entry)
-        if batch and (size > TOGETHER_BYTES_MAX or done.message.lease != lease):
-            break
-        batch.append(done)
+    for done in pending:
+        if done.message.lease == lease:
+            size += len(done.entry)
+            if batch and (size > TOGETHER_BYTES_MAX or len(batch) == TOGETHER_MAX):
+                break
+            batch.append(done)
     return batch

@@ -26,7 +26,7 @@ from gateway.protocol.url import BadUrl, parse_url
 
 MESSAGES = "/v1/messages"
 FOREVER = math.inf  # the patience of whoever has nothing better to do
-CONNECTIONS_MAX = 2048  # requests that wait for a reply hold one each
+CONNECTIONS_MAX = 512  # a gateway gives one address about a thousand
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0  # beyond the time a request asks the gateway to wait
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # a page is 8 MB and one message more

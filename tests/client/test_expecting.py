@@ -76,6 +76,15 @@ async def test_a_hundred_requests_share_their_looks() -> None:
         assert len(gateway.requests) - len(gateway.posted) < 100
 
 
+async def test_what_can_not_wait_at_the_gateway_waits_at_the_inbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expecting, "WAITS_MAX", 0)
+    looks: list[Answer] = [page(), lambda asked: page(reply(asked))]
+    async with moody(receipt, looks=looks) as gateway, alice_at(gateway) as agent:
+        assert (await agent.request("bob@acme.test", 1)).payload == "yes"
+        (request,) = gateway.posted
+        assert "prefer" not in request.headers
+
+
 async def test_of_two_replies_the_first_counts_and_both_are_acknowledged() -> None:
     looks = [lambda asked: page(reply(asked, "r-1"), reply(asked, "r-2", payload="no"))]
     async with moody(receipt, looks=looks) as gateway:
