@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from gateway.store.database import Database
-from gateway.store.subscriptions import subscribers_changed
+from gateway.store.subscriptions import KEPT_DAYS, subscribers_changed
 
 CLAIM_MAX = 256
 FAILURES_MAX = 5  # of a target in a row, before its breaker opens
@@ -37,12 +37,15 @@ class Notice:
             "insert into notices (id, subscription, event, body, at, due, until)"
             " select u.id, s.id, u.event, u.body, amtp_now(), amtp_now(), amtp_now() + $5"
             " from unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[]) as u (id, subscription, event, body)"
-            " join subscriptions s on s.id = u.subscription order by u.id on conflict do nothing",
+            " join subscriptions s on s.id = u.subscription and s.proven_at is not null"
+            " and (s.disabled_at is null or s.disabled_at > amtp_now() - make_interval(days => $6))"
+            " order by u.id on conflict do nothing",
             [rider.id for rider in riders],
             [rider.subscription for rider in riders],
             [rider.event for rider in riders],
             [rider.body for rider in riders],
             LIFE,
+            KEPT_DAYS,
         )
 
 
