@@ -43,8 +43,6 @@ def plan_of(message: Message, now: datetime) -> Plan:
     """When the message is sent; raises where it never would be, or can't be sent again."""
     if message.signed:
         raise fault("signature", "can't be right for every tick", "leave it out of what repeats")
-    if message.headers.delivery == "best_effort":
-        raise fault("headers.delivery", "is for what is tried now", "leave it out of what repeats")
     repeat = message.headers.repeat
     assert repeat is not None
     try:

@@ -70,7 +70,6 @@ def test_expires_at_ends_the_schedule_and_ttl_does_not() -> None:
         ("headers.repeat", {"repeat": "* * * * 8"}),
         ("headers.repeat", {"repeat": "0 0 31 4,6 *"}),
         ("headers.expires-at", {"headers": {"expires-at": "2026-01-01T12:00:59Z"}}),
-        ("headers.delivery", {"headers": {"delivery": "best_effort"}}),
         ("signature", {"signature": {"algorithm": "ES256", "keyid": "k", "value": "v"}}),
     ],
 )

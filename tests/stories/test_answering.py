@@ -103,6 +103,22 @@ async def test_whoever_acknowledges_again_sends_nothing_and_hears_what_the_first
             assert (later.status, later.json["again"], later.json["sent"]) == (200, True, first.json["sent"])
 
 
+async def test_of_many_who_answer_at_the_same_time_one_is_heard(world: World) -> None:
+    async with world.gateway() as one, world.gateway() as other:
+        alice, bob = await one.register("alice"), await one.register("bob")
+        message_id = (await alice.send(bob.address)).json["message_id"]
+        replies = await asyncio.gather(
+            *(
+                acknowledge(bob.at(gateway), message_id, {"reply": {"payload": n}})
+                for n in range(5)
+                for gateway in (one, other)
+            )
+        )
+        (heard,) = await alice.inbox()
+        assert {(reply.status, *reply.json["sent"]) for reply in replies} == {(200, heard["message_id"])}
+        assert sorted(reply.json["again"] for reply in replies) == [False] + [True] * 9
+
+
 async def test_a_consumer_whose_lease_is_anothers_by_now_sends_nothing(world: World) -> None:
     async with world.gateway() as gateway:
         alice, bob = await gateway.register("alice"), await gateway.register("bob")

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gateway.clock import Clock
+from gateway.config_sections import Limits
 from gateway.protocol.timestamp import render_timestamp
 from tests.world import Agent, Gateway, World
 
@@ -196,7 +197,7 @@ async def test_what_can_not_repeat_is_refused_by_name(world: World) -> None:
             ("headers.repeat", {"repeat": "often"}),
             ("headers.repeat", {"repeat": "* * * * * *"}),
             ("headers.expires-at", {"repeat": "* * * * *", "expires-at": past}),
-            ("headers.delivery", {"repeat": "* * * * *", "delivery": "best_effort"}),
+            ("headers.repeat", {"repeat": "* * * * *", "delivery": "best_effort"}),
         ]
         for field, headers in cases:
             reply = await alice.send(bob.address, headers=headers)
@@ -205,3 +206,49 @@ async def test_what_can_not_repeat_is_refused_by_name(world: World) -> None:
             assert ":" in reply.json["error"]["message"]
         assert (await alice.send("nobody@acme.test", headers={"repeat": "* * * * *"})).code == "AGENT_UNKNOWN"
         assert await schedules(alice) == []
+
+
+async def test_nobody_waits_for_the_reply_to_what_is_sent_later(world: World) -> None:
+    async with world.gateway(clock=a_round_minute()) as gateway:
+        alice, bob = await gateway.register("alice"), await gateway.register("bob")
+        message = {
+            "sender": alice.address,
+            "recipients": [bob.address],
+            "headers": {"repeat": "* * * * *"},
+        }
+        async with asyncio.timeout(10):
+            reply = await gateway.call(
+                "POST", "/v1/messages", key=alice.key, json=message, headers={"Prefer": "wait=60"}
+            )
+        assert (reply.status, reply.json["schedule"]["repeat"]) == (202, "* * * * *")
+
+
+async def test_an_agent_has_a_bounded_number_of_schedules(world: World) -> None:
+    limits = Limits(schedules_per_agent=2)
+    async with world.gateway(clock=a_round_minute(), limits=limits) as gateway:
+        alice, bob = await gateway.register("alice"), await gateway.register("bob")
+        sending = [alice.send(bob.address, payload=n, headers={"repeat": "0 9 * * *"}) for n in range(5)]
+        replies = await asyncio.gather(*sending)
+        assert sorted(reply.status for reply in replies) == [202, 202, 403, 403, 403]
+        (first, _) = await schedules(alice)
+        await gateway.call("DELETE", f"/v1/schedules/{first['id']}", key=alice.key)
+        await repeat(alice, bob)
+
+
+async def test_the_files_of_what_repeats_stay_while_it_does(world: World) -> None:
+    async with world.gateway(clock=a_round_minute()) as gateway:
+        alice, bob = await gateway.register("alice"), await gateway.register("bob")
+        path = "/v1/attachments?filename=list.txt"
+        file = await gateway.call(
+            "POST", path, key=alice.key, body=b"apples", headers={"Content-Type": "text/plain"}
+        )
+        headers = {"repeat": "* * * * *"}
+        reply = await alice.send(bob.address, headers=headers, attachments=[file.json])
+        assert reply.status == 202, reply.text
+        gateway.turn(2 * 86_400)
+        await tick(gateway)
+        (message,) = await bob.inbox()
+        fetched = await gateway.call(
+            "GET", f"/v1/messages/{message['message_id']}/attachments/0", key=bob.key
+        )
+        assert fetched.text == "apples"
