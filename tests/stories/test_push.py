@@ -268,6 +268,74 @@ async def test_a_response_goes_where_the_message_says_replies_go(net: Federation
         assert await alice.inbox() == []
 
 
+async def test_a_response_that_makes_no_message_is_no_delivery_yet(net: Federation) -> None:
+    async with net.gateway("acme.test") as acme, receiver(net) as hook:
+        hook.will(answers(200, b'{"response": {"a": 1, "a": 2}}'), answers(200, {"response": {"a": 2}}))
+        alice = await acme.register("alice")
+        await pushed(acme, hook)
+        message_id = await sent(alice, "bob@acme.test")
+        assert "makes no message" in (await tried(alice, message_id))["last_error"]
+        net.turn(10)
+        (reply,) = await mail(alice)
+        assert reply["payload"] == {"a": 2}
+
+
+async def test_an_agent_that_is_asked_twice_makes_one_reply(net: Federation) -> None:
+    """Its answer was not yet settled when the lease was lost, and somebody else asked again."""
+    async with receiver(net) as hook:
+        opened, both = asyncio.Event(), asyncio.Barrier(3)
+
+        async def slowly(exchange: Exchange) -> None:
+            await both.wait()
+            await opened.wait()
+            await answers(200, {"response": exchange.place})(exchange)
+
+        hook.will(slowly)
+        async with net.gateway("acme.test") as acme:
+            alice = await acme.register("alice")
+            await pushed(acme, hook)
+            message_id = await sent(alice, "bob@acme.test")
+
+            async def asked() -> bool:
+                return len(hook.requests) == 1
+
+            await until(asked)
+            await acme.app.database.execute("update deliveries set due = amtp_now(), token = null")
+            await both.wait()
+            opened.set()
+            assert (await ended(alice, message_id))["attempts"] == 2
+        first, second = hook.posts
+        assert (first.headers["webhook-id"], first.body) == (second.headers["webhook-id"], second.body)
+        async with net.gateway("acme.test") as again:  # both couriers are home
+            (reply,) = await alice.at(again).inbox()
+            assert (reply["payload"], reply["in_reply_to"]) == (1, message_id)
+
+
+async def test_a_response_to_nobody_is_noted_and_the_message_delivered(net: Federation) -> None:
+    async with net.gateway("acme.test") as acme, receiver(net) as hook:
+        hook.will(answers(200, {"response": 1}))
+        alice = await acme.register("alice")
+        await pushed(acme, hook)
+        message_id = await sent(alice, "bob@acme.test", headers={"reply-to": "nobody@acme.test"})
+        assert (await ended(alice, message_id))["status"] == "delivered"
+        acme.app.journal.flush()
+        assert f"The reply of bob@acme.test to {message_id} has nowhere to go" in acme.log.getvalue()
+
+
+async def test_a_retired_agent_is_pushed_nothing_and_its_inbox_goes_on_accepting(net: Federation) -> None:
+    async with net.gateway("acme.test") as acme, receiver(net) as hook:
+        alice = await acme.register("alice")
+        _, first = await pushed(acme, hook)
+        gone = await acme.call("DELETE", "/v1/admin/agents/bob", key=acme.admin_key)
+        assert gone.status == 200
+        message_id = await sent(alice, "bob@acme.test")
+        assert (await ended(alice, message_id))["via"] == "inbox"
+        assert hook.requests == []
+        bob, second = await pushed(acme, hook)
+        assert second != first
+        assert [each["message_id"] for each in await bob.inbox()] == [message_id]
+
+
 async def test_two_agents_that_answer_everything_do_not_answer_each_other_for_ever(net: Federation) -> None:
     async with (
         net.gateway("acme.test") as acme,
