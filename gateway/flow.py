@@ -237,17 +237,25 @@ class Flow:
             way = await self._router.way_to(parcel.destination)
             outcomes = list(await self._hand(parcel, way))
             carried = carried_of(way, outcomes)
-        await self._conclude(parcel, outcomes, int((monotonic() - started) * 1000))
+        milliseconds = int((monotonic() - started) * 1000)
+        with self._immediate.deciding(parcel.deliveries) as awaited:
+            await self._conclude(parcel, outcomes, milliseconds, awaited)
         return carried
 
     async def turn_away(self, parcel: Parcel) -> None:
         """What may be tried only now can't be: nobody was asked."""
         reason = f"{parcel.destination} could not be reached in time, and this message may not wait."
         fault = Deferred(Code.RECIPIENT_UNAVAILABLE, reason)
-        await self._conclude(parcel, [fault] * len(parcel.deliveries), 0)
+        with self._immediate.deciding(parcel.deliveries) as awaited:
+            await self._conclude(parcel, [fault] * len(parcel.deliveries), 0, awaited)
 
-    async def _conclude(self, parcel: Parcel, outcomes: Sequence[Outcome], milliseconds: int) -> None:
-        """Verdicts on what the courier saw, and everything that follows from them."""
+    async def _conclude(
+        self, parcel: Parcel, outcomes: Sequence[Outcome], milliseconds: int, awaited: Collection[UUID]
+    ) -> None:
+        """Verdicts on what the courier saw, and everything that follows from them.
+
+        The senders of the messages `awaited` hear of it in their answers.
+        """
         consequences = await self._aftermath.of(parcel, outcomes)
         now = self._clock.now()
         letters = {consignment.letter.row: consignment.letter for consignment in parcel.consignments}
@@ -257,7 +265,7 @@ class Flow:
         settlements = [
             settlement_of(
                 delivery,
-                verdict_on(consequence.outcome, self._facts(delivery), now, draws[delivery.message]),
+                verdict_on(consequence.outcome, self._facts(delivery, awaited), now, draws[delivery.message]),
                 milliseconds,
             )
             for delivery, consequence in zip(parcel.deliveries, consequences, strict=True)
@@ -275,21 +283,20 @@ class Flow:
         )
         for follow_up in (follow_up for settlement in kept for follow_up in settlement.follow_ups):
             self._lanes.take(follow_up)
-        self._immediate.settled(kept)
         self._journal.settled(kept, letters)
 
     def _notices(self, settlement: Settlement, letters: Mapping[UUID, Letter]) -> tuple[Rider, ...]:
         letter = letters[settlement.message]
         return self._audience.told(lambda now: notify.settled(settlement, letter, now))
 
-    def _facts(self, delivery: Delivery) -> Facts:
-        once = delivery.expiry == ONCE
+    def _facts(self, delivery: Delivery, awaited: Collection[UUID]) -> Facts:
+        attempts_max = 1 if delivery.expiry == ONCE else self._attempts_max
         return Facts(
             delivery.attempts,
             delivery.expires_at,
             delivery.expiry,
-            1 if once else self._attempts_max,
-            awaited=once and self._immediate.awaited(delivery.message),
+            attempts_max,
+            awaited=delivery.message in awaited,
         )
 
     async def probe(self, destination: str) -> str | None:

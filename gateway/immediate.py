@@ -8,14 +8,15 @@ where nobody does any more, because the process died or the client hung up, a fa
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from gateway.protocol.message import Message
 from gateway.store.admitted import Admitted
 from gateway.store.bell import Ear, hushed_at
-from gateway.store.settle import Settlement
+from gateway.store.deliveries import Delivery
 
 ONCE = "once"  # the expiry of a delivery that is tried once, now
 SECONDS = 30.0  # from the commit to the answer
@@ -33,6 +34,8 @@ class _Hope:
     left: int
     until: float  # on the loop's clock
     ear: Ear
+    deciding: int = 0  # parcels whose verdicts are found and not yet written, which only the answer will tell
+    decided: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Immediate:
@@ -50,27 +53,33 @@ class Immediate:
             self._hopes[row] = _Hope(left, loop.time() + SECONDS, Ear())
             loop.call_later(SECONDS, self._hopes.pop, row, None)
 
-    def awaited(self, row: UUID) -> bool:
-        """Whether somebody waits here to hear of this message."""
-        return row in self._hopes
-
-    def settled(self, settlements: Iterable[Settlement]) -> None:
-        if not self._hopes:
-            return
-        for row, count in Counter(settlement.message for settlement in settlements).items():
-            hope = self._hopes.get(row)
-            if hope is not None:
+    @contextmanager
+    def deciding(self, deliveries: Iterable[Delivery]) -> Iterator[Collection[UUID]]:
+        """The messages among these whose senders wait here; they do so until the block is over."""
+        counts = Counter(d.message for d in deliveries if d.expiry == ONCE and d.message in self._hopes)
+        hopes = [(self._hopes[row], count) for row, count in counts.items()]
+        for hope, _ in hopes:
+            hope.deciding += 1
+        try:
+            yield counts.keys()
+        finally:
+            for hope, count in hopes:
+                hope.deciding -= 1
                 hope.left -= count
+                hope.decided.set()
                 if hope.left <= 0:
                     hope.ear.ring()
 
     async def over(self, row: UUID | None, ending: asyncio.Event) -> None:
-        """Returns when all its deliveries are settled, the time is over, or `ending`."""
+        """Returns when all its deliveries are settled, the time is over, or `ending`; never amid a verdict."""
         hope = None if row is None else self._hopes.get(row)
         if row is None or hope is None:
             return
         try:
             with hushed_at(ending, hope.ear):
                 await hope.ear.rung(hope.until - asyncio.get_running_loop().time())
+            while hope.deciding:
+                hope.decided.clear()
+                await hope.decided.wait()
         finally:
             self._hopes.pop(row, None)
