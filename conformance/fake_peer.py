@@ -205,6 +205,7 @@ def answers_endlessly(status: int = 200) -> Behaviour:
         await exchange.answer(status, content_length=str(2**40))
         while not exchange.writer.is_closing():
             await exchange.write(b" " * 65_536)
+            await asyncio.sleep(0)  # a drain need not wait, and then nobody would hear that the client left
 
     return behave
 
