@@ -17,6 +17,7 @@ from gateway.protocol.message import parse_message
 from gateway.store.admitted import Admitted, Entry
 from gateway.store.database import Database
 from gateway.store.settle import Settle, Settlement, settle
+from gateway.store.topics import Topic
 from tests.store.house import TOKEN, House
 
 BOB = "bob@far.test"
@@ -28,15 +29,15 @@ def house(database: Database, mint: Mint, clock: Clock) -> House:
 
 
 @pytest.fixture
-def rung() -> list[int]:
+def rung() -> list[Topic]:
     """The inboxes whose bell was rung."""
     return []
 
 
 @pytest.fixture
-async def writer(database: Database, mint: Mint, rung: list[int]) -> AsyncIterator[Settle]:
-    def ring(agents: Iterable[int]) -> None:
-        rung.extend(agents)
+async def writer(database: Database, mint: Mint, rung: list[Topic]) -> AsyncIterator[Settle]:
+    def ring(topics: Iterable[Topic]) -> None:
+        rung.extend(topics)
 
     built = Settle(database, mint, Journal(io.StringIO()), committed=ring)
     running = asyncio.create_task(built.run())
@@ -117,7 +118,7 @@ async def test_a_replayed_recipient_has_the_status_of_its_last_end(house: House)
 
 
 async def test_follow_ups_come_with_an_outcome_that_counts_and_not_with_one_that_does_not(
-    house: House, writer: Settle, rung: list[int]
+    house: House, writer: Settle, rung: list[Topic]
 ) -> None:
     alice = await house.agent("alice")
     row = await house.send(BOB)
