@@ -76,6 +76,7 @@ async def running(
         stack.push_async_callback(parts.outbound.close)
         stack.push_async_callback(parts.directory.close)
         await parts.agents.ensure_postmasters(config.domains)
+        await parts.audience.look()  # before the first message: whoever subscribed hears of it
         await stack.enter_async_context(_at_work(parts))
         door = door_of(parts)
         ports = await _open(door, config, tls, reuse_port)

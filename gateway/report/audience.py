@@ -44,17 +44,17 @@ class Audience:
         while True:
             looked_at = monotonic()
             try:
-                await self.look()
+                async with asyncio.timeout(2 * LOOK_SECONDS):
+                    await self.look()
             except (AMTPError, TimeoutError) as failure:
                 log.debug("the subscriptions could not be looked at: %s", failure)
             await asyncio.sleep(max(0.0, looked_at + LOOK_SECONDS - monotonic()))
 
     async def look(self) -> None:
         """Reads the list if it changed."""
-        async with asyncio.timeout(2 * LOOK_SECONDS):
-            if await subscriptions_version(self._database) == self._version:
-                return
-            self._version, found = await subscribers(self._database)
+        if await subscriptions_version(self._database) == self._version:
+            return
+        self._version, found = await subscribers(self._database)
         owners: dict[str, list[Subscriber]] = {}
         for subscriber in found:
             if subscriber.owner is not None:
