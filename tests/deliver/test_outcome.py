@@ -17,6 +17,7 @@ from gateway.deliver.outcome import (
     Refused,
     Shelved,
     Verdict,
+    Withdrawn,
     tidy,
     verdict_on,
 )
@@ -42,6 +43,11 @@ def after(seconds: float) -> Again:
 
 TABLE: dict[str, tuple[Outcome, Facts, Verdict]] = {
     "handed over": (Delivered("amtp:gw.test"), facts(), Done("amtp:gw.test")),
+    "gone back to its inbox": (
+        Withdrawn(7, "bob+x@acme.test", "https://x.test"),
+        facts(),
+        Shelved(7, "bob+x@acme.test"),
+    ),
     "put into an inbox": (Placed(7, "a+x@b.test"), facts(), Shelved(7, "a+x@b.test")),
     "refused": (
         Refused(Code.AGENT_UNKNOWN, "Nobody."),

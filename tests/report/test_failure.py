@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from gateway.protocol.errors import Code
-from gateway.report.failure import DELAY, FAILURE, Trouble, may_report, report_on
+from gateway.report.failure import DELAY, FAILURE, PUSH_ENDED, Trouble, may_report, push_ended, report_on
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ROW = UUID("019b7800-0000-7000-8000-000000000001")
@@ -70,3 +70,12 @@ def test_a_report_of_a_delay_says_when_it_is_tried_again() -> None:
 )
 def test_who_is_told(sender: str, proven: bool, automatic: bool, told: bool) -> None:
     assert may_report(sender=sender, proven=proven, automatic=automatic) is told
+
+
+def test_operators_are_told_in_their_own_inbox_that_an_agent_is_not_pushed_to_any_more() -> None:
+    told = push_ended("bob@acme.test", domain="acme.test", row=ROW, now=NOW)
+    assert told.sender.name == "postmaster@acme.test"
+    assert [to.name for to in told.recipients] == ["postmaster@acme.test"]
+    assert told.headers.auto_submitted == "auto-generated"
+    body = msgspec.json.decode(told.body)
+    assert (body["message_type"], body["payload"]["agent"]) == (PUSH_ENDED, "bob@acme.test")
