@@ -72,7 +72,7 @@ SECTIONS = (
     s12_attachments,
 )
 CHECK_SECONDS_MAX = 120.0
-AT_ONCE = 8  # of the checks that wait for a gateway's next attempt, each with domains of its own
+AT_ONCE = 16  # of the checks that wait for a gateway's next attempt, each with domains of its own
 DNS_PORT = 8053
 NEEDS_PEER = "needs --peer"
 

@@ -20,7 +20,7 @@ JSON = "application/json"
 LINES = "application/x-ndjson"
 ELSEWHERE = "conformance.invalid"  # a domain that can't exist
 ANSWER_SECONDS_MAX = 60.0
-PATIENCE_SECONDS = 15.0  # for what a gateway does behind its answer
+PATIENCE_SECONDS = 30.0  # for what a gateway does behind its answer
 LOOK_SECONDS = 0.05
 
 # Said by web pages alone: with it, no gateway trusts a caller for being on the same machine.

@@ -44,6 +44,7 @@ async def run_suite(*options: str) -> tuple[int, str]:
     return process.returncode, output.decode()
 
 
+@pytest.mark.timeout(300)  # half a minute, on a machine that has nothing else to do
 async def test_this_gateway_conforms(world: World, tmp_path: Path) -> None:
     """Prepared as the suite's README says, and then asked everything."""
     junit = tmp_path / "junit.xml"
