@@ -20,6 +20,9 @@ REST_SECONDS_FIRST, REST_SECONDS_MAX = 2.0, 300.0  # of a breaker
 LIFE = timedelta(days=3)  # of a notice; then it is given up
 REPLAYED_MAX = 10_000  # by one request
 
+# The agent of a subscription `s` is there to be told.
+OWNED = "(s.agent is null or exists (select from agents a where a.id = s.agent and a.state = 'active'))"
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:
@@ -39,7 +42,7 @@ class Notice:
             " from unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[]) as u (id, subscription, event, body)"
             " join subscriptions s on s.id = u.subscription and s.proven_at is not null"
             " and (s.disabled_at is null or s.disabled_at > amtp_now() - make_interval(days => $6))"
-            " order by u.id on conflict do nothing",
+            f" and {OWNED} order by u.id on conflict do nothing",
             [rider.id for rider in riders],
             [rider.subscription for rider in riders],
             [rider.event for rider in riders],
@@ -66,7 +69,7 @@ class Due:
     shaky: bool  # its target failed so often that one at a time is enough
 
 
-_CLAIM = """
+_CLAIM = f"""
 with recursive waiting (subscription) as (
     (select subscription from notices order by subscription limit 1)
     union all
@@ -76,7 +79,7 @@ with recursive waiting (subscription) as (
 ), ready as materialized (
     select s.id, s.status, case when s.failures >= $4 then 1 else $2 end as room
     from waiting w join subscriptions s on s.id = w.subscription
-    where s.id <> all ($1::uuid[]) and (s.open_until is null or s.open_until <= amtp_now())
+    where s.id <> all ($1::uuid[]) and (s.open_until is null or s.open_until <= amtp_now()) and {OWNED}
 ), picked as (
     select n.id from ready r, lateral (
         select id from notices where r.status = 'active' and subscription = r.id and due <= amtp_now()
