@@ -142,9 +142,13 @@ class Agent:
         """The content of an attachment of a message, which is what its sender meant."""
         return await fetch(self._wire, message, place)
 
-    async def cancel(self, message_id: str) -> dict[str, Any]:
-        """Takes back what nobody has begun to deliver, and every later tick of what repeats."""
-        return (await self._wire.call("DELETE", _path_of(message_id))).read(dict[str, Any])
+    async def cancel(self, sent: Receipt | str) -> None:
+        """Takes back what nobody has begun to deliver; of what repeats, given by its receipt, all that would come."""
+        if isinstance(sent, Receipt) and sent.schedule is not None:
+            path = f"/v1/schedules/{quote(sent.schedule.id, safe='')}"
+        else:
+            path = _path_of(sent.message_id if isinstance(sent, Receipt) else sent)
+        await self._wire.call("DELETE", path)
 
     async def status(self, message_id: str) -> dict[str, Any]:
         """What became of a message, for each of its recipients."""

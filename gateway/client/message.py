@@ -132,12 +132,22 @@ class Recipient(msgspec.Struct, frozen=True):
         return self.status in _UNDONE
 
 
+class Schedule(msgspec.Struct, frozen=True):
+    """What makes a message go out again and again."""
+
+    id: str
+    repeat: str
+    next_at: str | None = None
+    ends_at: str | None = None
+
+
 class Receipt(msgspec.Struct, frozen=True):
     """The gateway has the message, on disk. One recipient may be refused while others are accepted."""
 
     message_id: str
     status: str
     recipients: tuple[Recipient, ...] = ()
+    schedule: Schedule | None = None
 
     @property
     def refused(self) -> tuple[Recipient, ...]:

@@ -104,8 +104,8 @@ class Agent:
     def fetch(self, message: Message, place: int = 0) -> bytes:
         return self._wait(self._agent.fetch(message, place))
 
-    def cancel(self, message_id: str) -> dict[str, Any]:
-        return self._wait(self._agent.cancel(message_id))
+    def cancel(self, sent: Receipt | str) -> None:
+        self._wait(self._agent.cancel(sent))
 
     def status(self, message_id: str) -> dict[str, Any]:
         return self._wait(self._agent.status(message_id))

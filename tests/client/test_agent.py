@@ -283,10 +283,20 @@ async def test_what_is_scheduled_comes_at_its_time_and_can_be_cancelled(world: W
         later = await alice.schedule(bob.address, 1, after=timedelta(hours=1))
         other = await alice.schedule(bob.address, 2, at=datetime.now(UTC) + timedelta(hours=2))
         assert (later.status, other.status) == ("queued", "queued")
-        await alice.cancel(other.message_id)
+        await alice.cancel(other)
         assert (await alice.status(other.message_id))["recipients"][0]["status"] == "cancelled"
         with pytest.raises(TypeError, match="one of"):
             await alice.schedule(bob.address, 3)
+
+
+async def test_what_repeats_is_cancelled_by_its_receipt(world: World) -> None:
+    async with world.gateway() as gateway, agents(gateway, "alice", "bob") as (alice, bob):
+        daily = await alice.schedule(bob.address, "Good morning", every="0 9 * * *")
+        assert daily.schedule is not None
+        assert daily.schedule.repeat == "0 9 * * *"
+        await alice.cancel(daily)
+        listed = await gateway.call("GET", "/v1/schedules", key=gateway.admin_key)
+        assert listed.json["schedules"] == []
 
 
 async def test_an_answer_goes_out_once_though_the_work_is_done_twice(world: World) -> None:
