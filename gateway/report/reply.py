@@ -86,9 +86,9 @@ def reply_to(
 
 
 def key_of(*, original_id: str, sender: str, responder: str) -> str:
-    """The same for every reply of one agent to one message."""
+    """The same for every reply of one agent to one message. Some gateways take a UUIDv4 alone."""
     text = "\0".join((sender, original_id, responder))
-    return f"reply-{blake2b(text.encode(), digest_size=KEY_BYTES).hexdigest()}"
+    return str(UUID(bytes=blake2b(text.encode(), digest_size=KEY_BYTES).digest(), version=4))
 
 
 def _subject(subject: str | None) -> str | None:

@@ -89,6 +89,7 @@ def test_two_answers_of_one_agent_to_one_message_have_one_key() -> None:
     first = key(original(), AGENT, b"1")
     assert first == key(original(), AGENT, b"2")
     assert first is not None
+    assert UUID(first).version == 4
     assert first not in (
         key(original(), "carol@acme.test", b"1"),
         key(original(message_id="m-2"), AGENT, b"1"),
