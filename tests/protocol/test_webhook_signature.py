@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from standardwebhooks import Webhook
 
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.webhook_signature import (
@@ -46,6 +47,12 @@ def test_the_signature_is_the_one_that_standard_webhooks_publishes() -> None:
         TIMESTAMP: "1614265330",
         SIGNATURE: "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
     }
+
+
+@given(st.text(max_size=200), st.binary(min_size=16, max_size=128))
+def test_the_reference_library_signs_the_same(body: str, key: bytes) -> None:
+    ours = sign("m-1", NOW, body.encode(), [render_secret(key)])
+    assert ours[SIGNATURE] == Webhook(render_secret(key)).sign("m-1", NOW, body)
 
 
 @given(st.binary(max_size=200), st.binary(min_size=16, max_size=128))
