@@ -78,6 +78,7 @@ async def town_of(gateway: Gateway) -> Town:
             "n": "0",
             "token": "A" * 43,
             "destination": "peer.test",
+            "webhook": "01900000-0000-7000-8000-000000000000",
         },
         alice.address,
         bob.address,
