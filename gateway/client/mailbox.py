@@ -130,6 +130,9 @@ class Mailbox:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await asyncio.gather(*self._senders)
                 await asyncio.gather(*(self._extend(token, 0) for token in tokens))
+        pending, self._pending = self._pending, []
+        for done in pending:
+            done.told.cancel()
 
     def _add(self, message: Message, beside: Mapping[str, Any]) -> "asyncio.Future[Fault | None]":
         entry = msgspec.json.encode({"message_id": message.id, "sender": message.sender, **beside})
@@ -168,6 +171,10 @@ class Mailbox:
         """Tells each what became of it."""
         try:
             results = await self._post(batch)
+        except asyncio.CancelledError:  # closed, and the gateway is away
+            for done in batch:
+                done.told.cancel()
+            raise
         except (Refused, Unreachable) as failure:
             if isinstance(failure, Refused) and failure.final and len(batch) > 1:
                 for done in batch:  # one of them can't be read: the others shall not suffer

@@ -43,6 +43,7 @@ class Moody:
 
     posts: list[Answer]
     looks: list[Answer]
+    acknowledges: bool = True
     requests: list[Request] = field(default_factory=list)
     message_id: str = ""
     url: str = ""
@@ -74,8 +75,12 @@ class Moody:
             return self._next(self.looks)
         if request.line.startswith("POST /v1/attachments?"):
             return self._next(self.posts)
-        names = json.loads(request.body)["message_ids"]
-        return said(200, {"results": [{"status": "acknowledged"} for _ in names]})
+        names = json.loads(request.body).get("message_ids", ())
+        return (
+            CUT
+            if not self.acknowledges
+            else said(200, {"results": [{"status": "acknowledged"} for _ in names]})
+        )
 
     def _next(self, answers: list[Answer]) -> bytes:
         following = answers.pop(0) if len(answers) > 1 else answers[0]

@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -87,6 +89,39 @@ async def test_what_goes_wrong_is_raised_where_it_was_called(world: World) -> No
 
         with pytest.raises(NoReply):
             await asyncio.to_thread(ask)
+
+
+INTERRUPTED = """
+from gateway.client.sync import Agent
+agent = Agent("bob@acme.test")
+
+@agent.on()
+def work(message):
+    print("begun", flush=True)
+    import time; time.sleep(0.3)
+    return message.payload
+
+agent.run()
+"""
+
+
+async def test_interrupted_it_finishes_what_it_began(world: World) -> None:
+    async with world.gateway() as gateway:
+        alice, bob = await gateway.register("alice"), await gateway.register("bob")
+        environment = {**os.environ, "AMTP_GATEWAY": gateway.url, "AMTP_KEY": bob.key}
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", INTERRUPTED, env=environment, stdout=pipe, stderr=pipe
+        )
+        await alice.send(bob.address, payload="hello")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"begun\n"
+            process.send_signal(signal.SIGINT)
+            _, err = await process.communicate()
+        assert err.endswith(b"KeyboardInterrupt\n")
+        (answer,) = await alice.inbox()
+        assert answer["payload"] == "hello"
 
 
 def test_importing_it_loads_no_library_of_a_server() -> None:
