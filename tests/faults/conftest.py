@@ -11,6 +11,7 @@ from gateway.clock import Clock
 from gateway.embedded import EmbeddedPostgres
 from gateway.store.database import Database
 from gateway.store.migrate import migrate
+from tests.faults.crossing import Crossing, crossing
 from tests.faults.drills import Site, site
 from tests.faults.processes import DURABLE
 
@@ -46,4 +47,11 @@ async def one_gateway(data: Path) -> AsyncIterator[Site]:
 @pytest.fixture
 async def two_gateways(data: Path) -> AsyncIterator[Site]:
     async with site(data, gateways=2) as running:
+        yield running
+
+
+@pytest.fixture
+async def across(migrated_folder: Path, tmp_path: Path) -> AsyncIterator[Crossing]:
+    near, far = (Path(shutil.copytree(migrated_folder, tmp_path / name)) for name in ("near", "far"))
+    async with crossing(near, far) as running:
         yield running

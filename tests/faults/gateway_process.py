@@ -1,16 +1,16 @@
 """A gateway as a process of its own, which can be told to die at a named point.
 
-    python -m tests.faults.gateway_process --dsn ... --data folder [--port 8080]
+    python -m tests.faults.gateway_process CONFIG DSN
 
-Once it is ready it prints its port and an admin key as one line of JSON; SIGTERM ends it in order. It dies with whoever
+Once it is ready it prints its ports and an admin key as one line of JSON; SIGTERM ends it in order. It dies with whoever
 started it. From the environment:
 
 AMTP_TEST_KILL=point:n   kills the process, as kill -9 does, when it comes to that point for the n-th time
-AMTP_TEST_HASTY=1        answers before COMMIT: the fault that the ledger must see
+AMTP_TEST_HASTY=1        answers before COMMIT: a fault that the ledger must see
+AMTP_TEST_TRUSTING=1     takes for delivered what it only began to hand over to a peer: another one
 AMTP_TEST_CLOCK=seconds  lives so much later, and so does its database for it
 """
 
-import argparse
 import asyncio
 import ctypes
 import json
@@ -18,8 +18,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,18 +28,22 @@ import uvloop
 from gateway import app, parts
 from gateway.admit.api_key import mint_key
 from gateway.clock import Clock
-from gateway.config import Config, complete
-from gateway.config_sections import Listener
-from gateway.config_values import HostPort
+from gateway.config import Config, load
+from gateway.deliver.courier import Parcel
+from gateway.deliver.outcome import Delivered, Outcome
+from gateway.deliver.peer import PeerCourier
 from gateway.journal import Journal
+from gateway.route.destination import Destination
 from gateway.store.admitted import Admitted
 from gateway.store.identity import Repeat
 from gateway.store.intake import Intake
 from gateway.store.keys import NamedKeys, NewKey
 from gateway.store.settle import Settle, Settlement
-from tests.faults.points import CLOCK, HASTY, KILL, Point
+from gateway.tls import server_context
+from tests.faults.points import CLOCK, HASTY, KILL, TRUSTING, Point
 
 PR_SET_PDEATHSIG = 1
+HASTE_SECONDS = 0.05  # between an answer that is given too early and what it promised
 
 
 class Fuse:
@@ -102,12 +105,16 @@ class FusedIntake(Intake):
 
 
 class HastyIntake(FusedIntake):
-    """Answers as soon as a message waits to be written: the fault this house is built against."""
+    """Answers at once, and writes a little later: the fault this house is built against."""
 
     async def commit(self, admitted: Admitted) -> Repeat | None:
-        waiting = asyncio.ensure_future(super().commit(admitted))
+        waiting = asyncio.ensure_future(self._commit_later(admitted))
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
         return None
+
+    async def _commit_later(self, admitted: Admitted) -> Repeat | None:
+        await asyncio.sleep(HASTE_SECONDS)
+        return await super().commit(admitted)
 
 
 class FusedSettle(Settle):
@@ -119,44 +126,42 @@ class FusedSettle(Settle):
         return kept
 
 
-def arguments(given: Iterable[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--dsn", required=True)
-    parser.add_argument("--data", required=True, type=Path)
-    parser.add_argument("--port", type=int, default=0)
-    return parser.parse_args(list(given))
+class TrustingCourier(PeerCourier):
+    """Says that the peer has it as soon as the way there began."""
+
+    async def deliver(self, parcel: Parcel, destination: Destination) -> Sequence[Outcome]:
+        under_way = asyncio.ensure_future(super().deliver(parcel, destination))
+        under_way.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return [Delivered(f"amtp:{destination.host}")] * len(parcel.deliveries)
 
 
-async def serve(dsn: str, data: Path, port: int) -> None:
+async def serve(config: Config, dsn: str) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    config = complete(
-        replace(
-            Config(),
-            domains=("acme.test",),
-            data=data,
-            listen=(Listener(HostPort("127.0.0.1", port), roles=("all",)),),
-        )
-    )
+    files = config.tls
+    tls = None
+    if files.certificate_file and files.key_file:
+        tls = server_context(files.certificate_file, files.key_file)
     clock = Clock(timedelta(seconds=float(os.environ.get(CLOCK, "0"))))
-    async with app.running(config, dsn, clock=clock, journal=Journal(form="text")) as running:
+    async with app.running(config, dsn, clock=clock, journal=Journal(form="text"), tls=tls) as running:
         key = mint_key()
         await NamedKeys(running.database, running.audit).add(
             NewKey(key.id, key.digest), f"tests-{secrets.token_hex(4)}", ["admin"], "tests"
         )
-        print(json.dumps({"port": running.ports[0], "admin_key": key.text}), flush=True)
+        print(json.dumps({"ports": running.ports, "admin_key": key.text}), flush=True)
         FUSE.armed = True
         await stopped.wait()
 
 
 def main() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    given = arguments(sys.argv[1:])
-    assert (vars(parts)["Intake"], vars(parts)["Settle"]) == (Intake, Settle), (
-        "what a gateway is made of has other names"
-    )
+    config, dsn = sys.argv[1:]
+    usual = {"Intake": Intake, "Settle": Settle, "PeerCourier": PeerCourier}
+    assert usual.items() <= vars(parts).items(), "what a gateway is made of has other names"
     vars(parts).update(Intake=HastyIntake if HASTY in os.environ else FusedIntake, Settle=FusedSettle)
-    uvloop.run(serve(given.dsn, given.data, given.port))
+    if TRUSTING in os.environ:
+        vars(parts).update(PeerCourier=TrustingCourier)
+    uvloop.run(serve(load(Path(config), {}), dsn))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,23 @@ class Account:
 
 @dataclass
 class GatewayProcess:
-    """A gateway in a process of its own; started again it listens on the same port."""
+    """A gateway in a process of its own; started again it listens on the same ports.
+
+    `doors` are further listeners, `settings` further sections of its configuration.
+    """
 
     dsn: str
     data: Path
-    port: int = 0
+    domain: str = "acme.test"
+    doors: Sequence[Mapping[str, Any]] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    ports: Sequence[int] = ()
     admin_key: str = ""
     _process: asyncio.subprocess.Process | None = field(default=None, repr=False)
+
+    @property
+    def port(self) -> int:
+        return self.ports[0]
 
     @property
     def url(self) -> str:
@@ -54,22 +65,28 @@ class GatewayProcess:
         line = await asyncio.wait_for(self._process.stdout.readline(), READY_SECONDS)
         assert line, f"The gateway did not start:\n{self.log()}"
         ready = json.loads(line)
-        self.port, self.admin_key = ready["port"], ready["admin_key"]
+        self.ports, self.admin_key = ready["ports"], ready["admin_key"]
 
     async def launch(self, **environment: str) -> None:
         """Returns at once: it may be told to die before it is ready."""
         self.data.mkdir(exist_ok=True)
+        config = self.data / "amtp.json"  # which is YAML, too
+        config.write_text(json.dumps(self._configuration()))
         with (self.data / "gateway.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-m",
-                "tests.faults.gateway_process",
-                *("--dsn", self.dsn, "--data", str(self.data), "--port", str(self.port)),
+                *("-m", "tests.faults.gateway_process", str(config), self.dsn),
                 cwd=REPOSITORY,
                 env={**os.environ, **environment},
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
             )
+
+    def _configuration(self) -> dict[str, Any]:
+        doors = [{"roles": ["all"]}, *self.doors]
+        ports = self.ports or [0] * len(doors)
+        listen = [{**door, "address": f"127.0.0.1:{port}"} for door, port in zip(doors, ports, strict=True)]
+        return {"domains": [self.domain], "data": str(self.data), "listen": listen, **self.settings}
 
     async def kill(self) -> None:
         """As kill -9 does."""
@@ -91,7 +108,7 @@ class GatewayProcess:
 
     async def register(self, session: aiohttp.ClientSession, local: str) -> Account:
         headers = {"Authorization": f"Bearer {self.admin_key}", "Content-Type": "application/json"}
-        body = json.dumps({"address": f"{local}@acme.test"})
+        body = json.dumps({"address": f"{local}@{self.domain}"})
         async with session.post(f"{self.url}/v1/admin/agents", data=body, headers=headers) as response:
             assert response.status == 201, await response.text()
             agent: dict[str, Any] = (await response.json())["agent"]

@@ -13,11 +13,11 @@ SOMEBODY_WAITS = (
 )
 
 
-async def until(dsn: str, question: str) -> None:
+async def until(dsn: str, question: str, patience_seconds: float = PATIENCE_SECONDS) -> None:
     """Until the database answers the question with yes."""
     connection = await asyncpg.connect(dsn)
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(patience_seconds):
             while not await connection.fetchval(question):
                 await asyncio.sleep(LOOK_SECONDS)
     finally:
