@@ -160,6 +160,8 @@ class Schedules:
                 " where s.next_at <= amtp_now() order by s.next_at limit $1 for update of s skip locked",
                 FIRED_AT_ONCE,
             )
+            if not rows:
+                return []
             found = [await tick(Schedule(*row)) for row in rows]
             ticks = [each for each in found if each is not None]
             seen = await self._send(connection, [each.message for each in ticks if each.message is not None])
