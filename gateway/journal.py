@@ -241,7 +241,7 @@ class Journal:
         """What became of one try to tell one subscriber."""
         result = "told" if told else "later" if again is not None else "given_up"
         self._label(self.metrics.notices, result).inc()
-        fields = {"event_type": event, "webhook_id": notice, "reason": fault}
+        fields = {"event_type": event, "event_id": notice, "reason": fault}
         known = {name: value for name, value in fields.items() if value}
         self._log.write("debug" if told else "info", f"notice_{result}", known)
 
@@ -252,11 +252,11 @@ class Journal:
             self._log.write("warning", "notices_given_up", {"notices": notices})
 
     def webhook_closed(self, subscription: str) -> None:
-        self._log.write("info", "webhook_closed", {"subscription": subscription})
+        self._log.write("info", "webhook_closed", {"webhook_id": subscription})
 
     def webhook_failed(self, subscription: str, step: str, fault: str) -> None:
         self._label(self.metrics.webhook_steps, step).inc()
-        self._log.write("warning", step.replace(".", "_"), {"subscription": subscription, "reason": fault})
+        self._log.write("warning", step.replace(".", "_"), {"webhook_id": subscription, "reason": fault})
 
     # The record itself
 
