@@ -66,6 +66,7 @@ async def test_registering_answers_with_the_address_and_a_key_that_opens(gw: Gat
         ({"address": "alice", "push_target": "https://x.test:25/"}, "push_target"),
         ({"address": "alice", "push_target": "https://192.168.0.1/"}, "push_target"),
         ({"address": "alice", "push_target": "https://x.test/", "push_secret": "short"}, "push_secret"),
+        ({"address": "alice", "push_target": "https://x.test/", "push_secret": "two\n" * 8}, "push_secret"),
         (
             {"address": "alice", "push_target": "https://x.test/", "push_secret": "whsec_no-base64!"},
             "push_secret",
@@ -108,8 +109,8 @@ async def test_a_push_agent_gets_a_secret_once_which_is_kept_sealed(gw: Gateway)
     assert Sealer.of(gw.app.config.data).open(sealed) == agent["push_secret"]
 
 
-async def test_an_agents_own_secret_is_taken_and_never_shown(gw: Gateway) -> None:
-    secret = "a secret-of-its-own".replace(" ", "-")
+@pytest.mark.parametrize("secret", ["a-secret-of-its-own", "ein Wörtchen für sich"])
+async def test_an_agents_own_secret_is_taken_and_never_shown(gw: Gateway, secret: str) -> None:
     body = {"address": "alice", "push_target": "https://hooks.test/in", "push_secret": secret}
     reply = await call(gw, "POST", AGENTS, body)
 
