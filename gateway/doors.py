@@ -133,6 +133,7 @@ def _agent_doors(parts: Parts) -> tuple[HasRoutes, ...]:
                 audience=parts.audience,
                 room=parts.disk_has_room,
             ),
+            audience=parts.audience,
             bell=parts.bell,
             activity=parts.activity,
             journal=parts.journal,

@@ -24,6 +24,7 @@ class Event(StrEnum):
     EXPIRED = "message.expired"
     CANCELLED = "message.cancelled"
     DEAD = "message.dead"  # put aside as a dead letter, undeliverable or undigested
+    READ = "message.read"
     ACKNOWLEDGED = "message.acknowledged"
     AGENT_UNAVAILABLE = "agent.unavailable"
     WEBHOOK_FAILING = "webhook.failing"

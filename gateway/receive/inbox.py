@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from gateway.admit.authenticate import Authenticator
@@ -46,6 +47,7 @@ from gateway.receive.inbox_query import (
 )
 from gateway.receive.request import Request
 from gateway.receive.routing import Role, Route
+from gateway.report.audience import Audience
 from gateway.store import inbox
 from gateway.store.acknowledge import Acknowledgement, Result
 from gateway.store.activity import Activity
@@ -69,6 +71,7 @@ class InboxDoor:
         authenticator: Authenticator,
         residents: Residents,
         answering: Answering,
+        audience: Audience,
         bell: Bell,
         activity: Activity,
         journal: Journal,
@@ -80,6 +83,7 @@ class InboxDoor:
         self._authenticator = authenticator
         self._residents = residents
         self._answering = answering
+        self._audience = audience
         self._bell = bell
         self._activity = activity
         self._journal = journal
@@ -239,7 +243,12 @@ class InboxDoor:
 
     async def _fetch(self, owner: Resident, listing: Listing, lease: Lease | None) -> Page:
         page = await inbox.fetch(
-            self._database, owner.id, listing, lapses_max=self._rules.poison_lapses, lease=lease
+            self._database,
+            owner.id,
+            listing,
+            lapses_max=self._rules.poison_lapses,
+            lease=lease,
+            riders=None if self._audience.empty else partial(self._audience.read, owner.name),
         )
         if page.items:
             self._journal.fetched(owner.name, len(page.items))

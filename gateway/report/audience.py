@@ -9,17 +9,21 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from time import monotonic
+from uuid import UUID
+
+import msgspec
 
 from gateway.clock import Clock
-from gateway.protocol.address import Address
+from gateway.protocol.address import Address, parse_address
 from gateway.protocol.errors import AMTPError
 from gateway.protocol.events import Happening, Subscriber, notice_id, render_event
-from gateway.protocol.message import Message
+from gateway.protocol.message import Message, members_of
 from gateway.protocol.status import RecipientState, Status
 from gateway.report import notify
 from gateway.store.acknowledge import Acknowledgement, Named, Result
 from gateway.store.admitted import Admitted
 from gateway.store.database import Database
+from gateway.store.inbox import Item
 from gateway.store.notices import Notice
 from gateway.store.poison import Buried
 from gateway.store.repeats import Gained
@@ -127,6 +131,13 @@ class Audience:
     def unavailable(self, agent: str, reason: str) -> tuple[Notice, ...]:
         return self.told(lambda now: [notify.unavailable(agent, reason, now)])
 
+    def read(self, recipient: str, items: Sequence[Item]) -> tuple[Notice, ...]:
+        """Of entries that are handed out and were unread."""
+        now = self._clock.now()
+        return self.notices(
+            notify.read(recipient, _name_of(item.row, item.body), now) for item in items if item.unread
+        )
+
     def acknowledged(
         self, recipient: str, names: Sequence[Named], results: Sequence[Acknowledgement]
     ) -> tuple[Notice, ...]:
@@ -143,3 +154,10 @@ class Audience:
             return self._house
         owned = [s for name in dict.fromkeys(happening.concerned) for s in self._owners.get(name, ())]
         return [*self._house, *owned]
+
+
+def _name_of(row: UUID, body: bytes) -> notify.Name:
+    """The message as its stored body names it."""
+    members = members_of(body)
+    message_id, sender = (msgspec.json.decode(members[name], type=str) for name in ("message_id", "sender"))
+    return notify.Name(row, message_id, parse_address(sender, "sender").name)

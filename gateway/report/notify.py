@@ -151,6 +151,11 @@ def cancelled(recipients: Sequence[str], message: Named, now: datetime) -> list[
     ]
 
 
+def read(recipient: str, message: Named, now: datetime) -> Happening:
+    """It was handed out for the first time."""
+    return happened(Event.READ, message, recipient, now, status=Status.DELIVERED.value)
+
+
 def acknowledged(recipient: str, message: Named, now: datetime) -> Happening:
     return happened(Event.ACKNOWLEDGED, message, recipient, now, status=Status.DELIVERED.value)
 

@@ -9,13 +9,14 @@
 4. A page is bounded in bytes too; its last message may go over, so that every message fits a page of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
+from gateway.store.admitted import Rider, write_riders
 from gateway.store.database import Database
 
 PAGE_BYTES_MAX = 8 * 1024 * 1024  # of bodies
@@ -86,8 +87,18 @@ class Page:
     has_more: bool
 
 
+# What is written together with the marks; None where nothing is, which then take one statement.
+Riders = Callable[[Sequence[Item]], Iterable[Rider]] | None
+
+
 async def fetch(
-    database: Database, agent: int, listing: Listing, *, lapses_max: int, lease: Lease | None = None
+    database: Database,
+    agent: int,
+    listing: Listing,
+    *,
+    lapses_max: int,
+    lease: Lease | None = None,
+    riders: Riders = None,
 ) -> Page:
     """The entries asked for, marked as read, or leased, by the statement that finds them."""
     arguments: list[Any] = [agent, lapses_max, listing.limit, listing.offset, PAGE_BYTES_MAX]
@@ -101,8 +112,11 @@ async def fetch(
         marking=marking,
         until=until,
     )
-    rows = await database.fetch(statement, *arguments)
-    items = tuple(Item(*(*row[:11], tuple(row["hops"]))) for row in rows)
+    async with database.connection() if riders is None else database.transaction() as connection:
+        rows = await connection.fetch(statement, *arguments)
+        items = tuple(Item(*(*row[:11], tuple(row["hops"]))) for row in rows)
+        if riders is not None:
+            await write_riders(connection, riders(items))
     return Page(items, bool(rows and rows[0]["has_more"]))
 
 

@@ -189,6 +189,7 @@ async def house_of(
             audience=parts.audience,
             room=parts.disk_has_room,
         ),
+        audience=parts.audience,
         bell=bell,
         activity=activity,
         journal=journal,

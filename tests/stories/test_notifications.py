@@ -189,7 +189,9 @@ async def test_each_event_of_a_message_is_told_once_under_an_id_that_follows_fro
             message_id = await sent(alice, bob.address, payload={"secret": "of the message"})
             for _ in range(2):
                 await acknowledged(bob, message_id)
-            told = await target.hears("message.accepted", "message.delivered", "message.acknowledged")
+            told = await target.hears(
+                "message.accepted", "message.delivered", "message.read", "message.acknowledged"
+            )
             for one in told:
                 assert one.fits(target.secret)
                 assert UUID(one.id) == uuid5(
