@@ -222,9 +222,11 @@ async def test_mail_for_a_gateway_that_is_down_waits_and_arrives_when_it_is_back
 async def test_a_peer_that_answers_badly_is_not_tried_more_often_because_it_answers(net: Federation) -> None:
     """Its health page is fine, its door is not: a probe must not use up the attempts of what waits."""
     async with net.gateway("acme.test") as acme, net.peer() as peer:
-        peer.will(answers(500))
+        opened, behave = gate(answers(500))
+        peer.will(behave)
         alice = await acme.register("alice")
         ids = [await sent(alice, "bob@peer.test", payload=n) for n in range(5)]
+        opened.set()
         await until(lambda: logged(acme, "destination_closed"))
         await acme.app.database.execute("update deliveries set due = due + interval '1 hour', token = null")
         net.turn(120)  # the breaker is half open
@@ -320,17 +322,25 @@ SPOILED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("fault", SPOILED)
-async def test_nothing_is_sent_to_a_gateway_whose_certificate_is_bad(net: Federation, fault: str) -> None:
+async def test_nothing_is_sent_to_a_gateway_whose_certificate_is_bad_until_it_has_a_good_one(
+    net: Federation, fault: str
+) -> None:
     how, words = SPOILED[fault]
     peer = net.fake(**how)
-    async with net.gateway("acme.test") as acme, peer.listening():
-        net.introduce(peer)
+    async with net.gateway("acme.test") as acme:
         alice = await acme.register("alice")
-        message_id = await sent(alice, "bob@peer.test")
-        recipient = await tried(alice, message_id)
-        assert recipient["status"] == "queued"
-        assert words in recipient["last_error"]
-        assert peer.requests == []
+        async with peer.listening():
+            net.introduce(peer)
+            message_id = await sent(alice, "bob@peer.test")
+            recipient = await tried(alice, message_id)
+            assert recipient["status"] == "queued"
+            assert words in recipient["last_error"]
+            assert peer.requests == []
+        peer.authority, peer.certificate_host, peer.expired = net.authority, None, False
+        async with peer.listening():
+            net.turn(60)
+            assert (await ended(alice, message_id))["status"] == "delivered"
+            assert [request.messages[0]["message_id"] for request in peer.posts] == [message_id]
 
 
 async def test_a_message_larger_than_the_peer_takes_is_not_sent(net: Federation) -> None:
