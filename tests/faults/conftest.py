@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from conformance.fake_peer import Authority, FakePeer
 from gateway.clock import Clock
 from gateway.embedded import EmbeddedPostgres
 from gateway.store.database import Database
 from gateway.store.migrate import migrate
-from tests.faults.crossing import Crossing, crossing
+from tests.faults.crossing import HERE, Crossing, crossing
 from tests.faults.drills import Site, site
 from tests.faults.processes import DURABLE
 
@@ -51,7 +52,20 @@ async def two_gateways(data: Path) -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-async def across(migrated_folder: Path, tmp_path: Path) -> AsyncIterator[Crossing]:
+def folders(migrated_folder: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The same for two domains."""
     near, far = (Path(shutil.copytree(migrated_folder, tmp_path / name)) for name in ("near", "far"))
-    async with crossing(near, far) as running:
+    return near, far
+
+
+@pytest.fixture
+async def across(folders: tuple[Path, Path]) -> AsyncIterator[Crossing]:
+    async with crossing(*folders) as running:
         yield running
+
+
+@pytest.fixture
+async def bad_road(folders: tuple[Path, Path]) -> AsyncIterator[tuple[FakePeer, Crossing]]:
+    """Two domains, and what stands between them."""
+    async with FakePeer(Authority(), host=HERE).listening() as road, crossing(*folders, road=road) as running:
+        yield road, running

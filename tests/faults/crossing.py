@@ -3,6 +3,7 @@
 The near one accepts, queues and hands over; the ledger is held against the inboxes of the far one.
 """
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,7 +15,7 @@ from typing import Any, assert_never
 
 import aiohttp
 
-from conformance.fake_peer import Authority
+from conformance.fake_peer import Authority, FakePeer
 from gateway.clock import Clock
 from gateway.embedded import EmbeddedPostgres
 from gateway.store.database import Database
@@ -28,6 +29,7 @@ from tests.faults.watching import PATIENCE_SECONDS, until
 HERE = "127.0.0.1"
 NEAR, FAR = "acme.test", "umbrella.test"
 LATER_SECONDS = 120  # by then every lease lapsed, and whatever failed meanwhile is due again
+FROZEN_SECONDS = 35  # longer than a lease
 PARCELS_MAX = 8  # that are settled before a named point kills
 NOTHING_LIVES = "select not exists (select from deliveries)"
 
@@ -38,6 +40,7 @@ class Blow(StrEnum):
     KILL_NEAR_DATABASE = "kill the sender's database"
     KILL_FAR_DATABASE = "kill the receiver's database"
     KILL_UNRECORDED = "kill the sender when the receiver took it, and that is not recorded"
+    FREEZE_SENDER = "stop the sender's clockwork for longer than its leases last"
     STOP_SENDER = "stop the sender in order"
     STOP_RECEIVER = "stop the receiver in order"
 
@@ -82,6 +85,11 @@ class Crossing:
                 await _restart(self.near.gateway, signal.SIGKILL)
             case Blow.KILL_RECEIVER:
                 await _restart(self.far.gateway, signal.SIGKILL)
+            case Blow.FREEZE_SENDER:
+                gateway = chance.choice(self.near.gateways)
+                gateway.signal(signal.SIGSTOP)
+                await asyncio.sleep(FROZEN_SECONDS)  # the fault itself has this length
+                gateway.signal(signal.SIGCONT)
             case Blow.STOP_SENDER:
                 await _restart(self.near.gateway, signal.SIGTERM)
             case Blow.STOP_RECEIVER:
@@ -124,9 +132,14 @@ class Crossing:
 
 
 @asynccontextmanager
-async def crossing(near: Path, far: Path, *, senders: int = 1) -> AsyncIterator[Crossing]:
-    """`near` and `far` are data folders with a cluster in them; `senders` processes share the near one."""
-    authority = Authority()
+async def crossing(
+    near: Path, far: Path, *, senders: int = 1, road: FakePeer | None = None
+) -> AsyncIterator[Crossing]:
+    """`near` and `far` are data folders with a cluster in them; `senders` processes share the near one.
+
+    With a `road` the near one takes that for the far one, and it decides what becomes of each request.
+    """
+    authority = road.authority if road else Authority()
     certificate, key = authority.write_pair(far, HERE)
     ca_file = authority.write_ca(near)
     async with AsyncExitStack() as stack:
@@ -139,7 +152,7 @@ async def crossing(near: Path, far: Path, *, senders: int = 1) -> AsyncIterator[
                 settings={"tls": {"certificate_file": str(certificate), "key_file": str(key)}},
             )
         )
-        url = f"https://{HERE}:{receiving.gateway.ports[1]}"
+        url = road.url if road else f"https://{HERE}:{receiving.gateway.ports[1]}"
         knows = {
             "peers": {FAR: {"gateway": url, "features": ["batch"]}},
             "outbound": {"allow_networks": ["127.0.0.0/8"], "ca_file": str(ca_file)},

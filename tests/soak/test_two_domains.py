@@ -35,3 +35,9 @@ async def test_what_the_receiver_took_before_the_sender_died_is_not_there_twice(
 
 async def test_gateways_that_are_told_to_stop_under_load_leave_nothing_undone(across: Crossing) -> None:
     assert await broken_by(across, STOPS * 5, seed=5)
+
+
+async def test_a_sender_that_stands_still_past_its_leases_changes_nothing_when_it_wakes(
+    shared_across: Crossing,
+) -> None:
+    assert await broken_by(shared_across, (Blow.FREEZE_SENDER,) * 4, seed=6)
