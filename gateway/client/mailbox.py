@@ -65,6 +65,7 @@ class Mailbox:
         self._wire = wire
         self._path = f"/v1/inbox/{quote(address, safe='')}"
         self._lease_seconds = lease_seconds
+        self._wait_seconds_max = WAIT_SECONDS
         self._held: dict[str, set[str]] = {}  # entries by the token of their lease
         self._pending: list[_Done] = []
         self._senders: set[asyncio.Task[None]] = set()
@@ -72,10 +73,18 @@ class Mailbox:
 
     async def take(self, limit: int, wait_seconds: float = WAIT_SECONDS) -> list[Message]:
         """The next messages, oldest first, ours until they are settled; none when none came in time."""
+        wait_seconds = min(wait_seconds, self._wait_seconds_max)
         query = {"limit": str(limit), "lease": str(self._lease_seconds), "wait": f"{wait_seconds:g}"}
-        answer = await self._wire.call(
-            "GET", self._path, query=query, wait_seconds=wait_seconds, patience_seconds=FOREVER
-        )
+        try:
+            answer = await self._wire.call(
+                "GET", self._path, query=query, wait_seconds=wait_seconds, patience_seconds=FOREVER
+            )
+        except Refused as refusal:
+            most = refusal.details.get("limit")
+            if refusal.details.get("field") != "wait" or not isinstance(most, int) or most >= wait_seconds:
+                raise
+            self._wait_seconds_max = most
+            return await self.take(limit, most)
         messages = answer.read(_Page).read()
         for message in messages:
             self._held.setdefault(_token_of(message), set()).add(message.entry)

@@ -258,7 +258,8 @@ def _count(query: Mapping[str, str], name: str, default: int, least: int, most: 
 
 def _seconds(text: str, name: str, least: int, most: int) -> float:
     if _SECONDS.fullmatch(text) is None or not least <= float(text) <= most:
-        raise bad_parameter(name, f"must be seconds, from {least} to {most}")
+        about = {"field": name, "limit": most}
+        raise bad_parameter(name, f"must be seconds, from {least} to {most}", about)
     return float(text)
 
 

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from aiohttp import hdrs
@@ -189,6 +189,6 @@ def parse_query(raw: str) -> dict[str, str]:
     return query
 
 
-def bad_parameter(name: str, remedy: str) -> AMTPError:
+def bad_parameter(name: str, remedy: str, details: dict[str, Any] | None = None) -> AMTPError:
     shown = f"query parameter {name}" if PLAIN_NAME.fullmatch(name) else "query parameter"
-    return AMTPError(Code.INVALID_MESSAGE_FORMAT, f"The {shown} {remedy}.")
+    return AMTPError(Code.INVALID_MESSAGE_FORMAT, f"The {shown} {remedy}.", details)
