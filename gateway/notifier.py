@@ -23,7 +23,7 @@ from gateway.store.database import Database
 from gateway.store.notices import CLAIM_MAX, Due, Tried
 
 AT_ONCE_MAX = CLAIM_MAX  # tries under way, all targets together
-PER_TARGET_MAX = 8
+PER_TARGET_MAX = 16
 CLAIMED_PER_TARGET = PER_TARGET_MAX // 2
 LEASE_SECONDS = 3 * TRY_SECONDS
 POLL_SECONDS = 1.0  # how long a notice of another process can stay unseen
