@@ -65,6 +65,8 @@ class Lanes:
 
     def lease(self, deliveries: Sequence[Queued], now: datetime) -> tuple[Queued, ...]:
         """The same deliveries of one message, those that can start soon leased to this process."""
+        if not deliveries:
+            return ()
         token, until = new_token(), now + self._lease
         open_lanes = {
             destination
