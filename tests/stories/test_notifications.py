@@ -345,6 +345,7 @@ async def test_a_dead_target_is_warned_of_then_rests_and_delays_nobody(
             for _ in range(20):
                 await sent(alice, bob.address)
             await well.hears(*["message.delivered"] * 20)
+            await until(told_all(well))
             dead.peer.will(refuses(500, "TEMPORARY_FAILURE"))
             for hours, letter in ((0, None), (5, "webhook_failing"), (48, "webhook_disabled")):
                 net.turn(hours * 3600)
@@ -427,6 +428,7 @@ async def test_a_test_event_and_two_secrets_at_once_during_a_rotation(net: Feder
             assert told.id == event_id
             assert told.fits(fresh)
             assert told.fits(target.secret)
+            await until(told_all(target))
             net.turn(61)
             await target.call("POST", "/test")
             _, later = await target.hears("webhook.test", "webhook.test")
@@ -470,6 +472,7 @@ async def test_what_ends_badly_is_told_of_as_what_it_is(net: Federation) -> None
             stopped = await sent(alice, "bob@peer.test", headers={"deliver-after": then})
             gone = await acme.call("DELETE", f"/v1/messages/{stopped}", key=alice.key)
             assert gone.status == 200, gone.text
+            await until(told_all(target))
             net.turn(4 * 3600 + 60)
             await until(alice.inbox)
             await acme.app.housekeeping.once()
