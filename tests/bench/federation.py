@@ -1,9 +1,10 @@
 """Rows about two gateways: TLS between them, a durable Postgres behind each, all on this machine."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,21 +22,25 @@ RATE, P99_MS_MAX = 1000, 25
 ARRIVAL_SECONDS_MAX = 300.0
 QUEUED, QUEUED_DESTINATIONS = 1_000_000, 100
 LOSS_PERCENT_MAX = 20
+SWALLOWED, HOLE_LOSS_PERCENT_MAX = 100_000, 10
 RESIDENT_MB_MAX = 1000  # 10 MB for each 10 000 queued
 ACCEPTED = "select coalesce(sum(accepted), 0)::bigint from tallies"
 
-# A message and its delivery to somewhere that is not there, as a long outage leaves them.
+# Messages and their deliveries to places that are not there, each due some of these intervals from now, as a long
+# outage leaves them.
 _QUEUE = """
 with ids as (
     select (lpad(to_hex((extract(epoch from now()) * 1000)::bigint), 12, '0') || '7000' || '8000'
             || lpad(to_hex(n), 12, '0'))::uuid as id, n from generate_series(1::bigint, $1) as n
+), t as (
+    insert into tallies (id, at, accepted, finished) values (gen_random_uuid(), now(), $1, 0)
 ), m as (
     insert into messages (id, sender, proven, body, accepted_at)
     select id, 'agent-0@acme.test', true, convert_to(rpad('{"payload":"', 900, 'x') || '"}', 'UTF8'), now() from ids
 )
 insert into deliveries (message, recipient, address, destination, due, attempts, accepted_at, expires_at, expiry)
 select id, 'b@gone-' || n % $2 || '.test', 'b@gone-' || n % $2 || '.test', 'gone-' || n % $2 || '.test',
-       now() + (n % 86400) * interval '1 second' + interval '10 minutes', 3, now(), now() + interval '7 days', 'horizon'
+       now() + $3::interval * (600 + n % 86400), 3, now(), now() + interval '7 days', 'horizon'
 from ids
 """
 
@@ -73,14 +78,17 @@ async def rows(folder: Path, *, runs: int, seconds: float, full: bool) -> AsyncG
         async with road(near, far, features=["batch"]) as batched:
             yield await _throughput("batches", batched, runs, seconds, BATCH_FLOOR, BATCH_AIM)
             yield await _end_to_end(batched, runs, seconds)
+        yield await _black_hole(near, far, runs, seconds)
         if full:
             for figure in await _million(near, far, runs, seconds):
                 yield figure
 
 
 @asynccontextmanager
-async def road(near: Site, far: Site, *, features: Sequence[str]) -> AsyncIterator[Road]:
-    """Two gateways, the near one knowing the far one by configuration."""
+async def road(
+    near: Site, far: Site, *, features: Sequence[str], peers: Mapping[str, Any] | None = None
+) -> AsyncIterator[Road]:
+    """Two gateways, the near one knowing the far one and other `peers` by configuration."""
     authority = Authority()
     certificate, key = authority.write_pair(far.folder, HERE)
     ca_file = authority.write_ca(near.folder)
@@ -97,7 +105,7 @@ async def road(near: Site, far: Site, *, features: Sequence[str]) -> AsyncIterat
         url = f"https://{HERE}:{receiver.ports[1]}"
         sender = await stack.enter_async_context(
             near.gateway(
-                peers={far.domain: {"gateway": url, "features": list(features)}},
+                peers={far.domain: {"gateway": url, "features": list(features)}, **(peers or {})},
                 outbound={"allow_networks": ["127.0.0.0/8"], "ca_file": str(ca_file)},
             )
         )
@@ -156,21 +164,45 @@ async def _end_to_end(road: Road, runs: int, seconds: float) -> Figure:
     return Figure(name, "ms", measured, floor=P99_MS_MAX, small=True)
 
 
+async def _black_hole(near: Site, far: Site, runs: int, seconds: float) -> Figure:
+    """What others lose by much mail, all of it due, for one that takes connections and never says a word."""
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65_536):
+            pass
+        writer.close()
+
+    async with await asyncio.start_server(swallow, HERE, 0) as hole:
+        url = f"https://{HERE}:{hole.sockets[0].getsockname()[1]}"
+        async with road(near, far, features=["batch"], peers={"gone-0.test": {"gateway": url}}) as beside:
+            before = [await _one_run(beside, seconds) for _ in range(runs)]
+            await near.query(_QUEUE, SWALLOWED, 1, timedelta(0))
+            await near.query("analyze")
+            after = [await _one_run(beside, seconds) for _ in range(runs)]
+    await near.query("truncate deliveries")
+    return _lost(f"with {SWALLOWED:,} waiting for a black hole", before, after, HOLE_LOSS_PERCENT_MAX)
+
+
+def _lost(when: str, before: Sequence[Run], after: Sequence[Run], percent_max: float) -> Figure:
+    rate = Figure("", "", before).value
+    lost = [Run((1 - run.value / rate) * 100, run.microseconds, run.shares) for run in after]
+    costs = Figure("", "", before).middle.microseconds
+    note = f"before: {rate:,.0f} msg/s, " + " ".join(f"{name} {cost} µs" for name, cost in costs.items())
+    return Figure(f"throughput lost {when}", "%", lost, floor=percent_max, small=True, note=note)
+
+
 async def _million(near: Site, far: Site, runs: int, seconds: float) -> list[Figure]:
     """What is lost where a million wait for destinations that are away."""
     async with road(near, far, features=["batch"]) as empty:
         before = [await _one_run(empty, seconds) for _ in range(runs)]
         light = resident_bytes(empty.near.pid)
-    await near.query(_QUEUE, QUEUED, QUEUED_DESTINATIONS)
+    await near.query(_QUEUE, QUEUED, QUEUED_DESTINATIONS, timedelta(seconds=1))
     await near.query("analyze")
     async with road(near, far, features=["batch"]) as crowded:
         after = [await _one_run(crowded, seconds) for _ in range(runs)]
         heavy = resident_bytes(crowded.near.pid)
-    rate = Figure("", "", before).value
-    lost: list[Run] = [Run((1 - run.value / rate) * 100, run.microseconds, run.shares) for run in after]
-    about: dict[str, Any] = {"small": True, "note": f"{rate:,.0f} msg/s before"}
     return [
-        Figure(f"throughput lost with {QUEUED:,} queued", "%", lost, floor=LOSS_PERCENT_MAX, **about),
+        _lost(f"with {QUEUED:,} queued", before, after, LOSS_PERCENT_MAX),
         Figure(
             f"gateway memory for {QUEUED:,} queued",
             "MB",
