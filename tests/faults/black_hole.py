@@ -25,8 +25,8 @@ with ids as (
             || lpad(to_hex(n), 12, '0'))::uuid as id from generate_series(1::bigint, $1) as n
 ), m as (
     insert into messages (id, sender, proven, body, accepted_at)
-    select id, $2, true, convert_to('{"version":"1.0","sender":"' || $2 || '","recipients":["bob@' || $3 || '"],"payload":1}',
-                                    'UTF8'), amtp_now() from ids
+    select id, $2, true, convert_to('{"version":"1.0","sender":"' || $2 || '","recipients":["bob@' || $3
+                                    || '"],"payload":1}', 'UTF8'), amtp_now() from ids
 ), t as (
     insert into tallies (id, at, accepted, finished) values (gen_random_uuid(), amtp_now(), $1, 0)
 )
