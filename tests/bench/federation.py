@@ -36,7 +36,9 @@ with ids as (
     insert into tallies (id, at, accepted, finished) values (gen_random_uuid(), now(), $1, 0)
 ), m as (
     insert into messages (id, sender, proven, body, accepted_at)
-    select id, 'agent-0@acme.test', true, convert_to(rpad('{"payload":"', 900, 'x') || '"}', 'UTF8'), now() from ids
+    select id, 'agent-0@acme.test', true, convert_to(rpad(
+        '{"version":"1.0","sender":"agent-0@acme.test","recipients":["b@gone-0.test"],"payload":"', 900, 'x'
+    ) || '"}', 'UTF8'), now() from ids
 )
 insert into deliveries (message, recipient, address, destination, due, attempts, accepted_at, expires_at, expiry)
 select id, 'b@gone-' || n % $2 || '.test', 'b@gone-' || n % $2 || '.test', 'gone-' || n % $2 || '.test',
