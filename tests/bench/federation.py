@@ -178,11 +178,17 @@ async def _black_hole(near: Site, far: Site, runs: int, seconds: float) -> Figur
         url = f"https://{HERE}:{hole.sockets[0].getsockname()[1]}"
         async with road(near, far, features=["batch"], peers={"gone-0.test": {"gateway": url}}) as beside:
             before = [await _one_run(beside, seconds) for _ in range(runs)]
-            await near.query(_QUEUE, SWALLOWED, 1, timedelta(0))
-            await near.query("analyze")
+            await _fill(near, SWALLOWED, 1, timedelta(0))
             after = [await _one_run(beside, seconds) for _ in range(runs)]
     await near.query("truncate deliveries")
     return _lost(f"with {SWALLOWED:,} waiting for a black hole", before, after, HOLE_LOSS_PERCENT_MAX)
+
+
+async def _fill(site: Site, count: int, destinations: int, interval: timedelta) -> None:
+    """Fills the queue, and lets the database be done with it."""
+    await site.query(_QUEUE, count, destinations, interval)
+    await site.query("analyze")
+    await site.query("checkpoint")
 
 
 def _lost(when: str, before: Sequence[Run], after: Sequence[Run], percent_max: float) -> Figure:
@@ -198,8 +204,7 @@ async def _million(near: Site, far: Site, runs: int, seconds: float) -> list[Fig
     async with road(near, far, features=["batch"]) as empty:
         before = [await _one_run(empty, seconds) for _ in range(runs)]
         light = resident_bytes(empty.near.pid)
-    await near.query(_QUEUE, QUEUED, QUEUED_DESTINATIONS, timedelta(seconds=1))
-    await near.query("analyze")
+    await _fill(near, QUEUED, QUEUED_DESTINATIONS, timedelta(seconds=1))
     async with road(near, far, features=["batch"]) as crowded:
         after = [await _one_run(crowded, seconds) for _ in range(runs)]
         heavy = resident_bytes(crowded.near.pid)
