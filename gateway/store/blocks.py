@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from hmac import compare_digest
 
 from gateway.protocol.errors import AMTPError, Code
 
@@ -40,7 +41,7 @@ async def proven(
             held = block
     if count < size:
         raise mismatch(f"has {count} of the {size} bytes it should have")
-    if sha.digest() != digest:
+    if not compare_digest(sha.digest(), digest):
         raise mismatch("has another hash than it should have")
     yield held
 

@@ -139,6 +139,14 @@ async def test_a_lost_line_is_replaced_and_wakes_everybody(database: Database) -
             assert await ear.rung(NEVER_SECONDS)
 
 
+async def still(*ears: Ear) -> None:
+    """Until they hear no more of what rang as the bell began to listen; polls alone don't ring."""
+    for ear in ears:
+        await ear.rung(0.2)
+    for ear in ears:
+        assert not await ear.rung(0.2)
+
+
 async def test_a_poll_finds_what_no_notice_told(
     database: Database, box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +154,7 @@ async def test_a_poll_finds_what_no_notice_told(
     async with running(database) as bell:
         await until_listening(database)
         with bell.ear(box.agent) as ear, bell.ear(box.agent + 1) as other:
-            assert not await ear.rung(0.2)
+            await still(ear, other)
             await box.put()
             assert await ear.rung(NEVER_SECONDS)
             assert not await other.rung(0)
@@ -161,7 +169,7 @@ async def test_a_poll_finds_the_inbox_whose_lease_ended(
     async with running(database) as bell:
         await until_listening(database)
         with bell.ear(box.agent) as ear:
-            assert not await ear.rung(0.2)
+            await still(ear)
             box.turn(31)
             assert await ear.rung(NEVER_SECONDS)
 
