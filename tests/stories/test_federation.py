@@ -229,6 +229,7 @@ async def test_a_peer_that_answers_badly_is_not_tried_more_often_because_it_answ
         opened.set()
         await until(lambda: logged(acme, "destination_closed"))
         await acme.app.database.execute("update deliveries set due = due + interval '1 hour', token = null")
+        attempts = [(await alice.status(each))["recipients"][0]["attempts"] for each in ids]
         net.turn(120)  # the breaker is half open
         dave = await acme.register("dave")
         await sent(dave, alice.address)  # the house is at work
@@ -238,7 +239,7 @@ async def test_a_peer_that_answers_badly_is_not_tried_more_often_because_it_answ
         message_id = await sent(alice, "carol@peer.test")
         assert (await ended(alice, message_id))["status"] == "delivered"
         await until(lambda: logged(acme, "destination_open"))
-        assert {(await alice.status(each))["recipients"][0]["attempts"] for each in ids} == {1}
+        assert [(await alice.status(each))["recipients"][0]["attempts"] for each in ids] == attempts
 
 
 async def test_a_peer_named_while_the_gateway_runs_is_known_at_once(net: Federation) -> None:
