@@ -38,6 +38,7 @@ class Lane:
     destination: str
     window: float = WINDOW_FIRST
     window_max: float = WINDOW_MAX
+    eager: bool = True  # it has not shown yet how much it takes: the window doubles with each round
     batch: bool = False  # whether several messages may go in one request
     active: int = 0
     promised: int = 0  # messages leased to us whose commit is on its way
@@ -47,6 +48,7 @@ class Lane:
     heard: bool = False  # it contacted us meanwhile
     paused: bool = False
     more: bool = False  # the queue probably holds more of it than waits here
+    quiet_rounds: int = 0  # for which nothing went on here
     shared: bool = False  # its breaker stands in the database too
     waiting: dict[UUID, list[Waiting]] = field(default_factory=dict)  # by message, the oldest first
 
@@ -83,7 +85,7 @@ class Lane:
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing is remembered here that a new lane would not know."""
+        """Whether nothing is remembered here that a new lane would not learn soon."""
         busy = self.waiting or self.active or self.promised or self.more
         return not busy and self.failures == 0 and self.open_until is None and not self.paused
 
@@ -91,11 +93,13 @@ class Lane:
         """Notes a success; tells whether it ended an outage."""
         recovered = self.open_until is not None
         self.reset()
-        self.window = min(self.window + 1 / self.window, self.window_max)
+        step = 1.0 if self.eager else 1 / self.window
+        self.window = min(self.window + step, self.window_max)
         return recovered
 
     def pressed(self) -> None:
         """Notes that it is well, and has no room for so much at once."""
+        self.eager = False
         self.window = max(self.window / 2, 1.0)
 
     def failed(self, now: datetime, draw: float, *, unreachable: bool) -> bool:

@@ -21,6 +21,7 @@ from gateway.store.deliveries import Delivery, Letter
 
 HAND_OVER_MAX = 2000  # deliveries waiting in memory, all lanes together
 HAND_OVER_BYTES_MAX = 32 * 1024 * 1024
+QUIET_MAX, QUIET_ROUNDS = 256, 60  # lanes that remember a destination's pace while nothing goes there
 BATCH_BYTES_MAX = 4 * 1024 * 1024
 
 
@@ -200,9 +201,19 @@ class Lanes:
             self._lanes[lane.destination] = self._lanes.pop(lane.destination)
             if lane.waiting:
                 turns.append(lane)
-        for lane in [lane for lane in self._lanes.values() if lane.quiet]:
-            del self._lanes[lane.destination]  # it is made anew when it is needed
         return pieces
+
+    def tidy(self) -> None:
+        """Forgets lanes that were quiet for some rounds, and the first of too many; asked once a round."""
+        quiet = []
+        for lane in self._lanes.values():
+            lane.quiet_rounds = lane.quiet_rounds + 1 if lane.quiet else 0
+            if lane.quiet:
+                quiet.append(lane)
+        surplus = len(quiet) - QUIET_MAX
+        for place, lane in enumerate(quiet):
+            if place < surplus or lane.quiet_rounds > QUIET_ROUNDS:
+                del self._lanes[lane.destination]  # it is made anew when it is needed
 
     def late(self, seconds: float) -> list[Waiting]:
         """Takes out what waited so long that its lease may end under the courier, or whose lane closed meanwhile."""

@@ -117,6 +117,7 @@ class Worker:
         for lane in [lane for lane in self._lanes.lanes if lane.heard]:
             await destinations.note_contact(self._database, lane.destination)
             lane.heard = False
+        self._lanes.tidy()
         known = await destinations.troubled(self._database)
         for destination in known:
             self._lanes.lane(destination)

@@ -10,7 +10,7 @@ import pytest
 from gateway.clock import Clock
 from gateway.immediate import ONCE, SECONDS
 from gateway.lane import BATCH_MESSAGES_MAX, FAILURES_MAX, WINDOW_FIRST, WINDOWS_AHEAD, Lane, Waiting
-from gateway.lanes import HAND_OVER_MAX, Lanes, parcel_of
+from gateway.lanes import HAND_OVER_MAX, QUIET_MAX, QUIET_ROUNDS, Lanes, parcel_of
 from gateway.mint import Mint
 from gateway.protocol.message import parse_message
 from gateway.store.admitted import Admitted, Queued
@@ -196,6 +196,17 @@ async def test_no_more_starts_than_the_window_has_room_for(desk: Desk) -> None:
     assert len(desk.lanes.startable(100)) == 1
 
 
+def test_a_window_grows_fast_until_the_first_trouble_and_then_with_care() -> None:
+    lane = Lane("p.test")
+    for _ in range(10):
+        lane.succeeded()
+    assert lane.window == WINDOW_FIRST + 10
+    lane.pressed()
+    for _ in range(7):
+        lane.succeeded()
+    assert lane.window < WINDOW_FIRST + 10
+
+
 def test_a_window_grows_on_success_and_shrinks_on_trouble() -> None:
     lane = Lane("p.test")
     for _ in range(3000):
@@ -264,9 +275,24 @@ async def test_what_waits_is_given_back_when_it_is_late_or_its_lane_closes(desk:
     assert desk.lanes.held == 2
     assert len(desk.lanes.late(start_by + 1)) == 2
     assert desk.lanes.held == 0
-    desk.lanes.lane("q.test").more = False
-    desk.lanes.startable(1)
-    assert [lane.destination for lane in desk.lanes.lanes] == ["p.test"]  # a quiet one is forgotten
+
+
+async def test_a_quiet_lane_is_remembered_for_a_while_and_a_closed_one_always(desk: Desk) -> None:
+    desk.close("p.test")
+    desk.lanes.lane("q.test").window = 9
+    for _ in range(QUIET_ROUNDS):
+        desk.lanes.tidy()
+    assert desk.lanes.lane("q.test").window == 9
+    desk.lanes.tidy()
+    assert [lane.destination for lane in desk.lanes.lanes] == ["p.test"]
+
+
+async def test_of_too_many_quiet_lanes_the_oldest_are_forgotten_first(desk: Desk) -> None:
+    for n in range(QUIET_MAX + 2):
+        desk.lanes.lane(f"p{n}.test")
+    desk.lanes.tidy()
+    left = [lane.destination for lane in desk.lanes.lanes]
+    assert (len(left), left[0]) == (QUIET_MAX, "p2.test")
 
 
 async def test_what_is_tried_once_is_leased_whatever_is_ahead_of_it_until_its_time_is_over(
