@@ -14,6 +14,7 @@ from gateway.store.destinations import Trouble
 WINDOW_FIRST, WINDOW_MAX = 4.0, 64.0
 WINDOWS_AHEAD = 2  # of what goes at once may be in memory
 BATCH_MESSAGES_MAX = 50
+BATCH_WINDOW_MIN = 2.0  # requests under way: one is answered while the next collects
 FAILURES_MAX = 5  # in a row, of the destination as a whole, before its breaker opens
 BREAKER_SECONDS_FIRST, BREAKER_SECONDS_MAX = 1.0, 60.0
 
@@ -68,18 +69,21 @@ class Lane:
         """How many messages may be under way at once."""
         return int(self.window) * (BATCH_MESSAGES_MAX if self.batch else 1)
 
+    @property
+    def quick(self) -> bool:
+        """Whether it proved to take more than a few at once."""
+        return self.batch or self.window > WINDOW_FIRST
+
     def ahead_max(self, now: datetime) -> int:
         """How many messages may wait in memory, where no priority moves them any more.
 
         A lane that proved to be quick has a window's worth, so that it never stands still; any other what starts now.
         """
-        if self.window > WINDOW_FIRST:
-            return WINDOWS_AHEAD * self.capacity
-        return self.room(now) * (BATCH_MESSAGES_MAX if self.batch else 1)
+        return WINDOWS_AHEAD * self.capacity if self.quick else self.room(now)
 
     def low(self, now: datetime) -> bool:
         """Whether more is to be claimed: what waits may be gone before the queue has answered."""
-        if self.window > WINDOW_FIRST and self.open_until is None:
+        if self.quick and self.open_until is None:
             return not self.paused and len(self.waiting) < self.capacity
         return not self.waiting and self.room(now) > 0
 
@@ -89,12 +93,19 @@ class Lane:
         busy = self.waiting or self.active or self.promised or self.more
         return not busy and self.failures == 0 and self.open_until is None and not self.paused
 
-    def succeeded(self) -> bool:
-        """Notes a success; tells whether it ended an outage."""
+    def succeeded(self, messages: int = 1) -> bool:
+        """Notes that so many messages arrived together; tells whether that ended an outage.
+
+        Where several may go together, more requests at once only make each of them smaller: the window grows while
+        they are full, and shrinks while they are not.
+        """
         recovered = self.open_until is not None
         self.reset()
         step = 1.0 if self.eager else 1 / self.window
-        self.window = min(self.window + step, self.window_max)
+        if not self.batch or 2 * messages >= BATCH_MESSAGES_MAX:
+            self.window = min(self.window + step, self.window_max)
+        elif self.window > BATCH_WINDOW_MIN:
+            self.window = max(self.window - 1, BATCH_WINDOW_MIN)
         return recovered
 
     def pressed(self) -> None:

@@ -175,7 +175,7 @@ class Worker:
                 letters |= await deliveries.letters(self._database, missing)
             carried = await self._flow.carry(parcel_of(lane.destination, waiting, letters))
             lane.batch = carried.batch
-            await self._learn(lane, carried)
+            await self._learn(lane, carried, len({one.delivery.message for one in waiting}))
         except AMTPError:  # the database is away: the leases lapse and the rows are found again
             pass
         except Exception as failure:  # noqa: BLE001 - one message that breaks a courier must not stop the others
@@ -212,7 +212,7 @@ class Worker:
         self._active -= 1
         self._lanes.ready.set()
 
-    async def _learn(self, lane: Lane, carried: Carried) -> None:
+    async def _learn(self, lane: Lane, carried: Carried, messages: int = 1) -> None:
         if carried.answered:
             self._lanes.contacts.answered(lane.destination)
         if carried.blame is not None:
@@ -234,7 +234,7 @@ class Worker:
                 )
         elif carried.pressed:
             lane.pressed()
-        elif carried.answered and lane.succeeded():
+        elif carried.answered and lane.succeeded(messages):
             self._journal.destination_open(lane.destination)
             await destinations.note_recovery(self._database, lane.destination)
             self._hungry.set()

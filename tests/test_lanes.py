@@ -9,7 +9,15 @@ import pytest
 
 from gateway.clock import Clock
 from gateway.immediate import ONCE, SECONDS
-from gateway.lane import BATCH_MESSAGES_MAX, FAILURES_MAX, WINDOW_FIRST, WINDOWS_AHEAD, Lane, Waiting
+from gateway.lane import (
+    BATCH_MESSAGES_MAX,
+    BATCH_WINDOW_MIN,
+    FAILURES_MAX,
+    WINDOW_FIRST,
+    WINDOWS_AHEAD,
+    Lane,
+    Waiting,
+)
 from gateway.lanes import HAND_OVER_MAX, QUIET_MAX, QUIET_ROUNDS, Lanes, parcel_of
 from gateway.mint import Mint
 from gateway.protocol.message import parse_message
@@ -205,6 +213,16 @@ def test_a_window_grows_fast_until_the_first_trouble_and_then_with_care() -> Non
     for _ in range(7):
         lane.succeeded()
     assert lane.window < WINDOW_FIRST + 10
+
+
+def test_where_batches_are_taken_the_window_grows_with_full_ones_alone() -> None:
+    lane = Lane("p.test", batch=True)
+    for _ in range(10):
+        lane.succeeded(BATCH_MESSAGES_MAX)
+    assert lane.window == WINDOW_FIRST + 10
+    for _ in range(20):
+        lane.succeeded(3)
+    assert lane.window == BATCH_WINDOW_MIN
 
 
 def test_a_window_grows_on_success_and_shrinks_on_trouble() -> None:
