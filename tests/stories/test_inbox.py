@@ -123,3 +123,19 @@ async def events(
             if len(found) == count:
                 break
     return found
+
+
+async def test_what_was_leased_to_a_reader_who_hung_up_is_free_for_the_next(world: World) -> None:
+    async with world.gateway() as gateway:
+        alice, bob = await gateway.register("alice"), await gateway.register("bob")
+        await alice.send(bob.address)
+        database = gateway.app.database
+        async with database.transaction() as connection:
+            await connection.execute("lock table entries in access exclusive mode")
+            reading = asyncio.create_task(listed(gateway, bob, "?lease=60&wait=30"))
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not await connection.fetchval("select count(*) from pg_locks where not granted"):
+                    await asyncio.sleep(0.01)
+            reading.cancel()
+            await asyncio.wait({reading})
+        assert len((await listed(gateway, bob, "?lease=60&wait=20"))["messages"]) == 1
