@@ -45,10 +45,12 @@ select {written}, case when $24::text <> '' then pg_notify('amtp_inbox', $24) en
 _INSERT = _WRITE.format(registered="", unseen="", written="true")
 
 # The same with what is unique about the messages, as long as nothing of it was seen before: then nothing is written.
+# Each hash is looked up by its key: a plan made while the table was empty would read all of it ever after.
 # Where another transaction registers one of them meanwhile, the statement fails by dividing by nought.
 _INSERT_UNSEEN = _WRITE.format(
     registered="""seen as materialized (
-    select from idempotency where hash = any ($27::bytea[]) limit 1
+    select from unnest($27::bytea[]) as u (hash)
+    where (select i.message from idempotency i where i.hash = u.hash) is not null limit 1
 ), h as (
     insert into idempotency (hash, message, content, at)
     select hash, message, content, amtp_now()
