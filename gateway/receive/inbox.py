@@ -212,9 +212,7 @@ class InboxDoor:
         with self._bell.ear(owner.id) as ear, hushed_at(request.ending, ear):
             while True:
                 page = await self._fetch(owner, question.listing, lease)
-                if (
-                    page.items and lease is not None and request.gone
-                ):  # nobody would hear of it before it ends
+                if page.items and lease and request.gone:  # nobody would hear of it before it ends
                     await inbox.give_back(self._database, owner.id, lease.token)
                     return Page((), has_more=False)
                 left = deadline - loop.time()

@@ -3,7 +3,7 @@
 The first writer wins, by a unique constraint in the transaction that commits the message.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -64,9 +64,7 @@ async def claim(line: Any, batch: Sequence[Claim]) -> dict[UUID, Repeat]:
     fresh = {row["hash"] for row in inserted}
     taken = [hashed for hashed, _, _ in wanted if hashed not in fresh]
     owners = (
-        dict(await line.fetch("select hash, message from idempotency where hash = any($1)", taken))
-        if taken
-        else {}
+        {hashed: row["message"] for hashed, row in (await registered(line, taken)).items()} if taken else {}
     )
     minted = await _minted_before(line, [admitted for admitted, _ in batch])
     repeats = {}
@@ -79,6 +77,16 @@ async def claim(line: Any, batch: Sequence[Claim]) -> dict[UUID, Repeat]:
     if orphans:
         await line.execute("delete from idempotency where hash = any($1)", orphans)
     return repeats
+
+
+async def registered(line: Any, hashes: Collection[bytes]) -> dict[bytes, Any]:
+    """The message and content that each hash stands for. Each is looked up by its key, whatever the planner knew."""
+    rows = await line.fetch(
+        "select u.hash, i.message, i.content from unnest($1::bytea[]) as u (hash) cross join lateral"
+        " (select message, content from idempotency where hash = u.hash offset 0) i",
+        list(hashes),
+    )
+    return {row["hash"]: row for row in rows}
 
 
 async def _minted_before(line: Any, batch: Sequence[Admitted]) -> dict[UUID, UUID]:

@@ -10,7 +10,7 @@ from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import same_content
 from gateway.store.admitted import Admitted, Rider, write_riders
 from gateway.store.database import Database
-from gateway.store.identity import hashes_of
+from gateway.store.identity import hashes_of, registered
 from gateway.store.receipts import owed_for
 from gateway.store.topics import Topic, notice_of, reply_topics
 
@@ -69,12 +69,7 @@ async def repeat_in(
 
 async def _refuse_conflict(connection: Any, admitted: Admitted, original: UUID, stored: Any) -> None:
     message, hashes = admitted.message, hashes_of(admitted)
-    known = {
-        row["hash"]: row
-        for row in await connection.fetch(
-            "select hash, message, content from idempotency where hash = any($1)", list(hashes.values())
-        )
-    }
+    known = await registered(connection, hashes.values())
     by_key = "key" in hashes and hashes["key"] in known
     row = known.get(hashes["key"] if by_key else hashes.get("id", b""))
     same = (row is not None and row["content"] == message.content) or (
