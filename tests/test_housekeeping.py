@@ -55,3 +55,26 @@ async def test_all_chores_can_be_done_at_once_in_their_order() -> None:
 
     await Housekeeping([chore("first"), chore("second")], Journal(io.StringIO())).once()
     assert done == ["first", "second"]
+
+
+async def test_a_chore_that_is_being_done_is_waited_for_and_never_done_twice_at_a_time() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    done: list[str] = []
+
+    async def slow() -> None:
+        begun.set()
+        await go_on.wait()
+        done.append("slow")
+
+    house = Housekeeping([Chore("slow", 3600, slow)], Journal(io.StringIO()))
+    running = asyncio.create_task(house.run())
+    await begun.wait()
+    asked = asyncio.create_task(house.once())
+    await asyncio.sleep(0)
+    assert not asked.done()
+    go_on.set()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await asked
+    assert done == ["slow", "slow"]
+    running.cancel()
+    await asyncio.wait({running})
