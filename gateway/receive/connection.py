@@ -12,28 +12,27 @@ per request, no response object, one write per answer. The rules, and why:
 """
 
 import asyncio
-import math
 from contextlib import aclosing
 from typing import Any, cast
 
 from aiohttp import hdrs
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 from multidict import CIMultiDictProxy
 
 from gateway.outbox import TOGETHER_BYTES_MAX
 from gateway.protocol.errors import AMTPError, Code
 from gateway.receive.answers import Answer, Stream, answer_error, render_answer, render_stream_head
-from gateway.receive.framing import malformed
-from gateway.receive.limits import BODY_PAUSES_MAX, RETRY_AFTER_SECONDS, site_of
+from gateway.receive.framing import Head, head_of, unreadable
+from gateway.receive.incoming import NEVER, Incoming, break_off
+from gateway.receive.limits import RETRY_AFTER_SECONDS, site_of
 from gateway.receive.listener import Listener, Reply, mint_request_id
 from gateway.receive.origin import client_address, is_trusted, parse_address
-from gateway.receive.request import HungUp, too_large
+from gateway.receive.plain import PlainReader
+from gateway.receive.request import HungUp
 from gateway.receive.routing import Role
 from gateway.receive.stream import lively
 
-NEVER = math.inf
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 QUEUED_REQUESTS_MAX = 2  # parsed ahead of the one in work, before the socket is left alone
 
 
@@ -42,20 +41,18 @@ class Connection(RequestHandler):
 
     __slots__ = (
         "_begun",
-        "_body_until",
         "_ending",
-        "_held_bytes",
         "_listener",
         "_over",
-        "_payload",
         "_peer",
-        "_receiving",
+        "_plain",
         "_refused",
         "_serving",
         "_site",
         "_trusted",
         "_unsent_bytes",
         "deadline",
+        "incoming",
         "task",
     )
 
@@ -76,15 +73,13 @@ class Connection(RequestHandler):
         self._msg_queue_resume_size = 0
         self._listener = listener
         self._ending: asyncio.Event | None = None
-        self._payload: StreamReader = EMPTY_PAYLOAD
+        self.incoming = Incoming(self, listener.load, loop)
+        self._plain = PlainReader(listener.plain)
         self._begun = True  # a head: the first one is due from the start
         self._serving = False
-        self._receiving = False
         self._refused = False  # what the parser could not read, so more of it may come
         self._over = False
-        self._held_bytes = 0
         self._unsent_bytes = 0
-        self._body_until = NEVER
         self._peer = ""
         self._site: str | None = None
         self._trusted = False
@@ -125,8 +120,7 @@ class Connection(RequestHandler):
         if self._manager is None:  # turned away
             return
         super().connection_lost(exc)
-        if not self._payload.is_eof():
-            self._payload.set_exception(HungUp())
+        self.incoming.hung_up()
         if self._ending is not None:
             self._ending.set()
         self._leave_when_over()
@@ -137,6 +131,12 @@ class Connection(RequestHandler):
             self._listener.leave(self, self._site)
 
     def data_received(self, data: bytes) -> None:
+        waiter = self._waiter
+        idle = waiter is not None and not (waiter.done() or self._close or self._force_close)
+        if data and (plain := self._plain.take(data, idle=idle)) is not None:
+            self._messages.append(cast(Any, plain))
+            cast("asyncio.Future[None]", waiter).set_result(None)
+            return
         try:
             super().data_received(data)
         except (ValueError, LookupError) as error:  # of its URL library, over targets it should have refused
@@ -144,12 +144,15 @@ class Connection(RequestHandler):
         messages = self._messages
         if messages:
             if type(messages[-1][0]) is _ErrInfo:
-                self._spoil(messages[-2][1] if len(messages) > 1 else self._payload)
+                if len(messages) > 1:
+                    break_off(messages[-2][1], RequestPayloadError())
+                else:
+                    self.incoming.spoil()
         elif not data or self._close:
             pass
-        elif self._receiving:
-            self.deadline = min(self._loop.time() + self._listener.limits.body_seconds, self._body_until)
-        elif not self._begun and self._payload.is_eof():
+        elif self.incoming.receiving:
+            self.incoming.prolong()
+        elif not self._begun and self.incoming.arrived:
             self._begun = True
             if not self._serving:
                 self.deadline = self._loop.time() + self._listener.limits.head_seconds
@@ -159,11 +162,6 @@ class Connection(RequestHandler):
         self._messages.append((_ErrInfo(status=400, exc=error, message=""), EMPTY_PAYLOAD))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def _spoil(self, payload: StreamReader) -> None:
-        """The parser stumbled: a body it was in the middle of will never be whole, which it tells nobody."""
-        if not payload.is_eof():
-            payload.set_exception(RequestPayloadError())
 
     async def start(self) -> None:
         """Answer requests until one of both sides has enough."""
@@ -197,18 +195,13 @@ class Connection(RequestHandler):
 
     async def _serve(self) -> bool:
         """Answer the next request; whether another may follow."""
-        message, self._payload = self._messages.popleft()
         self._serving, self._begun, self.deadline = True, False, NEVER
-        if self._parser is not None:
-            self._parser.message_consumed()
-            if self._buffer_paused and not self._messages:
-                self._resume_reading_if_drained()
+        head = self._next_head()
         started = self._loop.time()
         listener = self._listener
         try:
-            self._refused = isinstance(message, _ErrInfo)
-            reply = await listener.answer(None if isinstance(message, _ErrInfo) else message, self)
-            last = reply.last or not self._payload.is_eof() or self._close or listener.load.closing
+            reply = await listener.answer(head, self)
+            last = reply.last or not self.incoming.arrived or self._close or listener.load.closing
             await self._send(reply, last=last)
             listener.watch.request_answered(
                 reply.method, reply.path, reply.answer.status, self._loop.time() - started
@@ -217,8 +210,21 @@ class Connection(RequestHandler):
             return False
         finally:
             self._serving = False
-            self.give_bytes()
+            self.incoming.give_back()
         return not last
+
+    def _next_head(self) -> Head:
+        message, body = cast(tuple[Any, Any], self._messages.popleft())
+        if isinstance(message, Head):  # a plain request
+            self.incoming.begin(EMPTY_PAYLOAD, body)
+            return message
+        self.incoming.begin(body)
+        if self._parser is not None:
+            self._parser.message_consumed()
+            if self._buffer_paused and not self._messages:
+                self._resume_reading_if_drained()
+        self._refused = isinstance(message, _ErrInfo)
+        return unreadable() if isinstance(message, _ErrInfo) else head_of(message)
 
     async def _send(self, reply: Reply, *, last: bool) -> None:
         head = self._listener.fixed_head
@@ -227,21 +233,21 @@ class Connection(RequestHandler):
                 bodiless = reply.method == hdrs.METH_HEAD
                 data = render_answer(answer, head, reply.request_id, bodiless=bodiless, close=last)
                 small = len(data) <= TOGETHER_BYTES_MAX and not (last or self._paused)
-                await self._write(data, together=small)
+                await self.write(data, together=small)
             case Stream() as stream:
                 await self._send_stream(stream, head, reply)
 
     async def _send_stream(self, stream: Stream, head: str, reply: Reply) -> None:
         """Send each item as it comes, until the items or the client's interest end."""
         try:
-            await self._write(render_stream_head(stream, head, reply.request_id))
+            await self.write(render_stream_head(stream, head, reply.request_id))
             if reply.method != hdrs.METH_HEAD:
                 quiet_seconds = self._listener.manners.quiet_seconds
                 endless = stream.length is None
                 items = lively(stream, self.ending, quiet_seconds) if endless else stream.items
                 async with aclosing(items):
                     async for item in items:
-                        await self._write(item)
+                        await self.write(item)
         except HungUp:
             raise
         except Exception as error:
@@ -253,7 +259,7 @@ class Connection(RequestHandler):
         finally:
             await stream.items.aclose()
 
-    async def _write(self, data: bytes, *, together: bool = False) -> None:
+    async def write(self, data: bytes, *, together: bool = False) -> None:
         """Hand over these bytes, `together` with others, or now, waiting while the client does not take them."""
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -296,7 +302,7 @@ class Connection(RequestHandler):
     @property
     def _unread(self) -> bool:
         """Whether the client may still be sending what nobody will look at."""
-        return self._refused or bool(self._messages) or not self._payload.is_eof()
+        return self._refused or bool(self._messages) or not self.incoming.arrived
 
     def retire(self) -> None:
         """The door closes: an idle connection goes at once, a busy one with its answer."""
@@ -348,53 +354,3 @@ class Connection(RequestHandler):
         if not self._trusted:
             return self._peer
         return client_address(self._peer, headers.getall(hdrs.X_FORWARDED_FOR, ()), self._listener.trusted)
-
-    def give_bytes(self) -> None:
-        self._listener.load.give_bytes(self._held_bytes)
-        self._held_bytes = 0
-
-    async def invite(self) -> None:
-        """Tells a client that waits for a word before it sends its body."""
-        if not self._payload.is_eof():
-            await self._write(CONTINUE)
-
-    async def read_piece(self, seconds_max: float) -> bytes:
-        """The next piece of the current body, b"" behind its end. The client has so long for it."""
-        now = self._loop.time()
-        self._body_until = now + seconds_max
-        self.deadline = min(now + self._listener.limits.body_seconds, self._body_until)
-        self._receiving = True
-        try:
-            return await self._payload.readany()
-        except RequestPayloadError:
-            raise malformed("Its body is not framed as its headers say.") from None
-        finally:
-            self._receiving, self.deadline = False, NEVER
-
-    async def read_body(self, bytes_max: int, *, invited: bool) -> bytes:
-        """All of the current body; `invited` says that the client waits for a word before it sends."""
-        payload = self._payload
-        body = b""
-        rest = bytearray()  # many small pieces cost no more than their bytes
-        if not payload.is_eof():
-            now, limits = self._loop.time(), self._listener.limits
-            self._body_until = now + BODY_PAUSES_MAX * limits.body_seconds
-            self.deadline = now + limits.body_seconds
-            self._receiving = True
-            if invited:
-                await self._write(CONTINUE)
-        try:
-            while piece := await payload.readany():
-                if len(body) + len(rest) + len(piece) > bytes_max:
-                    raise too_large(bytes_max)
-                self._held_bytes += len(piece)
-                self._listener.load.take_bytes(len(piece))
-                if body:
-                    rest += piece
-                else:
-                    body = piece
-        except RequestPayloadError:
-            raise malformed("Its body is not framed as its headers say.") from None
-        finally:
-            self._receiving, self.deadline = False, NEVER
-        return body + rest if rest else body

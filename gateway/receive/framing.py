@@ -6,8 +6,10 @@ left in doubt is refused, and the connection closed behind it.
 
 import re
 
+import msgspec
 from aiohttp import hdrs
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.protocol.errors import AMTPError, Code
 
@@ -16,8 +18,35 @@ VERSION_HEADER = "X-AMTP-Version"
 REQUEST_ID_HEADER = "X-Request-ID"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 VERSIONED = "/v1/"
+NO_METHOD = "-"
+NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 ABSOLUTE_FORM = re.compile(r"https?://[^/?#@]+(?=[/?]|\Z)", re.IGNORECASE)
 TARGET = re.compile(r"\*|/[\x21\x22\x24-\x7e]*")  # visible ASCII without the number sign
+
+
+class Head(msgspec.Struct):
+    """What a request says before its body. It may stand for all requests that say the same."""
+
+    method: str
+    path: str
+    query: str
+    headers: CIMultiDictProxy[str]
+    request_id: str | None  # the caller's own
+    last: bool  # of its connection
+    fault: AMTPError | None  # why it is not answered
+    values: dict[str, tuple[str, ...]] = {}  # of the headers that were asked for
+
+
+def head_of(message: RawRequestMessage) -> Head:
+    """What the parser read, with a fault where others may read it otherwise."""
+    path, query, fault = "", "", None
+    try:
+        check_framing(message)
+        path, query = target_of(message)
+        check_version(message, path)
+    except AMTPError as error:
+        fault = error
+    return Head(message.method, path, query, message.headers, request_id_of(message), is_last(message), fault)
 
 
 def check_framing(message: RawRequestMessage) -> None:
@@ -55,9 +84,9 @@ def target_of(message: RawRequestMessage) -> tuple[str, str]:
     return path, query
 
 
-def request_id_of(message: RawRequestMessage | None) -> str | None:
+def request_id_of(message: RawRequestMessage) -> str | None:
     """The caller's own request id, where it can stand in a header and in a log."""
-    given = message.headers.get(REQUEST_ID_HEADER) if message is not None else None
+    given = message.headers.get(REQUEST_ID_HEADER)
     return given if given is not None and REQUEST_ID.fullmatch(given) else None
 
 
@@ -69,6 +98,12 @@ def check_version(message: RawRequestMessage, path: str) -> None:
             f"This gateway speaks AMTP {VERSION}; send {VERSION_HEADER}: {VERSION} or leave it out.",
             details={"supported": [VERSION]},
         )
+
+
+def unreadable() -> Head:
+    """Stands for what the parser refused."""
+    fault = malformed("Check its first line, its headers and its framing.")
+    return Head(NO_METHOD, "", "", NO_HEADERS, None, last=True, fault=fault)
 
 
 def malformed(remedy: str) -> AMTPError:

@@ -6,23 +6,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from aiohttp import hdrs
-from aiohttp.http import RawRequestMessage
 
 from gateway.clock import Clock
 from gateway.config_sections import Limits
 from gateway.outbox import Outbox
 from gateway.protocol.errors import AMTPError, Code
 from gateway.receive.answers import Answer, Stream, answer_error, check_answer, fixed_head
-from gateway.receive.framing import (
-    check_framing,
-    check_version,
-    is_last,
-    malformed,
-    request_id_of,
-    target_of,
-)
+from gateway.receive.framing import Head
 from gateway.receive.limits import RETRY_AFTER_SECONDS, Load, Manners
 from gateway.receive.origin import Network
+from gateway.receive.plain import PlainHeads
 from gateway.receive.request import HungUp, Request
 from gateway.receive.routing import Router
 
@@ -31,7 +24,6 @@ if TYPE_CHECKING:  # a connection is made for its listener
 
 REQUEST_ID_BITS = 96
 NO_ROUTE = "-"
-NO_METHOD = "-"
 INTERNAL_ERROR = 500
 
 
@@ -81,30 +73,27 @@ class Listener:
         self.secure = secure
         self.connections: set[Connection] = set()
         self.outbox = Outbox()
+        self.plain = PlainHeads(manners)
         self.renew_head()
 
         self.request_handler = None
         self.request_factory = None
         self.handler_cancellation = False
 
-    async def answer(self, message: RawRequestMessage | None, connection: "Connection") -> Reply:
-        """Route the request and render what goes wrong; None stands for what the parser refused."""
-        request_id = request_id_of(message) or mint_request_id()
-        method, template, last = NO_METHOD, NO_ROUTE, True
+    async def answer(self, head: Head, connection: "Connection") -> Reply:
+        """Route the request, and render what goes wrong."""
+        request_id = head.request_id or mint_request_id()
+        template = NO_ROUTE
         answer: Answer | Stream
         try:
-            if message is None:
-                raise malformed("Check its first line, its headers and its framing.")
-            method, last = message.method, is_last(message)
-            check_framing(message)
-            path, query = target_of(message)
-            check_version(message, path)
-            if method == hdrs.METH_OPTIONS:
-                answer = Answer(204, headers=(("Allow", ", ".join(self.router.methods_at(path))),))
+            if head.fault is not None:
+                raise head.fault
+            if head.method == hdrs.METH_OPTIONS:
+                answer = Answer(204, headers=(("Allow", ", ".join(self.router.methods_at(head.path))),))
             else:
-                route, params = self.router.match(method, path)
+                route, params = self.router.match(head.method, head.path)
                 template = route.path
-                request = Request(method, path, query, message.headers, params, request_id, connection)
+                request = Request(head, params, request_id, connection)
                 answer = await route.handler(request)
                 check_answer(answer)
         except AMTPError as error:
@@ -114,7 +103,7 @@ class Listener:
         except Exception as error:  # noqa: BLE001 - the middleware: a bug answers one request, and is logged
             self.watch.request_failed(request_id, template, error)
             answer = self._apology(request_id)
-        return Reply(answer, request_id, method, template, last or isinstance(answer, Stream))
+        return Reply(answer, request_id, head.method, template, head.last or isinstance(answer, Stream))
 
     def _apology(self, request_id: str) -> Answer:
         error = AMTPError(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from aiohttp import hdrs
-from multidict import CIMultiDictProxy
 
 from gateway.protocol.errors import AMTPError, Code
+from gateway.receive.framing import Head
 
 if TYPE_CHECKING:  # the connection makes requests; a request only leans on the one it came by
     from gateway.receive.connection import Connection
@@ -31,54 +31,51 @@ class Request:
 
     __slots__ = (
         "_connection",
-        "_headers",
+        "_head",
         "_query",
         "client",
-        "method",
         "params",
-        "path",
-        "raw_query",
         "request_id",
     )
 
     def __init__(
-        self,
-        method: str,
-        path: str,
-        raw_query: str,
-        headers: CIMultiDictProxy[str],
-        params: Mapping[str, str],
-        request_id: str,
-        connection: "Connection",
+        self, head: Head, params: Mapping[str, str], request_id: str, connection: "Connection"
     ) -> None:
-        self.method = method
-        self.path = path
-        self.raw_query = raw_query
         self.params = params
         self.request_id = request_id
-        self.client = connection.client_of(headers)
-        self._headers = headers
+        self.client = connection.client_of(head.headers)
+        self._head = head
         self._query: dict[str, str] | None = None
         self._connection = connection
 
+    @property
+    def method(self) -> str:
+        return self._head.method
+
+    @property
+    def path(self) -> str:
+        return self._head.path
+
     def header(self, name: str) -> str | None:
         """The value of a header that may come once."""
-        values = self._headers.getall(name, None)
-        if values is None:
-            return None
+        values = self.header_values(name)
         if len(values) > 1:
             raise AMTPError(Code.INVALID_MESSAGE_FORMAT, f"Send the header {name} once.")
-        return checked(name, values[0])
+        return values[0] if values else None
 
-    def header_values(self, name: str) -> list[str]:
+    def header_values(self, name: str) -> tuple[str, ...]:
         """Every value of a header that may come several times, in order."""
-        return [checked(name, value) for value in self._headers.getall(name, ())]
+        values = self._head.values.get(name)
+        if values is None:
+            values = tuple(checked(name, value) for value in self._head.headers.getall(name, ()))
+            self._head.values[name] = values
+        return values
 
     @property
     def query(self) -> Mapping[str, str]:
         """The parameters after `?`, each at most once."""
         if self._query is None:
-            self._query = parse_query(self.raw_query)
+            self._query = parse_query(self._head.query)
         return self._query
 
     @property
@@ -123,18 +120,18 @@ class Request:
 
     async def body(self, bytes_max: int) -> bytes:
         """The raw bytes of the body, chunked or not; what is too large is refused before it is read."""
-        return await self._connection.read_body(bytes_max, invited=self._check_body(bytes_max))
+        return await self._connection.incoming.read(bytes_max, invited=self._check_body(bytes_max))
 
     def let_body_go(self) -> None:
         """The body is no longer held, though the answer is yet to come."""
-        self._connection.give_bytes()
+        self._connection.incoming.give_back()
 
     async def pieces(self, bytes_max: int, seconds_max: float) -> AsyncGenerator[bytes, None]:
         """The body as it comes, for one that is too large to be held. Only the client's time counts."""
         if self._check_body(bytes_max):
-            await self._connection.invite()
+            await self._connection.incoming.invite()
         size, begun = 0, monotonic()
-        while piece := await self._connection.read_piece(seconds_max):
+        while piece := await self._connection.incoming.read_piece(seconds_max):
             seconds_max -= monotonic() - begun
             size += len(piece)
             if size > bytes_max:
@@ -144,15 +141,15 @@ class Request:
 
     def _check_body(self, bytes_max: int) -> bool:
         """Whether the client waits to be told that it may send; raises where it may not."""
-        if hdrs.CONTENT_ENCODING in self._headers:
+        if hdrs.CONTENT_ENCODING in self._head.headers:
             raise AMTPError(
                 Code.UNSUPPORTED_MEDIA_TYPE,
                 "Send the body without Content-Encoding; it is not unpacked here.",
             )
-        declared = self._headers.get(hdrs.CONTENT_LENGTH)
+        declared = self._head.headers.get(hdrs.CONTENT_LENGTH)
         if declared is not None and int(declared) > bytes_max:
             raise too_large(bytes_max)
-        return self._headers.get(hdrs.EXPECT, "").lower() == "100-continue"
+        return self._head.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
 
 
 def checked(name: str, value: str) -> str:

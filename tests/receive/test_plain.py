@@ -1,0 +1,153 @@
+"""What is read as plain is read as the parser would read it; all else is the parser's."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_parser import HttpRequestParser
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.receive.limits import Manners
+from gateway.receive.plain import HEAD_BYTES_MAX, HEADS_MAX, PlainHeads, PlainReader
+from tests.attacks.test_desync import LAST, REFUSED, SMUGGLED
+
+MANNERS = Manners()
+POST = b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nX-Word: one two\r\n\r\nbody"
+GET = b"GET /v1/inbox/a@b?wait=3 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"
+CHUNKED = b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+
+METHODS = st.sampled_from([b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"get"])
+TARGETS = st.sampled_from(
+    [b"/", b"/v1/messages", b"/a?b=c%20d", b"*", b"/\x7f", b"//x", b"/a#b", b"http://a/"]
+)
+NAMES = st.sampled_from(
+    [b"X-Word", b"Accept", b"x", b"Via", b"Expect", b"TE", b"X\xe9", b"Host", b"content-length"]
+)
+VALUES = st.sampled_from(
+    [b"a", b"a b", b"", b" a", b"a ", b"a\tb", b"\xc3\xa9", b"keep-alive", b"close", b"0", b"5", b"+1"]
+)
+FIELDS = st.tuples(NAMES, st.sampled_from([b": ", b":", b" : "]), VALUES)
+ENDS = st.sampled_from([b"\r\n"] * 150 + [b"\n", b"\r", b"\r\n ", b"\r\n\r\n"])
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    """Mostly plain, with what is not so here and there."""
+    body = draw(st.binary(max_size=20))
+    fields = [(b"Host", b": ", b"a"), *draw(st.lists(FIELDS, max_size=3))]
+    if draw(st.booleans()):
+        name = draw(st.sampled_from([b"Content-Length", b"content-length", b"CONTENT-LENGTH"]))
+        fields.insert(draw(st.integers(0, len(fields))), (name, b": ", b"%d" % len(body)))
+    elif draw(st.booleans()):
+        body = b""
+    version = draw(st.sampled_from([b"HTTP/1.1"] * 9 + [b"HTTP/1.0"]))
+    head = b" ".join([draw(METHODS), draw(TARGETS), version])
+    lines = [head, *(name + colon + value for name, colon, value in fields), b""]
+    return b"".join(line + draw(ENDS) for line in lines) + body
+
+
+async def as_the_parser_reads(data: bytes) -> list[tuple[Any, bytes, bool]]:
+    """Each message, its body, and whether that is whole."""
+    loop = asyncio.get_running_loop()
+    parser = HttpRequestParser(
+        BaseProtocol(loop), loop, 65_536, max_line_size=8190, max_headers=100, max_field_size=8190
+    )
+    messages, _, _ = parser.feed_data(data)
+    return [
+        (message, payload.read_nowait() if payload.total_bytes else b"", payload.is_eof())
+        for message, payload in messages
+    ]
+
+
+@given(requests())
+def test_a_plain_request_is_what_the_parser_reads(data: bytes) -> None:
+    taken = PlainReader(PlainHeads(MANNERS)).take(data, idle=True)
+    if taken is None:
+        return
+    head, body = taken
+    ((message, parsed, whole),) = asyncio.run(as_the_parser_reads(data))
+    assert whole
+    assert (message.method, message.path, parsed) == (
+        head.method,
+        head.path + (head.query and "?" + head.query),
+        body,
+    )
+    assert not any((message.should_close, message.upgrade, message.chunked, message.compression))
+    lengths = message.headers.getall("Content-Length", [])
+    assert [int(length) for length in lengths] in ([], [len(body)])
+    said = [(name, value) for name, value in message.headers.items() if name.lower() != "content-length"]
+    assert said == list(head.headers.items())
+
+
+def test_what_most_clients_send_is_plain() -> None:
+    found = [take(each) for each in (POST, GET)]
+    assert [(head.method, head.path, head.query, body) for head, body in found] == [
+        ("POST", "/v1/messages", "", b"body"),
+        ("GET", "/v1/inbox/a@b", "wait=3", b""),
+    ]
+    assert found[0][0].headers.getall("X-Word") == ["one two"]
+    assert "Content-Length" not in found[0][0].headers
+
+
+def take(data: bytes) -> Any:
+    return PlainReader(PlainHeads(MANNERS)).take(data, idle=True)
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_no_attack_is_plain_not_even_the_beginning_of_one(name: str) -> None:
+    data = REFUSED[name]
+    for end in range(len(data) + 1):
+        reader = PlainReader(PlainHeads(MANNERS))
+        assert reader.take(data[:end], idle=True) is None
+        assert reader.take(data[end:] or SMUGGLED, idle=True) is None
+        assert reader.take(SMUGGLED, idle=True) is None
+
+
+@pytest.mark.parametrize("name", sorted(LAST))
+def test_a_last_request_is_not_plain(name: str) -> None:
+    assert take(LAST[name]) is None
+
+
+@pytest.mark.parametrize("cut", [1, POST.index(b"body"), len(POST) - 1])
+def test_behind_a_body_in_pieces_requests_are_plain_again(cut: int) -> None:
+    reader = PlainReader(PlainHeads(MANNERS))
+    assert reader.take(POST[:cut], idle=True) is None
+    assert reader.take(POST[cut:], idle=False) is None
+    whole_head = cut > POST.index(b"\r\n\r\n")
+    assert (reader.take(GET, idle=True) is not None) == whole_head
+
+
+@pytest.mark.parametrize("odd", [CHUNKED, POST + GET, POST[:-1] + b"", b"\r\n" + GET])
+def test_where_the_parser_stands_is_never_guessed(odd: bytes) -> None:
+    reader = PlainReader(PlainHeads(MANNERS))
+    assert reader.take(odd, idle=True) is None
+    assert reader.take(GET, idle=True) is None
+    assert reader.take(GET, idle=True) is None
+
+
+def test_what_comes_while_another_is_in_work_queues_with_the_parser() -> None:
+    reader = PlainReader(PlainHeads(MANNERS))
+    assert reader.take(POST, idle=False) is None
+    assert reader.take(POST, idle=True) is not None
+
+
+def test_a_head_is_remembered_without_its_length_and_not_for_ever() -> None:
+    heads = PlainHeads(MANNERS)
+    first, second = heads.read(POST), heads.read(POST.replace(b": 4", b": 12"))
+    assert first is not None
+    assert second is not None
+    assert first[0] is second[0]
+    assert (first[2] - first[1], second[2] - second[1]) == (4, 12)
+    for count in range(HEADS_MAX):
+        heads.read(GET.replace(b"wait=3", b"wait=%d" % count))
+    again = heads.read(POST)
+    assert again is not None
+    assert again[0] is not first[0]
+
+
+def test_a_head_beyond_a_limit_is_not_plain() -> None:
+    assert take(GET[:-2] + b"X: " + b"x" * (HEAD_BYTES_MAX - len(GET)) + b"\r\n\r\n") is None
+    assert take(GET[:-2] + b"".join(b"X%d: x\r\n" % count for count in range(99)) + b"\r\n") is None
+    assert take(GET[:-2] + b"".join(b"X%d: x\r\n" % count for count in range(98)) + b"\r\n") is not None
