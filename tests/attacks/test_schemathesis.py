@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
 from gateway.config_sections import Dns, Inbox
 from tests.world import Gateway, World
 
-EXAMPLES = 25  # of each operation, good ones and as many bad ones
+EXAMPLES = 10  # of each operation, good ones and as many bad ones; `make soak` asks more
 SECONDS_MAX = 10.0  # for one answer
 CHECKS = [
     status_code_conformance,
@@ -33,14 +33,6 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-SETTINGS = settings(
-    max_examples=EXAMPLES,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
 NOWHERE = Dns(nameservers=("127.0.0.1:9",), timeout_seconds=0.2)
 KEYLESS_EVERY = 5  # so that strangers are among those who ask
 
@@ -101,7 +93,7 @@ def served_by(town: Town) -> dict[str, Any]:
     return document
 
 
-def bombard(town: Town, document: dict[str, Any]) -> None:
+def bombard(town: Town, document: dict[str, Any], *, examples: int = EXAMPLES) -> None:
     config = schemathesis.Config.from_dict({"generation": {"with-security-parameters": False}})
     schema: Any = schemathesis.openapi.from_dict(document, config=config)
     operations = [found.ok() for found in schema.get_all_operations()]
@@ -114,13 +106,20 @@ def bombard(town: Town, document: dict[str, Any]) -> None:
                 )
                 # An operation that takes nothing can't be asked badly.
                 with suppress(*[Unsatisfiable] if mode is GenerationMode.NEGATIVE else []):
-                    ask_for(strategy, town, session)
+                    ask_for(strategy, town, session, examples)
 
 
-def ask_for(strategy: Any, town: Town, session: requests.Session) -> None:
+def ask_for(strategy: Any, town: Town, session: requests.Session, examples: int) -> None:
     numbers = itertools.count()
 
-    @SETTINGS
+    @settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
     @given(strategy)
     def ask(case: Case[Any]) -> None:
         number = next(numbers)
@@ -140,9 +139,13 @@ def ask_for(strategy: Any, town: Town, session: requests.Session) -> None:
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 @pytest.mark.timeout(300)
 async def test_whatever_is_asked_the_answer_is_one_the_document_tells_of(world: World) -> None:
+    await ask_everything(world, EXAMPLES)
+
+
+async def ask_everything(world: World, examples: int) -> None:
     async with world.gateway(dns=NOWHERE, inbox=Inbox(wait_seconds_max=1)) as gateway:
         town = await town_of(gateway)
-        await asyncio.to_thread(lambda: bombard(town, served_by(town)))
+        await asyncio.to_thread(lambda: bombard(town, served_by(town), examples=examples))
         faults = [line for line in gateway.log.getvalue().splitlines() if " fault " in line]
         assert not faults
 
