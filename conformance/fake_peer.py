@@ -23,6 +23,7 @@ from typing import Any
 
 import trustme
 
+HTTPS = 443
 SIZE_BYTES_DEFAULT = 10 * 1024 * 1024  # of a record that names no other
 
 
@@ -245,7 +246,8 @@ class FakePeer:
 
     @property
     def url(self) -> str:
-        return f"https://{self.host}:{self.port}{self.path}"
+        port = "" if self.port == HTTPS else f":{self.port}"
+        return f"https://{self.host}{port}{self.path}"
 
     @property
     def record(self) -> str:
