@@ -48,6 +48,10 @@ class Ground(Protocol):
     @property
     def network(self) -> str: ...
 
+    @property
+    def words_there(self) -> tuple[str, ...]:
+        """What stands before the command of a process that listens at a site."""
+
     def site(self, host: str) -> HostPort:
         """Where that host listens, always the same."""
 
@@ -59,6 +63,7 @@ class Loopback:
         self.dns = dns
         self.resolution = Dns(nameservers=(f"{ADDRESS}:{dns.port}",), timeout_seconds=1.0)
         self.network = "127.0.0.0/8"
+        self.words_there = ()
         self._sites: dict[str, HostPort] = {}
 
     def site(self, host: str) -> HostPort:

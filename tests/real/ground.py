@@ -27,6 +27,7 @@ class FarGround:
     def __init__(self, far: Host, dns: SignedZone) -> None:
         self.dns = dns
         self.resolution = Dns(nameservers=(f"{dns.unbound}:{DOMAIN}",), timeout_seconds=5.0)
+        self.words_there = far.words
         self._far = far
         self._sites: dict[str, HostPort] = {}
 

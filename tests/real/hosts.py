@@ -49,6 +49,11 @@ class Host:
     def has(self, address: str) -> bool:
         return address.startswith(f"10.99.{self.number}.")
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What stands before a command that belongs to the host."""
+        return "nsenter", f"--net=/proc/{os.getpid()}/fd/{self._namespace}"
+
     @contextmanager
     def entered(self) -> Iterator[None]:
         """What this thread opens or starts inside the block belongs to the host."""

@@ -5,6 +5,7 @@ import hashlib
 import tracemalloc
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -90,7 +91,7 @@ async def test_a_recipient_at_another_gateway_reads_it_through_his_own(net: Fede
     async with net.gateway("acme.test") as acme, net.gateway("umbrella.test") as umbrella:
         alice, bob = await acme.register("alice"), await umbrella.register("bob")
         attachment = await uploaded(alice, LARGE, filename="größe.bin")
-        assert attachment["url"].startswith("https://amtp.acme.test:")
+        assert urlsplit(attachment["url"]).hostname == "amtp.acme.test"
         assert (await alice.send(bob.address, attachments=[attachment])).status == 202
         (item,) = await bob.inbox("?wait=5")
         where = f"/v1/messages/{item['message_id']}/attachments/0"

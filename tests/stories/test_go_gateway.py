@@ -16,13 +16,13 @@ import pytest
 
 from conformance.fake_peer import Exchange, FakePeer
 from gateway.mint import Mint
-from tests.federation import Federation, federation, loopback
+from tests.federation import Federation, Ground, federation
 from tests.world import Agent, Gateway, World
 
 
 @pytest.fixture
-async def net(world: World) -> AsyncIterator[Federation]:
-    async with loopback() as ground, federation(world, ground) as built:
+async def net(world: World, ground: Ground) -> AsyncIterator[Federation]:
+    async with federation(world, ground) as built:
         yield built
 
 
