@@ -1,6 +1,7 @@
-"""The networks of these tests: hosts, wires between them, and a signed zone."""
+"""The networks of these tests: hosts, wires between them, and a signed zone; and the stories that are told there."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from tests.real.hosts import Host, internet
 from tests.real.zones import SignedZone
 
 DELAY_MS, JITTER_MS, LOSS_PERCENT = 10, 2, 1
+STORIES = Path(__file__).parents[1] / "stories"
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,24 @@ async def ground(
 ) -> AsyncIterator[FarGround]:
     async with far_ground(*far_names, monkeypatch) as built:
         yield built
+
+
+class Stories(pytest.Module):
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        for path in sorted(STORIES.glob("test_*.py")):
+            yield Story.from_parent(self, path=path, name=path.stem, nodeid=f"{self.nodeid}::{path.stem}")
+
+
+class Story(pytest.Module):
+    """Of a story's tests those that stand on a ground."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        return [test for test in super().collect() if "ground" in getattr(test, "fixturenames", ())]
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """What pytest asks of a file with tests: the one named after the stories holds them all."""
+    if module_path.name != "test_stories.py":
+        return None
+    stories: Stories = Stories.from_parent(parent, path=module_path)
+    return stories
