@@ -77,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._write_paused = self._read_paused = False
         self._busy = False  # an exchange is under way
         self._spoiled = False  # it can't serve another one
+        self._late = False  # nobody waits for the other side any more
         self.born = asyncio.get_running_loop().time()
         self.idle_since = self.born
 
@@ -116,8 +117,25 @@ class Connection(asyncio.Protocol):
             pieces = self._exactly(head.length)
         async for piece in pieces:
             yield piece
+        self._over()
+
+    async def whole(self, count: int) -> bytes:
+        """The body that belongs to a head which says how long it is."""
+        while len(self._buffer) < count:
+            await self._more()
+        body = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        self._over()
+        return body
+
+    def _over(self) -> None:
         self._busy = False
         self.idle_since = asyncio.get_running_loop().time()
+
+    def expire(self) -> None:
+        """Whoever waits for the other side, or would, gets a TimeoutError."""
+        self._late = True
+        self._happened()
 
     def close(self) -> None:
         self._transport.abort()
@@ -192,11 +210,14 @@ class Connection(asyncio.Protocol):
         if self._read_paused:
             self._read_paused = False
             self._transport.resume_reading()
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        if not self._late:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self._late:
+            raise TimeoutError
 
     def _happened(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -20,7 +20,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from gateway.http_connection import Connection, HandshakeError, LostError, NonsenseError, connect
-from gateway.kept_connections import CONNECTIONS_MAX, KeptConnections
+from gateway.kept_connections import CONNECTIONS_MAX, KeptConnections, Server
 from gateway.outbox import Outbox
 from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
 from gateway.protocol.http_answer import Head
@@ -33,6 +33,7 @@ CONNECT_SECONDS: Final = 10.0  # a host that does not answer its door by then is
 ADDRESSES_MAX: Final = 8  # of one host that are tried
 
 URLS_REMEMBERED: Final = 4096  # the same few are asked for again and again
+HEADS_REMEMBERED: Final = 256  # what we send to one gateway differs in its length only
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
@@ -122,17 +123,9 @@ class Outbound:
         plain: bool = False,
     ) -> Response:
         """`plain` allows http://; `tls` replaces the default context."""
-        async with self.stream(
-            url,
-            headers,
-            method="POST",
-            body=body,
-            deadline_seconds=deadline_seconds,
-            answer_bytes_max=answer_bytes_max,
-            tls=tls,
-            plain=plain,
-        ) as download:
-            return await _whole(download)
+        target = self._judged(url, plain=plain)
+        asked = _request("POST", target, {**self._headers, **headers}, body)
+        return await self._exchange(target, tls, asked, body, deadline_seconds, answer_bytes_max)
 
     async def get(
         self,
@@ -144,15 +137,37 @@ class Outbound:
         tls: ssl.SSLContext | None = None,
         plain: bool = False,
     ) -> Response:
-        async with self.stream(
-            url,
-            headers,
-            deadline_seconds=deadline_seconds,
-            answer_bytes_max=answer_bytes_max,
-            tls=tls,
-            plain=plain,
-        ) as download:
-            return await _whole(download)
+        target = self._judged(url, plain=plain)
+        asked = _request("GET", target, {**self._headers, **headers}, b"")
+        return await self._exchange(target, tls, asked, None, deadline_seconds, answer_bytes_max)
+
+    async def _exchange(
+        self,
+        target: Url,
+        tls: ssl.SSLContext | None,
+        asked: bytes,
+        body: bytes | None,
+        seconds: float,
+        bytes_max: int,
+    ) -> Response:
+        """A request and its whole answer: as `stream`, without what only waiting for pieces takes."""
+        loop = asyncio.get_running_loop()
+        server, end, sent = self._server(target, tls), loop.time() + seconds, False
+        try:
+            connection = await self._connected(server, target, end)
+            timer = loop.call_at(end, connection.expire)
+            try:
+                sent = body is not None
+                head = await connection.ask(asked, body or b"")
+                return Response(head.status, head.headers, await _whole(connection, head, bytes_max))
+            finally:
+                timer.cancel()
+                self._leave(server, connection)
+        except OutboundError as error:
+            error.sent |= sent
+            raise
+        except (LostError, NonsenseError, HandshakeError, TimeoutError) as error:
+            raise _outbound_error(error, target, seconds, sent=sent) from None
 
     @asynccontextmanager
     async def stream(
@@ -169,19 +184,18 @@ class Outbound:
     ) -> AsyncIterator[Download]:
         """An answer while it comes; the deadline covers its chunks too."""
         target = self._judged(url, plain=plain)
-        context = (tls or self._tls) if target.scheme == "https" else None
-        server = target.scheme, target.host, target.port, context
+        server = self._server(target, tls)
         asked = _request(method, target, {**self._headers, **headers}, body)
         sent = False
         try:
-            async with asyncio.timeout(deadline_seconds) as deadline, self._exchanges:
-                connection = self._idle.take(server) or await self._dial(target, context)
+            async with asyncio.timeout(deadline_seconds) as deadline:
+                connection = await self._connected(server, target)
                 try:
                     sent = method == "POST"
                     head = await connection.ask(asked, body)
                     yield Download(head.status, head.headers, _limited(connection, head, answer_bytes_max))
                 finally:
-                    self._idle.put(server, connection)
+                    self._leave(server, connection)
         except OutboundError as error:
             error.sent |= sent
             raise
@@ -198,19 +212,18 @@ class Outbound:
     ) -> AsyncIterator[Download]:
         """A large answer at its reader's pace: only what we wait for the server counts."""
         target = self._judged(url, plain=False)
-        server = target.scheme, target.host, target.port, self._tls
+        server = self._server(target, None)
         asked = _request("GET", target, {**self._headers, **headers}, b"")
         try:
-            async with self._exchanges:
+            async with asyncio.timeout(times.pause_seconds):
+                connection = await self._connected(server, target)
+            try:
                 async with asyncio.timeout(times.pause_seconds):
-                    connection = self._idle.take(server) or await self._dial(target, self._tls)
-                try:
-                    async with asyncio.timeout(times.pause_seconds):
-                        head = await connection.ask(asked, b"")
-                    chunks = _paced(_limited(connection, head, answer_bytes_max), times)
-                    yield Download(head.status, head.headers, chunks)
-                finally:
-                    self._idle.put(server, connection)
+                    head = await connection.ask(asked, b"")
+                chunks = _paced(_limited(connection, head, answer_bytes_max), times)
+                yield Download(head.status, head.headers, chunks)
+            finally:
+                self._leave(server, connection)
         except (LostError, NonsenseError, HandshakeError, TimeoutError) as error:
             raise _outbound_error(error, target, times.pause_seconds, sent=False) from None
 
@@ -256,6 +269,30 @@ class Outbound:
             refuse(target.literal, self._allow, target.host)
         return target
 
+    def _server(self, target: Url, tls: ssl.SSLContext | None) -> Server:
+        context = (tls or self._tls) if target.scheme == "https" else None
+        return target.scheme, target.host, target.port, context
+
+    async def _connected(self, server: Server, target: Url, end: float | None = None) -> Connection:
+        """A place for an exchange and a connection, kept or new; `_leave` gives both back."""
+        if self._exchanges.locked():
+            async with asyncio.timeout_at(end):
+                await self._exchanges.acquire()
+        else:
+            await self._exchanges.acquire()
+        try:
+            if (kept := self._idle.take(server)) is not None:
+                return kept
+            async with asyncio.timeout_at(end):
+                return await self._dial(target, server[-1])
+        except BaseException:
+            self._exchanges.release()
+            raise
+
+    def _leave(self, server: Server, connection: Connection) -> None:
+        self._idle.put(server, connection)
+        self._exchanges.release()
+
     async def _dial(self, target: Url, tls: ssl.SSLContext | None) -> Connection:
         """A new connection, to the first address that takes it; each has its share of the time."""
         addresses = await self._addresses(target)
@@ -298,25 +335,34 @@ def refuse(address: IPv4Address | IPv6Address, allow: Sequence[Network], host: s
 
 
 def _request(method: str, target: Url, headers: Mapping[str, str], body: bytes) -> bytes:
-    lines = [f"{method} {target.target} HTTP/1.1", f"Host: {target.authority}"]
-    if method == "POST":
-        lines.append(f"Content-Length: {len(body)}")
-    for name, value in headers.items():
+    length = f"Content-Length: {len(body)}\r\n" if method == "POST" else ""
+    head = f"{method} {target.target} HTTP/1.1\r\nHost: {target.authority}\r\n{length}"
+    return head.encode("ascii") + _fields(tuple(headers.items()))
+
+
+@lru_cache(HEADS_REMEMBERED)
+def _fields(headers: tuple[tuple[str, str], ...]) -> bytes:
+    for name, value in headers:
         # Each alone: in the joined text a line break inside a value would look like the next header.
         if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
             raise OutboundError(Kind.PROTOCOL, "a header of ours holds characters that do not belong in one")
-        lines.append(f"{name}: {value}")
-    return "\r\n".join([*lines, "", ""]).encode("ascii")
+    return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("ascii") + b"\r\n"
 
 
-async def _whole(download: Download) -> Response:
-    body = b"".join([chunk async for chunk in download.chunks])
-    return Response(download.status, download.headers, body)
+async def _whole(connection: Connection, head: Head, bytes_max: int) -> bytes:
+    if head.length is not None and head.length <= bytes_max:
+        _refuse_encoded(head)
+        return await connection.whole(head.length)
+    return b"".join([chunk async for chunk in _limited(connection, head, bytes_max)])
+
+
+def _refuse_encoded(head: Head) -> None:
+    if head.headers.get("content-encoding", "identity").lower() != "identity":
+        raise OutboundError(Kind.PROTOCOL, "the answer is encoded although we asked for none")
 
 
 async def _limited(connection: Connection, head: Head, bytes_max: int) -> AsyncIterator[bytes]:
-    if head.headers.get("content-encoding", "identity").lower() != "identity":
-        raise OutboundError(Kind.PROTOCOL, "the answer is encoded although we asked for none")
+    _refuse_encoded(head)
     count = head.length or 0
     async for chunk in connection.answer(head):
         if head.length is None:

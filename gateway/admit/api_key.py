@@ -8,11 +8,14 @@ import re
 import secrets
 import string
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 
 ID_CHARACTERS, ID_LENGTH = string.digits + string.ascii_lowercase, 12
 SECRET_CHARACTERS, SECRET_LENGTH = string.digits + string.ascii_letters, 43  # 62 ** 43 > 2 ** 256
 PATTERN = re.compile(rf"amtp_([0-9a-z]{{{ID_LENGTH}}})_[0-9A-Za-z]{{{SECRET_LENGTH}}}")
+
+KEYS_REMEMBERED = 4096  # the same agents come again and again
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ def mint_key() -> ApiKey:
     return key
 
 
+@lru_cache(KEYS_REMEMBERED)
 def parse_key(text: str) -> ApiKey | None:
     """The key a caller presents; None for what no gateway of this kind ever handed out."""
     match = PATTERN.fullmatch(text)

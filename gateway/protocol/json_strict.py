@@ -18,8 +18,9 @@ DIGITS_MAX = 300  # of one number: more makes no double, and costs a reader quad
 
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_DIGITS = bytes(0x30 if byte in b"0123456789.+-eE" else 0x20 for byte in range(256))
+_NUMERALS = bytes.maketrans(b"123456789.+-E", b"000000000000e")
 _LONG_NUMBER = b"0" * (DIGITS_MAX + 1)
+_EXPONENT = b"0e0"
 _NUMBER = re.compile(rb"[0-9.+eE-]{%d,}" % len(_LONG_NUMBER))
 _PLACE = re.compile(r"at line \d+ column \d+$")
 
@@ -45,7 +46,9 @@ def read_strict(raw: bytes) -> Any:
         raise _fault(*_explain(str(failure))) from None
     if b"\\u0000" in raw and b"\\u0000" in raw.replace(b"\\\\", b""):
         raise _fault("a string holds NUL (\\u0000): leave it out")
-    _check_numbers(raw)
+    numerals = raw.translate(_NUMERALS)
+    if _LONG_NUMBER in numerals or _EXPONENT in numerals:  # in numbers or in texts
+        _check_numbers(raw)
     if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX:
         _check_depth(raw)
     return value
@@ -53,10 +56,9 @@ def read_strict(raw: bytes) -> Any:
 
 def _check_numbers(raw: bytes) -> None:
     """jiter makes 1e400 infinite and reads integers of up to 4300 digits."""
-    if _LONG_NUMBER in raw.translate(_DIGITS):
-        for number in _NUMBER.finditer(_outside_strings(raw)):
-            if sum(map(number[0].count, b"0123456789")) > DIGITS_MAX:
-                raise _fault(_PROBLEMS["number out of range"])
+    for number in _NUMBER.finditer(_outside_strings(raw)):
+        if sum(map(number[0].count, b"0123456789")) > DIGITS_MAX:
+            raise _fault(_PROBLEMS["number out of range"])
     try:
         msgspec.json.decode(raw)
     except msgspec.DecodeError:

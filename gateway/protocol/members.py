@@ -67,11 +67,7 @@ def with_recipients(body: bytes, recipients: Sequence[str], *, idempotency_key: 
 
 def annotate(body: bytes, **members: Any) -> bytes:
     """`body` with members it does not have yet, put in front: what we say, then the message as received."""
-    return annotate_encoded(body, encode(members))
-
-
-def annotate_encoded(body: bytes, members: Mapping[str, bytes]) -> bytes:
-    return render(members)[:-1] + b"," + body[1:] if members else body
+    return _encode(members)[:-1] + b"," + body[1:] if members else body
 
 
 def content_of(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:

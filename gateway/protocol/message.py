@@ -23,7 +23,6 @@ from gateway.protocol.json_strict import read_strict
 from gateway.protocol.members import (
     ANNOTATIONS,
     annotate,
-    annotate_encoded,
     content_of,
     encode,
     members_of,
@@ -73,7 +72,7 @@ class Message(msgspec.Struct, frozen=True):
     response_type: str | None
     workflow_id: str | None
     headers: Headers
-    content: bytes  # digest of what is said: see content_of
+    content: bytes  # digest of what is said (see content_of), where the sender's key or id may come again
     body: bytes  # the whole message as stored and passed on
     coordination: bool  # has a workflow block
     signed: bool  # has a signature
@@ -104,7 +103,8 @@ def parse_message(raw: bytes, *, row: UUID, now: datetime, local: bool) -> Messa
     minted = _minted(given, row, now)
     if "payload" not in document:
         minted["payload"] = None
-    body, content = _stored(raw, minted)
+    body = _stored(raw, document, minted)
+    repeatable = "idempotency_key" in given or "message_id" not in minted
     return Message(
         row=row,
         message_id=minted.get("message_id") or given["message_id"],
@@ -119,7 +119,7 @@ def parse_message(raw: bytes, *, row: UUID, now: datetime, local: bool) -> Messa
         response_type=given.get("response_type"),
         workflow_id=given.get("workflow_id"),
         headers=headers,
-        content=content,
+        content=content_of(members_of(body)) if repeatable else b"",
         body=body,
         coordination="coordination" in given,
         signed="signature" in given,
@@ -208,12 +208,10 @@ def _minted(given: Mapping[str, Any], row: UUID, now: datetime) -> dict[str, Any
     return minted
 
 
-def _stored(raw: bytes, minted: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """The body to keep, and the digest of its content."""
-    body, given = raw.strip(_WHITESPACE), encode(minted)
-    members: dict[str, bytes | msgspec.Raw] = {**members_of(body)}
-    clean = members.keys().isdisjoint(ANNOTATIONS) and members.keys().isdisjoint(given)
-    for name in ANNOTATIONS:
-        members.pop(name, None)
-    members |= given
-    return (annotate_encoded(body, given) if clean else render(members)), content_of(members)
+def _stored(raw: bytes, document: Mapping[str, Any], minted: Mapping[str, Any]) -> bytes:
+    """The body to keep."""
+    body, names = raw.strip(_WHITESPACE), document.keys()
+    if names.isdisjoint(ANNOTATIONS) and names.isdisjoint(minted):
+        return annotate(body, **minted)
+    members = {name: value for name, value in members_of(body).items() if name not in ANNOTATIONS}
+    return render({**members, **encode(minted)})

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.headers import KNOWN
+from gateway.protocol.members import content_of
 from gateway.protocol.message import MEMBERS_MAX, RECIPIENTS_MAX, Message, members_of
 from tests.protocol.samples import (
     COMPLETE,
@@ -100,7 +101,12 @@ def test_what_was_read_reads_the_same_again(spelling: tuple[dict[str, Any], byte
     once = read(spelling[1])
     again = read(once.body)
     assert again.body == once.body
-    assert replace(again, minted=once.minted) == once
+    assert replace(again, minted=once.minted, content=once.content) == once
+    assert again.content == said(once)
+
+
+def said(message: Message) -> bytes:
+    return content_of(members_of(message.body))
 
 
 @given(messages())
@@ -108,11 +114,19 @@ def test_what_is_said_does_not_depend_on_what_is_minted(message: dict[str, Any])
     bare = {
         name: value for name, value in message.items() if name not in {"version", "message_id", "timestamp"}
     }
-    assert read(written(bare), local=True).content == read(written(message)).content
+    assert said(read(written(bare), local=True)) == said(read(written(message)))
 
 
 def test_a_left_out_payload_says_the_same_as_null() -> None:
     assert read(without("payload"), local=True).content == read(changed(payload=None)).content
+
+
+@pytest.mark.parametrize("member", ["idempotency_key", "message_id"])
+def test_what_is_said_is_known_where_it_may_come_again(member: str) -> None:
+    neither: dict[str, Any] = {"idempotency_key": None, "message_id": None}
+    assert read(changed(**neither), local=True).content == b""
+    known = read(changed(**{**neither, member: "7f"}), local=True)
+    assert known.content == said(known)
 
 
 @pytest.mark.parametrize("name", ["gateway", "sender_verification"])
