@@ -347,7 +347,8 @@ async def test_a_dead_target_is_warned_of_then_rests_and_delays_nobody(
             await well.hears(*["message.delivered"] * 20)
             await until(told_all(well))
             dead.peer.will(refuses(500, "TEMPORARY_FAILURE"))
-            for hours, letter in ((0, None), (5, "webhook_failing"), (48, "webhook_disabled")):
+            # Each time its rest, of five minutes at most, is over.
+            for hours, letter in ((0.1, None), (5, "webhook_failing"), (48, "webhook_disabled")):
                 net.turn(hours * 3600)
                 await until(failing(dead))
                 await acme.app.housekeeping.once()
