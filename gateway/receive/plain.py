@@ -16,7 +16,7 @@ from gateway.receive.framing import Head, head_of
 from gateway.receive.limits import Manners
 
 HEAD_BYTES_MAX = 4096
-HEADS_MAX = 512
+HEADS_MAX = 2048
 LENGTH_DIGITS_MAX = 9
 
 _END = b"\r\n\r\n"
