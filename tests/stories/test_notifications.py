@@ -333,7 +333,7 @@ def told_all(target: Hook) -> Callable[[], Awaitable[bool]]:
 async def test_a_dead_target_is_warned_of_then_rests_and_delays_nobody(
     net: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(target_module, "TRY_SECONDS", 1.0)
+    monkeypatch.setattr(target_module, "TRY_SECONDS", 2.0)  # enough where a packet was lost, too
     async with net.gateway("acme.test") as acme:
         alice, bob = await acme.register("alice"), await acme.register("bob")
         async with (
