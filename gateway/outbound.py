@@ -9,7 +9,6 @@
 """
 
 import asyncio
-import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from gateway.kept_connections import CONNECTIONS_MAX, KeptConnections, Server
 from gateway.outbox import Outbox
 from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
 from gateway.protocol.http_answer import Head
+from gateway.protocol.http_request import BadHeader, render_head
 from gateway.protocol.reachable import Network, judge, judge_port
 from gateway.protocol.url import BadUrl, Url, parse_url
 
@@ -33,10 +33,6 @@ CONNECT_SECONDS: Final = 10.0  # a host that does not answer its door by then is
 ADDRESSES_MAX: Final = 8  # of one host that are tried
 
 URLS_REMEMBERED: Final = 4096  # the same few are asked for again and again
-HEADS_REMEMBERED: Final = 256  # what we send to one gateway differs in its length only
-
-_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_VALUE = re.compile(r"[\t\x20-\x7e]*")
 
 
 class Kind(StrEnum):
@@ -124,7 +120,7 @@ class Outbound:
     ) -> Response:
         """`plain` allows http://; `tls` replaces the default context."""
         target = self._judged(url, plain=plain)
-        asked = _request("POST", target, {**self._headers, **headers}, body)
+        asked = self._request("POST", target, headers, len(body))
         return await self._exchange(target, tls, asked, body, deadline_seconds, answer_bytes_max)
 
     async def get(
@@ -138,7 +134,7 @@ class Outbound:
         plain: bool = False,
     ) -> Response:
         target = self._judged(url, plain=plain)
-        asked = _request("GET", target, {**self._headers, **headers}, b"")
+        asked = self._request("GET", target, headers)
         return await self._exchange(target, tls, asked, None, deadline_seconds, answer_bytes_max)
 
     async def _exchange(
@@ -185,7 +181,7 @@ class Outbound:
         """An answer while it comes; the deadline covers its chunks too."""
         target = self._judged(url, plain=plain)
         server = self._server(target, tls)
-        asked = _request(method, target, {**self._headers, **headers}, body)
+        asked = self._request(method, target, headers, len(body))
         sent = False
         try:
             async with asyncio.timeout(deadline_seconds) as deadline:
@@ -213,7 +209,7 @@ class Outbound:
         """A large answer at its reader's pace: only what we wait for the server counts."""
         target = self._judged(url, plain=False)
         server = self._server(target, None)
-        asked = _request("GET", target, {**self._headers, **headers}, b"")
+        asked = self._request("GET", target, headers)
         try:
             async with asyncio.timeout(times.pause_seconds):
                 connection = await self._connected(server, target)
@@ -268,6 +264,12 @@ class Outbound:
         if target.literal is not None:
             refuse(target.literal, self._allow, target.host)
         return target
+
+    def _request(self, method: str, target: Url, headers: Mapping[str, str], body_bytes: int = 0) -> bytes:
+        try:
+            return render_head(method, target, {**self._headers, **headers}, body_bytes)
+        except BadHeader as fault:
+            raise OutboundError(Kind.PROTOCOL, str(fault)) from None
 
     def _server(self, target: Url, tls: ssl.SSLContext | None) -> Server:
         context = (tls or self._tls) if target.scheme == "https" else None
@@ -332,21 +334,6 @@ def refuse(address: IPv4Address | IPv6Address, allow: Sequence[Network], host: s
     reason = judge(address, allow)
     if reason is not None:
         raise OutboundError(Kind.REFUSED_ADDRESS, f"{host} leads to {address} ({reason})")
-
-
-def _request(method: str, target: Url, headers: Mapping[str, str], body: bytes) -> bytes:
-    length = f"Content-Length: {len(body)}\r\n" if method == "POST" else ""
-    head = f"{method} {target.target} HTTP/1.1\r\nHost: {target.authority}\r\n{length}"
-    return head.encode("ascii") + _fields(tuple(headers.items()))
-
-
-@lru_cache(HEADS_REMEMBERED)
-def _fields(headers: tuple[tuple[str, str], ...]) -> bytes:
-    for name, value in headers:
-        # Each alone: in the joined text a line break inside a value would look like the next header.
-        if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
-            raise OutboundError(Kind.PROTOCOL, "a header of ours holds characters that do not belong in one")
-    return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("ascii") + b"\r\n"
 
 
 async def _whole(connection: Connection, head: Head, bytes_max: int) -> bytes:

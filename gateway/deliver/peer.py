@@ -99,9 +99,11 @@ class PeerCourier:
     async def deliver(self, parcel: Parcel, destination: Destination) -> Sequence[Outcome]:
         """An outcome for each of `parcel.deliveries`, in that order."""
         copies = [_copy(consignment) for consignment in parcel.consignments]
-        pieces = batches([copy for copy in copies if len(copy.body) <= destination.max_size], destination)
         end = asyncio.get_running_loop().time() + self._seconds
         trip = _Trip(destination, self._access(destination), end, asyncio.Semaphore(REQUESTS_MAX))
+        if len(copies) == 1 and len(copies[0].body) <= destination.max_size:
+            return await self._hand_over_alone(copies[0], trip)
+        pieces = batches([copy for copy in copies if len(copy.body) <= destination.max_size], destination)
         handed: dict[UUID, Sequence[Outcome]] = {}
         for piece, outcomes in zip(pieces, await _each(self._hand_over, pieces, trip), strict=True):
             handed |= {copy.letter.row: found for copy, found in zip(piece, outcomes, strict=True)}
@@ -153,7 +155,7 @@ class PeerCourier:
         self, body: bytes, kind: str, hops: Sequence[str], answer_bytes_max: int, trip: _Trip
     ) -> Reply | Deferred:
         """The answer, or why there is none."""
-        via = ", ".join(f"1.1 {hop}" for hop in (*hops, self._hostname))
+        via = ", ".join([f"1.1 {hop}" for hop in (*hops, self._hostname)])
         async with trip.requests:
             seconds = trip.end - asyncio.get_running_loop().time()
             if seconds <= 0:
