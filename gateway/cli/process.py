@@ -1,6 +1,7 @@
 """One gateway process: from its configuration to a door that answers, until a signal ends it."""
 
 import asyncio
+import gc
 import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -52,12 +53,19 @@ async def run(start: Start, signals: Signals, journal: Journal, ready: Ready) ->
             tls=certificates.context,
             reuse_port=start.shared,
         ) as app:
+            keep_for_good()
             await ready(app.ports)
             signals.started()
             await _until_told(start, app, signals, certificates)
             journal.draining(signals.reason)
     except AMTPError as failure:
         raise _explained(failure, start) from None
+
+
+def keep_for_good() -> None:
+    """What is there when the doors open stays: looking it over for garbage would stop everybody, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 async def _until_told(start: Start, app: App, signals: Signals, certificates: "Certificates") -> None:

@@ -14,6 +14,7 @@ import uvloop
 
 from gateway import app, parts
 from gateway.admit.api_key import mint_key
+from gateway.cli.process import keep_for_good
 from gateway.clock import Clock
 from gateway.config import Config, load
 from gateway.journal import Journal
@@ -49,6 +50,7 @@ async def serve(config: Config, dsn: str) -> None:
         key = mint_key()
         named = NamedKeys(gateway.database, gateway.audit)
         await named.add(NewKey(key.id, key.digest), f"bench-{os.getpid()}", ["admin"], "bench")
+        keep_for_good()
         print(json.dumps({"ports": gateway.ports, "admin_key": key.text}), flush=True)
         await over.wait()
 
