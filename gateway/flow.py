@@ -228,8 +228,11 @@ class Flow:
         names = [recipient.name for recipient in admitted.message.recipients]
         return brought_up_to_date(receipt, names, known)
 
-    async def carry(self, parcel: Parcel) -> Carried:
-        """One parcel's way after the answer: route, courier, verdict, settle."""
+    async def carry(self, parcel: Parcel, handed: Callable[[Carried], None] = lambda _: None) -> Carried:
+        """One parcel's way after the answer: route, courier, verdict, settle.
+
+        Who asks is told as soon as the courier is back, before it is written down what it saw.
+        """
         started = monotonic()
         if all(delivery.expires_at <= self._clock.now() for delivery in parcel.deliveries):
             outcomes, carried = [too_late(delivery) for delivery in parcel.deliveries], Carried()
@@ -238,6 +241,7 @@ class Flow:
             outcomes = list(await self._hand(parcel, way))
             carried = carried_of(way, outcomes)
         milliseconds = int((monotonic() - started) * 1000)
+        handed(carried)
         with self._immediate.deciding(parcel.deliveries) as awaited:
             await self._conclude(parcel, outcomes, milliseconds, awaited)
         return carried

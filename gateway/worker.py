@@ -167,21 +167,37 @@ class Worker:
                 await self._flow.carry(parcel_of(destination, mine, letters))
 
     async def _carry(self, lane: Lane, waiting: Sequence[Waiting]) -> None:
-        """Letters, courier, verdict, settle; then the lane knows how its destination is."""
+        """Letters, courier, verdict, settle; then the lane knows how its destination is.
+
+        Where all is well it knows before the settle, and goes on meanwhile.
+        """
+        messages, gone_on = len({one.delivery.message for one in waiting}), False
+
+        def handed(carried: Carried) -> None:
+            nonlocal gone_on
+            lane.batch = carried.batch
+            if carried.answered and lane.open_until is None:
+                gone_on = True
+                self._lanes.contacts.answered(lane.destination)
+                lane.succeeded(messages)
+                lane.active -= 1
+                self._lanes.ready.set()
+
         try:
             letters = {one.letter.row: one.letter for one in waiting if one.letter is not None}
             missing = {one.delivery.message for one in waiting} - set(letters)
             if missing:
                 letters |= await deliveries.letters(self._database, missing)
-            carried = await self._flow.carry(parcel_of(lane.destination, waiting, letters))
-            lane.batch = carried.batch
-            await self._learn(lane, carried, len({one.delivery.message for one in waiting}))
+            carried = await self._flow.carry(parcel_of(lane.destination, waiting, letters), handed)
+            if not gone_on:
+                await self._learn(lane, carried, messages)
         except AMTPError:  # the database is away: the leases lapse and the rows are found again
             pass
         except Exception as failure:  # noqa: BLE001 - one message that breaks a courier must not stop the others
             self._journal.courier_broke(lane.destination, failure)
             lane.pressed()
         finally:
+            lane.active += gone_on  # as if it had waited
             self._over(lane)
 
     async def _turn_away(self, late: Sequence[Waiting]) -> None:

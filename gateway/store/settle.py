@@ -5,6 +5,7 @@ A row is touched only while the token it was leased under is still on it: a work
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,9 @@ from gateway.store.insertion import insert
 from gateway.store.topics import Topic, notice_of, topics_of
 
 BATCH_MAX = 256
+GATHER_SECONDS = (
+    0.02  # from one commit to the next, where nobody waits for it: a small one costs as much as a large one
+)
 RETRY_SECONDS = 0.5  # between tries while the database is away; leases lapse meanwhile, and nothing is lost
 
 
@@ -45,6 +49,11 @@ class Settlement(msgspec.Struct, frozen=True):
     expires_at: datetime | None = None  # of the message, for an entry
     follow_ups: tuple[Admitted, ...] = ()  # accepted in the same transaction, if this settlement takes effect
     riders: tuple[Rider, ...] = ()  # as the follow-ups
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else happens because of it."""
+        return self.agent is None and not self.follow_ups and not self.riders
 
 
 _SETTLE = """
@@ -152,7 +161,10 @@ class Settle:
         self._journal = journal
         self._committed = committed
         self._waiting: list[tuple[Sequence[Settlement], asyncio.Future[list[Settlement]]]] = []
+        self._size = 0  # settlements waiting
         self._arrived = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._gathered_at = 0.0  # on the loop's clock: until then outcomes gather
         self._line: Any = None
         self._stopping = False
 
@@ -160,7 +172,10 @@ class Settle:
         """Returns those that took effect, once they are committed."""
         future: asyncio.Future[list[Settlement]] = asyncio.get_running_loop().create_future()
         self._waiting.append((settlements, future))
+        self._size += len(settlements)
         self._arrived.set()
+        if self._size >= BATCH_MAX or not all(settlement.alone for settlement in settlements):
+            self._hurry.set()
         return await future
 
     async def run(self) -> None:
@@ -171,6 +186,7 @@ class Settle:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
+            await self._gather()
             count, size = 0, 0
             for settlements, _ in self._waiting:
                 size += len(settlements)
@@ -178,11 +194,22 @@ class Settle:
                 if size >= BATCH_MAX:
                     break
             taken, self._waiting = self._waiting[:count], self._waiting[count:]
+            self._size -= size
             await self._write(taken)
+            self._gathered_at = asyncio.get_running_loop().time() + GATHER_SECONDS
 
     def stop(self) -> None:
         self._stopping = True
         self._arrived.set()
+        self._hurry.set()
+
+    async def _gather(self) -> None:
+        """Lets what nobody waits for come together, unless the last commit is some time past."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._gathered_at):
+                await self._hurry.wait()
+        if not self._stopping and self._size < 2 * BATCH_MAX:
+            self._hurry.clear()
 
     async def _write(
         self, taken: list[tuple[Sequence[Settlement], "asyncio.Future[list[Settlement]]"]]
@@ -222,6 +249,8 @@ class Settle:
         if self._line is None or self._line.is_closed():
             self._line = await self._database.line()
         await self._database.turn(self._line)
+        if self._database.listens and all(settlement.alone for settlement in batch):
+            return await settle(self._line, self._mint, batch)  # one statement is its own transaction
         async with self._line.transaction():
             return await settle(self._line, self._mint, batch)
 

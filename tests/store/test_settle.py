@@ -155,6 +155,26 @@ async def test_many_outcomes_at_once_are_each_told_their_own(house: House, write
     assert await house.balance() == (40, 40, 0)
 
 
+async def test_outcomes_gather_behind_a_commit_until_one_has_consequences(
+    house: House, writer: Settle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.store.settle.GATHER_SECONDS", 3600.0)
+    alice = await house.agent("alice")
+    rows = [await house.send(BOB) for _ in range(20)]
+    await house.lease()
+    first, *others = (outcome(row, status="delivered", via="amtp:far.test") for row in rows[:-1])
+    await writer.settle([first])
+    gathering = [asyncio.create_task(writer.settle([one])) for one in others]
+    await asyncio.sleep(0)
+    await writer.settle([outcome(rows[-1], agent=alice)])
+    await asyncio.gather(*gathering)
+    assert await house.database.fetchval("select array_agg(finished order by id) from tallies") == [
+        *([0] * 20),
+        1,
+        19,
+    ]
+
+
 async def test_a_lost_connection_only_delays_an_outcome(house: House, writer: Settle) -> None:
     rows = [await house.send(BOB) for _ in range(2)]
     await house.lease()
