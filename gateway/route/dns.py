@@ -4,6 +4,7 @@ What comes back is an answer as a value; nothing is cached here.
 """
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -21,8 +22,8 @@ import dns.resolver
 
 from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
 
-TRY_SECONDS: Final = 2.0  # one question to one name server
-ROUNDS: Final = 2  # how often each name server is asked: UDP loses packets
+# How long each name server is waited for at first, and when it is asked again: UDP loses packets, and some are slow.
+TRIES_SECONDS: Final = (1.0, 3.0)
 QUESTION_SECONDS: Final = 8.0  # everything together
 CNAME_LINKS_MAX: Final = 8  # questions along one chain of names
 PAYLOAD_BYTES: Final = 1232  # EDNS: fits every path without fragments
@@ -58,12 +59,12 @@ class Dns:
         self,
         nameservers: Sequence[Nameserver] = (),
         *,
-        try_seconds: float = TRY_SECONDS,
+        tries_seconds: Sequence[float] = TRIES_SECONDS,
         question_seconds: float = QUESTION_SECONDS,
     ) -> None:
         """Without `nameservers` the system's are asked, read anew at each question."""
         self._nameservers = tuple(nameservers)
-        self._try_seconds = try_seconds
+        self._tries_seconds = tuple(tries_seconds)
         self._question_seconds = question_seconds
         self._sockets = asyncio.Semaphore(CONCURRENT_MAX)
 
@@ -120,38 +121,39 @@ class Dns:
         if not nameservers:
             return Trouble("no name server is configured")
         reasons: dict[str, None] = {}
-        for nameserver in nameservers * ROUNDS:
+        for seconds, nameserver in itertools.product(self._tries_seconds, nameservers):
             try:
-                return await self._exchange(nameserver, name, kind)
+                return await _exchange(nameserver, name, kind, seconds)
             except _UnusableError as unusable:
                 reasons[f"{nameserver} {unusable}"] = None
         return Trouble("; ".join(reasons))
 
-    async def _exchange(
-        self, nameserver: Nameserver, name: dns.name.Name, kind: dns.rdatatype.RdataType
-    ) -> dns.message.QueryMessage:
-        query = dns.message.make_query(name, kind, use_edns=0, payload=PAYLOAD_BYTES)
-        where, port, timeout = nameserver.address, nameserver.port, self._try_seconds
+
+async def _exchange(
+    nameserver: Nameserver, name: dns.name.Name, kind: dns.rdatatype.RdataType, seconds: float
+) -> dns.message.QueryMessage:
+    query = dns.message.make_query(name, kind, use_edns=0, payload=PAYLOAD_BYTES)
+    where, port = nameserver.address, nameserver.port
+    try:
         try:
-            try:
-                answer = await dns.asyncquery.udp(
-                    query,
-                    where,
-                    timeout,
-                    port,
-                    ignore_unexpected=True,
-                    raise_on_truncation=True,
-                    ignore_errors=True,
-                )
-            except dns.message.Truncated:
-                answer = await dns.asyncquery.tcp(query, where, timeout, port)
-            return _checked(answer)
-        except dns.exception.Timeout:
-            raise _UnusableError("did not answer in time") from None
-        except dns.exception.DNSException as fault:
-            raise _UnusableError(f"answered nonsense ({type(fault).__name__})") from None
-        except (OSError, EOFError) as fault:
-            raise _UnusableError(f"could not be reached ({type(fault).__name__})") from None
+            answer = await dns.asyncquery.udp(
+                query,
+                where,
+                seconds,
+                port,
+                ignore_unexpected=True,
+                raise_on_truncation=True,
+                ignore_errors=True,
+            )
+        except dns.message.Truncated:
+            answer = await dns.asyncquery.tcp(query, where, seconds, port)
+        return _checked(answer)
+    except dns.exception.Timeout:
+        raise _UnusableError("did not answer in time") from None
+    except dns.exception.DNSException as fault:
+        raise _UnusableError(f"answered nonsense ({type(fault).__name__})") from None
+    except (OSError, EOFError) as fault:
+        raise _UnusableError(f"could not be reached ({type(fault).__name__})") from None
 
 
 def _checked(answer: dns.message.Message) -> dns.message.QueryMessage:

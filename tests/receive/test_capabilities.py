@@ -39,7 +39,7 @@ class Desk:
 async def desk(database: Database, clock: Clock) -> AsyncIterator[Desk]:
     async with DnsServer() as dns:
         directory = Directory(
-            Dns([Nameserver("127.0.0.1", dns.port)], try_seconds=0.2, question_seconds=2),
+            Dns([Nameserver("127.0.0.1", dns.port)], tries_seconds=(0.2, 0.2), question_seconds=2),
             clock,
             StoredMemories(database),
         )

@@ -66,7 +66,7 @@ async def opened(server: DnsServer, notebook: Notebook, clock: Clock) -> AsyncIt
         plain_domains: frozenset[str] = frozenset(),
         entries_max: int = 100,
     ) -> Directory:
-        dns = Dns([Nameserver("127.0.0.1", server.port)], try_seconds=0.3, question_seconds=3)
+        dns = Dns([Nameserver("127.0.0.1", server.port)], tries_seconds=(0.3, 0.3), question_seconds=3)
         directory = Directory(
             dns, clock, notebook, peers=peers, plain_domains=plain_domains, entries_max=entries_max
         )

@@ -1,5 +1,6 @@
 """Questions to real name servers on loopback, well and badly behaved."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -19,7 +20,7 @@ async def server() -> AsyncIterator[DnsServer]:
 
 def asking(*servers: DnsServer) -> Dns:
     nameservers = [Nameserver("127.0.0.1", each.port) for each in servers]
-    return Dns(nameservers, try_seconds=0.3, question_seconds=3)
+    return Dns(nameservers, tries_seconds=(0.3, 0.3), question_seconds=3)
 
 
 def reason(answer: DnsAnswer) -> str:
@@ -119,6 +120,24 @@ async def test_the_second_server_answers_where_the_first_does_not(behaviour: Beh
         assert await asking(bad, good).texts(NAME) == Records(("v=amtp1",), 60)
 
 
+async def test_a_question_that_was_lost_is_asked_again(server: DnsServer) -> None:
+    server.txt(NAME, "v=amtp1")
+    server.behave(NAME, Behaviour.TIMEOUT)
+    patient = Dns([Nameserver("127.0.0.1", server.port)], tries_seconds=(0.2, 10), question_seconds=20)
+    question = asyncio.create_task(patient.texts(NAME))
+    await server.asked.wait()
+    server.behave(NAME, None)
+    assert await question == Records(("v=amtp1",), 60)
+    assert len(server.queries) == 2
+
+
+async def test_a_slow_server_is_given_time_when_it_is_asked_again(server: DnsServer) -> None:
+    server.txt(NAME, "v=amtp1")
+    server.delays[NAME] = 0.5
+    patient = Dns([Nameserver("127.0.0.1", server.port)], tries_seconds=(0.1, 10), question_seconds=20)
+    assert await patient.texts(NAME) == Records(("v=amtp1",), 60)
+
+
 async def test_the_word_of_a_server_that_answers_is_not_put_to_the_vote() -> None:
     async with DnsServer() as first, DnsServer() as second:
         second.txt(NAME, "v=amtp1")
@@ -169,7 +188,7 @@ async def test_a_slow_server_does_not_hold_a_question_beyond_its_time(server: Dn
     for number in range(30):
         server.add(f"n.z{number}.test", "CNAME", f"n.z{number + 1}.test.")
         server.delays[f"n.z{number}.test"] = 0.1
-    slow = Dns([Nameserver("127.0.0.1", server.port)], try_seconds=0.3, question_seconds=0.4)
+    slow = Dns([Nameserver("127.0.0.1", server.port)], tries_seconds=(0.3, 0.3), question_seconds=0.4)
     assert "within 0.4 s" in reason(await slow.texts("n.z0.test"))
 
 
