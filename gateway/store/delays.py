@@ -25,13 +25,19 @@ class Late:
     error: str | None
 
 
+# Undelivered for $2 seconds since its first chance and not told of yet; what has expired is told of as that.
+_LATE = (
+    "not delay_reported and state = 'queued' and expires_at > amtp_now()"
+    " and coalesce(first_attempt, greatest(due, accepted_at)) < amtp_now() - make_interval(secs => $2)"
+)
+
+
 async def late_messages(database: Database, *, hours: float, limit: int) -> dict[UUID, Letter]:
     """Messages with a recipient undelivered for so long and not told of yet."""
     rows = await database.fetch(
-        "select distinct message from deliveries where not delay_reported and state = 'queued'"
-        " and coalesce(first_attempt, greatest(due, accepted_at)) < amtp_now() - make_interval(secs => $1) limit $2",
-        hours * 3600,
+        f"select distinct message from deliveries where {_LATE} limit $1",
         limit,
+        hours * 3600,
     )
     return await letters(database, [row["message"] for row in rows])
 
@@ -48,9 +54,7 @@ async def tell(
     """Marks the late recipients of a message, accepts the report about them and writes what goes with it."""
     async with database.transaction() as connection:
         rows = await connection.fetch(
-            "update deliveries set delay_reported = true where message = $1 and not delay_reported"
-            " and state = 'queued'"
-            " and coalesce(first_attempt, greatest(due, accepted_at)) < amtp_now() - make_interval(secs => $2)"
+            f"update deliveries set delay_reported = true where message = $1 and {_LATE}"
             " returning recipient, address, attempts, last_attempt, due, last_code, last_error",
             message,
             hours * 3600,

@@ -177,3 +177,11 @@ async def test_a_message_is_late_from_its_first_chance_on(house: House) -> None:
     assert set(await delays.late_messages(house.database, hours=4, limit=10)) == {urgent}
     house.turn(7200)
     assert set(await delays.late_messages(house.database, hours=4, limit=10)) == {urgent, scheduled}
+
+
+async def test_what_has_expired_is_late_no_more(house: House) -> None:
+    message = await house.send("bob@a.test")
+    house.turn(7 * 86_400 - 60)
+    assert set(await delays.late_messages(house.database, hours=4, limit=10)) == {message}
+    house.turn(120)
+    assert await delays.late_messages(house.database, hours=4, limit=10) == {}
