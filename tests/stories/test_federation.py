@@ -412,6 +412,11 @@ async def test_what_is_urgent_overtakes_what_waits(net: Federation) -> None:
         peer.will(behave)
         alice = await acme.register("alice")
         await sent(alice, "bob@peer.test", subject="first")
+
+        async def under_way() -> bool:
+            return bool(peer.posts)
+
+        await until(under_way)
         ids = [
             await sent(alice, "bob@peer.test", subject=priority, headers={"priority": priority})
             for priority in ("low", "normal", "high", "urgent")
