@@ -12,7 +12,8 @@ from gateway.store.deliveries import Delivery, Letter
 from gateway.store.destinations import Trouble
 
 WINDOW_FIRST, WINDOW_MAX = 4.0, 64.0
-WINDOWS_AHEAD = 2  # of what goes at once may be in memory
+WINDOWS_AHEAD = 8  # of what goes at once may be in memory …
+AHEAD_MAX = 512  # … messages, unless a few windows are more
 BATCH_MESSAGES_MAX = 50
 BATCH_WINDOW_MIN = 2.0  # requests under way: one is answered while the next collects
 FAILURES_MAX = 5  # in a row, of the destination as a whole, before its breaker opens
@@ -77,9 +78,12 @@ class Lane:
     def ahead_max(self, now: datetime) -> int:
         """How many messages may wait in memory, where no priority moves them any more.
 
-        A lane that proved to be quick has a window's worth, so that it never stands still; any other what starts now.
+        A lane that proved to be quick has some windows' worth, for what goes through the queue costs a good deal more;
+        any other what starts now.
         """
-        return WINDOWS_AHEAD * self.capacity if self.quick else self.room(now)
+        if not self.quick:
+            return self.room(now)
+        return max(min(WINDOWS_AHEAD * self.capacity, AHEAD_MAX), 2 * self.capacity)
 
     def low(self, now: datetime) -> bool:
         """Whether more is to be claimed: what waits may be gone before the queue has answered."""

@@ -108,7 +108,7 @@ async def test_a_lane_takes_over_what_it_can_start_and_leaves_the_rest_in_the_qu
 
 async def test_a_lane_that_proved_quick_takes_work_ahead(desk: Desk) -> None:
     desk.lanes.lane("p.test").window = 10
-    assert desk.hand_over("b@p.test", count=50) == WINDOWS_AHEAD * 10
+    assert desk.hand_over("b@p.test", count=100) == WINDOWS_AHEAD * 10
 
 
 async def test_nobody_is_handed_over_past_what_lies_in_the_queue(desk: Desk) -> None:
