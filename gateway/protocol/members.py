@@ -61,6 +61,8 @@ def with_recipients(body: bytes, recipients: Sequence[str], *, idempotency_key: 
     if msgspec.json.decode(members["recipients"]) != list(recipients):
         changed["recipients"] = msgspec.json.encode(recipients)
     if idempotency_key is not None and bytes(members.get("idempotency_key", b"null")) in _ABSENT:
+        if not changed and "idempotency_key" not in members:
+            return annotate(body, idempotency_key=idempotency_key)
         changed["idempotency_key"] = msgspec.json.encode(idempotency_key)
     return render(members | changed) if changed else body
 
