@@ -7,6 +7,7 @@ in one go, one waking serves many.
 import asyncio
 
 TOGETHER_BYTES_MAX = 16_384  # what is larger goes by itself, and waits until it is taken
+TOGETHER_MAX = 8  # then whoever waits begins with these: two that wait for each other by turns are one core's work
 
 
 class Outbox:
@@ -21,6 +22,8 @@ class Outbox:
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self.flush)
         self._waiting.append((transport, data))
+        if len(self._waiting) == TOGETHER_MAX:
+            self.flush()
 
     def flush(self) -> None:
         """Sends what waits, before the loop would; nothing may overtake it."""
