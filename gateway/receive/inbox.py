@@ -59,6 +59,7 @@ from gateway.store.poison import drop, revive, undigested
 EVENTS = "text/event-stream"
 RECONNECT_MILLISECONDS = 1000  # what a stream's client waits before it comes back
 STREAM_LOOK_SECONDS = 60.0  # a stream looks this often even where nothing rings
+LEASES_KNOWN_SECONDS = 1.0  # how long a stream goes by what it knows of leases, if it is kept busy
 LEASE_SLACK_SECONDS = 0.05  # so that whoever waits for a lease's end looks after it
 ROLES = frozenset({Role.AGENTS, Role.ADMIN})
 
@@ -230,6 +231,8 @@ class InboxDoor:
         yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
         listing = question.listing
         unread = Listing(listing.limit, since=listing.since, mark=Mark.UNREAD)
+        time = asyncio.get_running_loop().time
+        look_at = known_until = time()
         with self._bell.ear(owner.id) as ear, suppress(AMTPError):
             while True:
                 lease = question.lease()
@@ -241,7 +244,10 @@ class InboxDoor:
                     listing = replace(listing, offset=0, after=page.items[-1].row)
                 else:
                     listing, last = unread, None
-                    await ear.rung(await self._pause(owner, STREAM_LOOK_SECONDS))
+                    if (now := time()) >= known_until:
+                        look_at = now + await self._pause(owner, STREAM_LOOK_SECONDS)
+                        known_until = min(look_at, now + LEASES_KNOWN_SECONDS)
+                    await ear.rung(look_at - time())
                 owner = await self._owner(request)
 
     async def _fetch(self, owner: Resident, listing: Listing, lease: Lease | None) -> Page:

@@ -132,7 +132,9 @@ class Bell:
         else:
             self.ring(list(self._ears))  # for what was committed while nobody listened
 
-    def _hear(self, _line: object, _process: int, _channel: str, notice: object) -> None:
+    def _hear(self, _line: object, backend: int, _channel: str, notice: object) -> None:
+        if self._database.rings(backend):
+            return
         self.ring(heard_in(str(notice)) if notice != EVERYONE else list(self._ears))
 
     async def _poll(self) -> None:

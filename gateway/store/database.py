@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import asyncpg
 
@@ -75,6 +76,7 @@ class Database:
         self._pooled = pooled  # behind PgBouncer: no prepared statements, no LISTEN; None: to be found out
         self._pool: asyncpg.Pool | None = None
         self._turned: dict[int, float] = {}
+        self._ringing = WeakSet[Any]()
 
     @property
     def listens(self) -> bool:
@@ -159,9 +161,19 @@ class Database:
             },
         }
 
-    async def line(self) -> Any:
-        """A connection of one's own, for a writer or a listener; its owner closes it."""
-        return await asyncpg.connect(self._dsn, **self._arguments())
+    async def line(self, *, rings: bool = False) -> Any:
+        """A connection of one's own, for a writer or a listener; its owner closes it.
+
+        One that `rings` belongs to a writer that wakes this process itself after each commit.
+        """
+        line = await asyncpg.connect(self._dsn, **self._arguments())
+        if rings:
+            self._ringing.add(line)
+        return line
+
+    def rings(self, backend: int) -> bool:
+        """Whether that backend serves a line that rings."""
+        return any(not line.is_closed() and line.get_server_pid() == backend for line in self._ringing)
 
     async def turn(self, connection: Any) -> None:
         """Brings the connection's clock to ours; costs nothing while nobody turns it."""

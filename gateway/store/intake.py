@@ -202,7 +202,7 @@ class Intake:
 
     async def _connected(self) -> Any:
         if self._line is None or self._line.is_closed():
-            self._line = await self._database.line()
+            self._line = await self._database.line(rings=True)
         await self._database.turn(self._line)
         return self._line
 

@@ -245,7 +245,7 @@ class Settle:
 
     async def _transact(self, batch: Sequence[Settlement]) -> list[Settlement]:
         if self._line is None or self._line.is_closed():
-            self._line = await self._database.line()
+            self._line = await self._database.line(rings=True)
         await self._database.turn(self._line)
         if self._database.listens and all(settlement.alone for settlement in batch):
             return await settle(self._line, self._mint, batch)  # one statement is its own transaction

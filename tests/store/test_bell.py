@@ -212,3 +212,19 @@ async def test_it_survives_a_database_that_is_away(
     await elsewhere.close()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.usefixtures("rare_polls")
+async def test_a_notice_of_a_writer_that_rings_itself_wakes_nobody_again(database: Database) -> None:
+    async with running(database) as bell:
+        await until_listening(database)
+        writer = await database.line(rings=True)
+        with bell.ear(5) as ear, bell.ear(6) as other:
+            await still(ear, other)
+            await writer.execute("select pg_notify('amtp_inbox', '5')")
+            await database.execute("select pg_notify('amtp_inbox', '6')")
+            assert await other.rung(NEVER_SECONDS)
+            assert not await ear.rung(0)
+            await writer.close()
+            await database.execute("select pg_notify('amtp_inbox', '5')")
+            assert await ear.rung(NEVER_SECONDS)
