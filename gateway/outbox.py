@@ -7,9 +7,7 @@ in one go, one waking serves many.
 import asyncio
 
 TOGETHER_BYTES_MAX = 16_384  # what is larger goes by itself, and waits until it is taken
-TOGETHER_MAX = (
-    8  # then whoever waits begins with these: two that wait for each other by turns are one core's work
-)
+TOGETHER_MAX = 8  # then whoever waits for these begins: else the two ends work by turns
 
 
 class Outbox:
