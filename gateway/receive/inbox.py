@@ -47,6 +47,7 @@ from gateway.receive.inbox_query import (
 )
 from gateway.receive.request import Request
 from gateway.receive.routing import Role, Route
+from gateway.receive.stream import together
 from gateway.report.audience import Audience
 from gateway.store import inbox
 from gateway.store.acknowledge import Acknowledgement, Result
@@ -237,9 +238,9 @@ class InboxDoor:
             while True:
                 lease = question.lease()
                 page = await self._fetch(owner, listing, lease)
-                for item in page.items:
-                    if lease is not None or str(item.row) != last:
-                        yield render_event(item, owner.name, lease)
+                new = [item for item in page.items if lease is not None or str(item.row) != last]
+                for piece in together(render_event(item, owner.name, lease) for item in new):
+                    yield piece
                 if page.has_more:
                     listing = replace(listing, offset=0, after=page.items[-1].row)
                 else:

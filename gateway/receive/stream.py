@@ -1,10 +1,12 @@
 """Items of a stream, with signs of life between them."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any
 
 from gateway.receive.answers import Stream
+
+PIECE_BYTES = 65_536  # of small items that leave together
 
 
 async def lively(stream: Stream, ending: asyncio.Event, quiet_seconds: float) -> AsyncGenerator[bytes, None]:
@@ -35,3 +37,17 @@ async def lively(stream: Stream, ending: asyncio.Event, quiet_seconds: float) ->
 
 async def next_item(items: AsyncGenerator[bytes, None]) -> bytes | None:
     return await anext(items, None)
+
+
+def together(items: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in fewer pieces."""
+    held: list[bytes] = []
+    size = 0
+    for item in items:
+        held.append(item)
+        size += len(item)
+        if size >= PIECE_BYTES:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
