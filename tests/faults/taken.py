@@ -54,5 +54,7 @@ async def nobody_listens(port: int) -> None:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:  # it waited to be accepted when the listener closed
+                continue
             writer.close()
             await asyncio.sleep(LOOK_SECONDS)
