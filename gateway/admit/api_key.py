@@ -15,6 +15,7 @@ ID_CHARACTERS, ID_LENGTH = string.digits + string.ascii_lowercase, 12
 SECRET_CHARACTERS, SECRET_LENGTH = string.digits + string.ascii_letters, 43  # 62 ** 43 > 2 ** 256
 PATTERN = re.compile(rf"amtp_([0-9a-z]{{{ID_LENGTH}}})_[0-9A-Za-z]{{{SECRET_LENGTH}}}")
 
+LENGTH = len("amtp__") + ID_LENGTH + SECRET_LENGTH
 KEYS_REMEMBERED = 4096  # the same agents come again and again
 
 
@@ -34,9 +35,13 @@ def mint_key() -> ApiKey:
     return key
 
 
-@lru_cache(KEYS_REMEMBERED)
 def parse_key(text: str) -> ApiKey | None:
     """The key a caller presents; None for what no gateway of this kind ever handed out."""
+    return _parsed(text) if len(text) == LENGTH else None  # a stranger's kilobytes are not remembered
+
+
+@lru_cache(KEYS_REMEMBERED)
+def _parsed(text: str) -> ApiKey | None:
     match = PATTERN.fullmatch(text)
     return ApiKey(match[1], digest_of(text), text) if match else None
 
