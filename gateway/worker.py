@@ -197,8 +197,7 @@ class Worker:
             self._journal.courier_broke(lane.destination, failure)
             lane.pressed()
         finally:
-            lane.active += gone_on  # as if it had waited
-            self._over(lane)
+            self._over(lane, gone_on=gone_on)
 
     async def _turn_away(self, late: Sequence[Waiting]) -> None:
         """What may be tried only now, and could not start in time, is over."""
@@ -223,8 +222,9 @@ class Worker:
         finally:
             self._over(lane)
 
-    def _over(self, lane: Lane) -> None:
-        lane.active -= 1
+    def _over(self, lane: Lane, *, gone_on: bool = False) -> None:
+        """One that has `gone_on` gave its place in the lane back before."""
+        lane.active -= not gone_on
         self._active -= 1
         self._lanes.ready.set()
 
