@@ -124,6 +124,7 @@ async def _at_work(parts: Parts) -> AsyncIterator[None]:
                 parts.watch.run(),
                 parts.audience.run(),
                 parts.bell.run(),
+                parts.straight.run(),
                 parts.replies.run(),
                 parts.housekeeping.run(),
             )

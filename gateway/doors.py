@@ -135,6 +135,7 @@ def _agent_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             ),
             audience=parts.audience,
             bell=parts.bell,
+            straight=parts.straight,
             activity=parts.activity,
             journal=parts.journal,
             clock=parts.clock,

@@ -58,6 +58,7 @@ from gateway.store.replies import Replies
 from gateway.store.schedules import Schedules
 from gateway.store.sealed import Sealer
 from gateway.store.settle import Settle
+from gateway.store.straight import Straight
 from gateway.store.upload_files import UploadFiles
 from gateway.store.uploads import Uploads
 from gateway.ticker import Ticker
@@ -86,7 +87,15 @@ class Parts:
         self.sealer = Sealer.of(config.data)
         self.uploads = _uploads(config, database, mint)
         self.attachments = AttachmentAdmission(config.attachments, self.uploads, uploads_base(config))
-        self.intake = Intake(database, mint, journal, committed=self.bell.ring, limits=config.limits)
+        self.straight = Straight(database, self.bell)
+        self.intake = Intake(
+            database,
+            mint,
+            journal,
+            committed=self.bell.ring,
+            promise=self.straight.promise,
+            limits=config.limits,
+        )
         self.settle = Settle(database, mint, journal, committed=self.bell.ring)
         self.lanes = Lanes(
             clock,

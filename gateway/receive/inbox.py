@@ -7,7 +7,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -56,6 +56,7 @@ from gateway.store.bell import Bell, hushed_at
 from gateway.store.database import Database
 from gateway.store.inbox import Lease, Listing, Mark, Page
 from gateway.store.poison import drop, revive, undigested
+from gateway.store.straight import Straight
 
 EVENTS = "text/event-stream"
 RECONNECT_MILLISECONDS = 1000  # what a stream's client waits before it comes back
@@ -75,6 +76,7 @@ class InboxDoor:
         answering: Answering,
         audience: Audience,
         bell: Bell,
+        straight: Straight,
         activity: Activity,
         journal: Journal,
         clock: Clock,
@@ -87,6 +89,7 @@ class InboxDoor:
         self._answering = answering
         self._audience = audience
         self._bell = bell
+        self._straight = straight
         self._activity = activity
         self._journal = journal
         self._clock = clock
@@ -234,22 +237,35 @@ class InboxDoor:
         unread = Listing(listing.limit, since=listing.since, mark=Mark.UNREAD)
         time = asyncio.get_running_loop().time
         look_at = known_until = time()
-        with self._bell.ear(owner.id) as ear, suppress(AMTPError):
+        with self._straight.hand(owner.id, self._willing(question)) as hand, suppress(AMTPError):
             while True:
                 lease = question.lease()
                 page = await self._fetch(owner, listing, lease)
                 new = [item for item in page.items if lease is not None or str(item.row) != last]
                 for piece in together(render_event(item, owner.name, lease) for item in new):
                     yield piece
+                hand.caught_up = not page.has_more
                 if page.has_more:
                     listing = replace(listing, offset=0, after=page.items[-1].row)
-                else:
-                    listing, last = unread, None
-                    if (now := time()) >= known_until:
-                        look_at = now + await self._pause(owner, STREAM_LOOK_SECONDS)
-                        known_until = min(look_at, now + LEASES_KNOWN_SECONDS)
-                    await ear.rung(look_at - time())
-                owner = await self._owner(request)
+                    owner = await self._owner(request)
+                    continue
+                listing, last = unread, None
+                if (now := time()) >= known_until:
+                    look_at = now + await self._pause(owner, STREAM_LOOK_SECONDS)
+                    known_until = min(look_at, now + LEASES_KNOWN_SECONDS)
+                rung = False
+                while not rung and time() < look_at:
+                    rung = await hand.rung(look_at - time())
+                    owner = await self._owner(request)
+                    if given := hand.take():
+                        self._journal.fetched(owner.name, len(given))
+                        for piece in together(render_event(item, owner.name, None) for item in given):
+                            yield piece
+
+    def _willing(self, question: Question) -> Callable[[], bool]:
+        """Whether a stream takes what comes without a look: not under a lease, and not where others hear of it."""
+        plain = question.lease() is None and question.listing.since is None
+        return lambda: plain and self._audience.empty
 
     async def _fetch(self, owner: Resident, listing: Listing, lease: Lease | None) -> Page:
         page = await inbox.fetch(

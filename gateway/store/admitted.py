@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
+from uuid import UUID
 
 import msgspec
 
@@ -32,6 +33,9 @@ class Entry(msgspec.Struct, frozen=True):
     agent: int
     address: str | None  # as written, where that is not the agent's name
     receipt: bool = False  # the sender hears when it is read
+
+
+Place = tuple[UUID, int]  # where an entry lies: its message and its agent
 
 
 class Queued(msgspec.Struct, frozen=True):

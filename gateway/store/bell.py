@@ -46,7 +46,7 @@ class Ear:
 
     async def rung(self, timeout_seconds: float) -> bool:
         """Whether it rang since the last call, or does before the time is over."""
-        if not self._heard and not self._hushed and timeout_seconds > 0:
+        if not self._has_news() and timeout_seconds > 0:
             loop = asyncio.get_running_loop()
             self._waiting = loop.create_future()
             alarm = loop.call_later(timeout_seconds, self._wake)
@@ -57,6 +57,9 @@ class Ear:
                 self._waiting = None
         heard, self._heard = self._heard, False
         return heard and not self._hushed
+
+    def _has_news(self) -> bool:
+        return self._heard or self._hushed
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
@@ -88,14 +91,25 @@ class Bell:
     def ear(self, topic: Topic) -> Iterator[Ear]:
         """An ear for this topic, as long as the block lasts."""
         ear = Ear()
+        with self.listening(topic, ear):
+            yield ear
+
+    @contextmanager
+    def listening(self, topic: Topic, ear: Ear) -> Iterator[None]:
+        """Lets this ear hear this topic, as long as the block lasts."""
         ears = self._ears.setdefault(topic, set())
         ears.add(ear)
         try:
-            yield ear
+            yield
         finally:
             ears.discard(ear)
             if not ears and self._ears.get(topic) is ears:
                 del self._ears[topic]
+
+    def only(self, topic: Topic) -> Ear | None:
+        """The ear of whoever listens to this alone, as far as this process knows."""
+        ears = self._ears.get(topic, ())
+        return next(iter(ears)) if len(ears) == 1 else None
 
     def ring(self, topics: Iterable[Topic]) -> None:
         """Wakes who waits for these, in this process; the others hear the notice of the transaction."""

@@ -1,12 +1,13 @@
 """How a batch of admitted messages is written: one statement for all of it, and one for the riders of each kind."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
-from gateway.store.admitted import Admitted, write_riders
+from gateway.store.admitted import Admitted, Place, write_riders
 from gateway.store.identity import Wanted
 from gateway.store.topics import notice_of, topics_of
 
@@ -20,8 +21,10 @@ with {registered}m as (
                 $9::bytea[], $10::timestamptz[])
         as u (id, public_id, sender, proven, in_reply_to, schema, automatic, hops, body, expires_at) {unseen}
 ), e as (
-    insert into entries (message, agent, address, expires_at, receipt)
-    select * from unnest($11::uuid[], $12::bigint[], $13::text[], $14::timestamptz[], $25::bool[]) {unseen}
+    insert into entries (message, agent, address, expires_at, receipt, read_at)
+    select message, agent, address, expires_at, receipt, case when promised then amtp_now() end
+    from unnest($11::uuid[], $12::bigint[], $13::text[], $14::timestamptz[], $25::bool[], $27::bool[])
+        as u (message, agent, address, expires_at, receipt, promised) {unseen}
 ), d as (
     insert into deliveries
         (message, recipient, address, destination, due, expires_at, expiry, token, attempts, accepted_at,
@@ -42,47 +45,52 @@ select {written}, case when $24::text <> '' then pg_notify('amtp_inbox', $24) en
 """
 
 
-_INSERT = _WRITE.format(registered="", unseen="", written="true")
+_INSERT = _WRITE.format(registered="", unseen="", written="amtp_now()")
 
 # The same with what is unique about the messages, as long as nothing of it was seen before: then nothing is written.
 # Each hash is looked up by its key: a plan made while the table was empty would read all of it ever after.
 # Where another transaction registers one of them meanwhile, the statement fails by dividing by nought.
 _INSERT_UNSEEN = _WRITE.format(
     registered="""seen as materialized (
-    select from unnest($27::bytea[]) as u (hash)
+    select from unnest($28::bytea[]) as u (hash)
     where (select i.message from idempotency i where i.hash = u.hash) is not null limit 1
 ), h as (
     insert into idempotency (hash, message, content, at)
     select hash, message, content, amtp_now()
-    from unnest($27::bytea[], $28::uuid[], $29::bytea[]) as u (hash, message, content)
+    from unnest($28::bytea[], $29::uuid[], $30::bytea[]) as u (hash, message, content)
     where not exists (select from seen)
     on conflict do nothing
     returning hash
 ), """,
     unseen="where not exists (select from seen)",
-    written="""case when exists (select from seen) then false
-            else 1 / ((select count(*) from h) = cardinality($27::bytea[]))::int = 1 end""",
+    written="""case when exists (select from seen) then null
+            when 1 / ((select count(*) from h) = cardinality($28::bytea[]))::int = 1 then amtp_now() end""",
 )
 
 
-async def insert(line: Any, batch: UUID, new: Sequence[Admitted]) -> None:
-    """Writes the messages, whose keys and ids are registered, and what rides with them."""
-    await line.execute(_INSERT, *_columns(batch, new))
+async def insert(
+    line: Any, batch: UUID, new: Sequence[Admitted], promised: Container[Place] = ()
+) -> datetime:
+    """Writes the messages, whose keys and ids are registered, and what rides with them. Returns when."""
+    at: datetime = await line.fetchval(_INSERT, *_columns(batch, new, promised))
     await write_riders(line, (rider for a in new for rider in a.riders))
+    return at
 
 
-async def insert_unseen(line: Any, batch: UUID, new: Sequence[Admitted], wanted: Sequence[Wanted]) -> bool:
-    """Writes the messages and registers what is wanted, by one statement; all of it or, returning False, nothing."""
+async def insert_unseen(
+    line: Any, batch: UUID, new: Sequence[Admitted], promised: Container[Place], wanted: Sequence[Wanted]
+) -> datetime | None:
+    """Writes the messages and registers what is wanted, by one statement; all of it or, returning None, nothing."""
     try:
-        written: bool = await line.fetchval(
-            _INSERT_UNSEEN, *_columns(batch, new), *map(list, zip(*wanted, strict=True))
+        at: datetime | None = await line.fetchval(
+            _INSERT_UNSEEN, *_columns(batch, new, promised), *map(list, zip(*wanted, strict=True))
         )
     except asyncpg.DivisionByZeroError:
-        return False
-    return written
+        return None
+    return at
 
 
-def _columns(batch: UUID, new: Sequence[Admitted]) -> list[Any]:
+def _columns(batch: UUID, new: Sequence[Admitted], promised: Container[Place]) -> list[Any]:
     messages = [(a.message, a) for a in new]
     entries = [(a.message.row, e, a.message.expires_at) for a in new for e in a.entries]
     queued = [(a.message.row, d) for a in new for d in a.deliveries]
@@ -113,6 +121,7 @@ def _columns(batch: UUID, new: Sequence[Admitted]) -> list[Any]:
         notice_of(topics_of(new)),
         _rare([e.receipt or None for _, e, _ in entries]),
         _rare([d.receipt for _, d in queued]),
+        _rare([(row, e.agent) in promised or None for row, e, _ in entries]),
     ]
 
 

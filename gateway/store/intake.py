@@ -10,12 +10,15 @@ The rules, in the order they are kept:
    way under the old one finds its place taken, and comes to nothing.
 5. A row that fails alone is refused alone.
 6. Where nothing rides along and no key or id was seen before, a batch is one statement, its own transaction.
+7. A commit costs as much as several messages: where a few wait when one ends, they wait a moment for others.
+   Whoever comes alone never does.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -30,10 +33,13 @@ from gateway.store.admitted import Admitted
 from gateway.store.database import WEATHER, Database, told
 from gateway.store.identity import Repeat, claim, hashes_of, may_be_ours, wanted_of
 from gateway.store.insertion import insert, insert_unseen
-from gateway.store.topics import Topic, topics_of
+from gateway.store.straight import Promises
+from gateway.store.topics import Topic
 
 LIMITS = Limits()
 UNDECIDED_SECONDS_MAX = 30.0  # how long a batch in doubt is asked after before its senders hear "temporary"
+PACE_SECONDS = 0.002  # from one batch's begin to the next, as long as fewer than these wait for it
+FEW = 16
 REPEATS_MAX = 8  # of a batch the database asked us to repeat
 
 
@@ -48,6 +54,15 @@ class _Waiting:
 class _Batch:
     id: UUID
     waiting: list[_Waiting] = field(default_factory=list)
+    promises: Promises = field(default_factory=Promises)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What became of a batch: who repeats what was there, and when the others were accepted, where that is known."""
+
+    repeats: dict[UUID, Repeat]
+    at: datetime | None
 
 
 class Intake:
@@ -60,12 +75,14 @@ class Intake:
         journal: Journal,
         *,
         committed: Callable[[Iterable[Topic]], None],
+        promise: Callable[[Iterable[Admitted]], Promises] = lambda _: Promises(),
         limits: Limits = LIMITS,
     ) -> None:
         self._database = database
         self._mint = mint
         self._journal = journal
         self._committed = committed  # told what rings, after each commit
+        self._promise = promise
         self._limits = limits
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
@@ -92,7 +109,11 @@ class Intake:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
+            began = monotonic()
             await self._write(self._gather())
+            rest = began + PACE_SECONDS - monotonic()
+            if rest > 0 and 0 < len(self._queue) < FEW:
+                await asyncio.sleep(rest)
 
     def stop(self) -> None:
         self._stopping = True
@@ -119,15 +140,18 @@ class Intake:
     async def _write(self, batch: _Batch) -> None:
         """Commits the batch and answers everyone in it; halves it where a row spoils it."""
         started = monotonic()
+        batch.promises = self._promise(waiting.admitted for waiting in batch.waiting)
         try:
-            repeats = await self._settled(batch)
+            written = await self._settled(batch)
         except WEATHER as failure:
+            batch.promises.break_off()
             self._journal.database_lost(failure)
             await self._drop_line()
             self._refuse(batch.waiting, told(failure))
             self._refuse(self._queue, told(failure))  # they would only wait for the same answer
             self._queue.clear()
         except asyncpg.PostgresError as failure:
+            batch.promises.break_off()
             await self._drop_line()
             if len(batch.waiting) == 1:
                 self._journal.unstorable(batch.waiting[0].admitted.message.message_id, failure)
@@ -138,9 +162,9 @@ class Intake:
                 await self._write(_Batch(self._mint(), half))
         else:
             self._journal.batch_committed(len(batch.waiting), monotonic() - started)
-            self._answer(batch, repeats)
+            self._answer(batch, written)
 
-    async def _settled(self, batch: _Batch) -> dict[UUID, Repeat]:
+    async def _settled(self, batch: _Batch) -> _Written:
         """Writes until the outcome is known; repeats what the database asks to be repeated."""
         for _ in range(REPEATS_MAX):
             try:
@@ -150,24 +174,23 @@ class Intake:
             except _Undecided as doubt:
                 await self._drop_line()
                 if await self._happened(batch):
-                    return doubt.repeats
+                    return _Written(doubt.repeats, None)
                 batch.id = self._mint()
         raise TimeoutError("the database kept asking for a repetition")
 
-    async def _transact(self, batch: _Batch) -> dict[UUID, Repeat]:
+    async def _transact(self, batch: _Batch) -> _Written:
         line = await self._connected()
-        if self._database.listens and await _insert_at_once(line, batch):
-            return {}
+        if self._database.listens and (at := await _insert_at_once(line, batch)):
+            return _Written({}, at)
         await line.execute("begin")  # behind a pooler always: it gives a statement alone to several servers
         repeats = await claim(line, [(w.admitted, w.hashes) for w in batch.waiting])
         new = [w.admitted for w in batch.waiting if w.admitted.message.row not in repeats]
-        if new:
-            await insert(line, batch.id, new)
+        at = await insert(line, batch.id, new, batch.promises) if new else None
         try:
             await line.execute("commit")
         except WEATHER as failure:
             raise _Undecided(repeats) from failure
-        return repeats
+        return _Written(repeats, at)
 
     async def _happened(self, batch: _Batch) -> bool:
         """After a COMMIT without an answer: whether the batch was committed; if not, it never will be."""
@@ -184,15 +207,15 @@ class Intake:
                 self._journal.database_lost(failure)
                 await asyncio.sleep(0.1)
 
-    def _answer(self, batch: _Batch, repeats: dict[UUID, Repeat]) -> None:
+    def _answer(self, batch: _Batch, written: _Written) -> None:
         new: list[Admitted] = []
         for waiting in batch.waiting:
-            repeat = repeats.get(waiting.admitted.message.row)
+            repeat = written.repeats.get(waiting.admitted.message.row)
             if repeat is None:
                 new.append(waiting.admitted)
             if not waiting.outcome.done():
                 waiting.outcome.set_result(repeat)
-        if topics := topics_of(new):
+        if topics := batch.promises.keep(new, written.at):
             self._committed(topics)
 
     def _refuse(self, refused: Iterable[_Waiting], error: AMTPError) -> None:
@@ -219,21 +242,20 @@ class _Undecided(Exception):
         self.repeats = repeats
 
 
-async def _insert_at_once(line: Any, batch: _Batch) -> bool:
-    """Writes the batch by one statement; False where it takes more, and nothing is written."""
+async def _insert_at_once(line: Any, batch: _Batch) -> datetime | None:
+    """Writes the batch by one statement, and tells when; None where it takes more, and nothing is written."""
     new = [waiting.admitted for waiting in batch.waiting]
     if any(admitted.riders or may_be_ours(admitted) for admitted in new):
-        return False
+        return None
     wanted = wanted_of([(waiting.admitted, waiting.hashes) for waiting in batch.waiting])
     try:
         if wanted:
-            return await insert_unseen(line, batch.id, new, wanted)
-        await insert(line, batch.id, new)
+            return await insert_unseen(line, batch.id, new, batch.promises, wanted)
+        return await insert(line, batch.id, new, batch.promises)
     except WEATHER as failure:
         if _told_no(failure):
             raise
         raise _Undecided({}) from failure
-    return True
 
 
 def _told_no(failure: BaseException) -> bool:

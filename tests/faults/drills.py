@@ -20,6 +20,7 @@ from gateway.embedded import EmbeddedPostgres
 from gateway.store.database import Database
 from gateway.store.tallies import balance
 from tests.faults.ledger import Findings, Ledger, Line, Load, read_all
+from tests.faults.listening import listening
 from tests.faults.points import CLOCK, KILL, Point
 from tests.faults.processes import DURABLE, Account, GatewayProcess, kill_postgres
 from tests.faults.taken import Taken, nobody_listens
@@ -123,15 +124,19 @@ async def kill_databases(site: Site, blows: Iterable[signal.Signals], seed: int)
 async def cut_lines(site: Site, rounds: int, every_seconds: float) -> Findings:
     """Every connection to the database, again and again."""
     async with site.load() as load:
-        connection = await asyncpg.connect(site.dsn)
         for _ in range(rounds):
-            await connection.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'amtp'"
-            )
+            await cut_once(site)
             await asyncio.sleep(every_seconds)  # the fault itself has this beat
-        await connection.close()
         await load.acknowledged(AFTER)
     return await site.audit(load.ledger)
+
+
+async def cut_once(site: Site) -> None:
+    connection = await asyncpg.connect(site.dsn)
+    await connection.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'amtp'"
+    )
+    await connection.close()
 
 
 async def stop_in_order(site: Site, stops: int) -> Findings:
@@ -148,6 +153,27 @@ async def stop_in_order(site: Site, stops: int) -> Findings:
             assert await gateway.ended() == 0, gateway.log()
             await gateway.start()
         await load.acknowledged(AFTER)
+    return await site.audit(load.ledger)
+
+
+async def listen_through(site: Site, rounds: int, seed: int) -> Findings:
+    """Gateways and databases die, lines are cut, while recipients listen: each hears all that was acknowledged."""
+    chance = Random(seed)
+    urls = [gateway.url for gateway in site.gateways]
+    async with listening(site.session, urls, site.recipients) as ears:
+        async with site.load() as load:
+            for _ in range(rounds):
+                await load.acknowledged(chance.randint(1, BETWEEN_MAX))
+                victim = chance.choice(site.gateways)
+                await victim.kill()
+                await victim.start()
+                await load.acknowledged(chance.randint(1, BETWEEN_MAX))
+                await kill_postgres(site.postgres, signal.SIGQUIT)
+                await load.acknowledged(chance.randint(1, BETWEEN_MAX))
+                await cut_once(site)
+            await load.acknowledged(AFTER)
+        await ears.until_heard(load.ledger.acknowledged)
+        assert ears.times > len(site.recipients) * rounds
     return await site.audit(load.ledger)
 
 

@@ -9,6 +9,7 @@ from tests.faults.drills import (
     kill_at,
     kill_databases,
     kill_gateways,
+    listen_through,
     stop_in_order,
 )
 from tests.faults.ledger import Findings, Ledger, Line
@@ -67,6 +68,10 @@ async def test_nothing_is_lost_or_doubled_when_the_gateway_is_killed_around_its_
 ) -> None:
     points = (Point.BEFORE_SETTLE, Point.AFTER_SETTLE)
     assert (await kill_around_settling(one_gateway, points)).clean
+
+
+async def test_whoever_listens_hears_all_that_was_acknowledged_whatever_is_killed(two_gateways: Site) -> None:
+    assert (await listen_through(two_gateways, rounds=1, seed=5)).clean
 
 
 async def test_a_gateway_that_is_told_to_stop_answers_every_request_it_took(one_gateway: Site) -> None:

@@ -35,6 +35,7 @@ from gateway.store.database import Database
 from gateway.store.intake import Intake
 from gateway.store.keys import directory_version
 from gateway.store.poison import bury
+from gateway.store.straight import Straight
 from tests.receive.doorway import DEADLINE_SECONDS, Doorway, Reply, Wire, doorway, head, post
 
 ALICE = "/v1/inbox/alice@acme.test"
@@ -170,7 +171,8 @@ async def house_of(
     log = io.StringIO()
     journal = Journal(log, level="debug")
     bell = Bell(database, journal)
-    intake = Intake(database, mint, journal, committed=bell.ring)
+    straight = Straight(database, bell)
+    intake = Intake(database, mint, journal, committed=bell.ring, promise=straight.promise)
     activity = Activity(database)
     config = complete(replace(Config(), domains=("acme.test",), data=folder))
     parts = Parts(config, database, clock, journal)
@@ -191,13 +193,14 @@ async def house_of(
         ),
         audience=parts.audience,
         bell=bell,
+        straight=straight,
         activity=activity,
         journal=journal,
         clock=clock,
         rules=rules,
         answer_bytes_max=parts.config.limits.body_bytes,
     )
-    tasks = [asyncio.create_task(work) for work in (watch.run(), bell.run(), intake.run())]
+    tasks = [asyncio.create_task(work) for work in (watch.run(), bell.run(), straight.run(), intake.run())]
     async with doorway(door.routes(), roles=frozenset(Role)) as entrance:
         yield House(entrance, database, clock, mint, bell, intake, activity, keys, log)
     for task in tasks:

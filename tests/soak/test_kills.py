@@ -11,6 +11,7 @@ from tests.faults.drills import (
     kill_at,
     kill_databases,
     kill_gateways,
+    listen_through,
     stop_in_order,
 )
 from tests.faults.points import Point
@@ -47,6 +48,13 @@ async def test_nothing_is_lost_or_doubled_when_any_of_two_gateways_is_killed(
     two_gateways: Site, seed: int
 ) -> None:
     assert (await kill_gateways(two_gateways, kills=10, seed=seed)).clean
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_whoever_listens_hears_all_that_was_acknowledged_whatever_is_killed(
+    two_gateways: Site, seed: int
+) -> None:
+    assert (await listen_through(two_gateways, rounds=5, seed=seed)).clean
 
 
 async def test_nothing_is_lost_or_doubled_when_the_gateway_is_killed_around_its_record_of_a_delivery(

@@ -14,6 +14,7 @@ from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message, parse_message
+from gateway.store import intake as intakes
 from gateway.store import repeats
 from gateway.store.admitted import Admitted, Entry
 from gateway.store.database import Database
@@ -61,6 +62,38 @@ async def test_what_waits_together_is_committed_together(database: Database, min
         await asyncio.gather(*(intake.commit(admitted_of(mint)) for _ in range(100)))
     assert await database.fetchval("select sum(accepted) from tallies") == 100
     assert await database.fetchval("select count(*) from tallies") <= 3
+
+
+async def test_those_who_wait_when_a_commit_ends_wait_a_moment_for_others(
+    database: Database, mint: Mint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intakes, "PACE_SECONDS", 1.0)
+    async with writing(database, mint) as intake:
+        first = await begun(intake, mint)
+        second = asyncio.create_task(intake.commit(admitted_of(mint)))
+        await first
+        await asyncio.gather(second, intake.commit(admitted_of(mint)))
+    assert await database.fetchval("select array_agg(accepted order by id) from tallies") == [1, 2]
+
+
+async def test_whoever_comes_alone_and_whoever_comes_with_many_waits_for_nobody(
+    database: Database, mint: Mint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intakes, "PACE_SECONDS", 3600.0)
+    async with asyncio.timeout(60), writing(database, mint) as intake:
+        for _ in range(3):
+            await intake.commit(admitted_of(mint))
+        first = await begun(intake, mint)
+        await asyncio.gather(first, *(intake.commit(admitted_of(mint)) for _ in range(intakes.FEW)))
+
+
+async def begun(intake: Intake, mint: Mint) -> "asyncio.Task[Repeat | None]":
+    """A commit that the writer is at."""
+    commit = asyncio.create_task(intake.commit(admitted_of(mint)))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not intake._queue
+    return commit
 
 
 async def test_a_key_used_by_many_at_once_in_two_processes_makes_one_message(
