@@ -146,7 +146,10 @@ async def _until_arrived(road: Road, expected: int) -> None:
 
 
 async def _end_to_end(road: Road, runs: int, seconds: float) -> Figure:
-    """At a steady rate: the first second, with the first connections and nothing remembered, is told beside it."""
+    """At a steady rate, the floods before being digested. The first second, with the first connections and nothing
+    remembered, is told beside it."""
+    await road.sender.rest()
+    await road.receiver.rest()
     cold, measured = await _posted_and_read(road, COLD_SECONDS), []
     for _ in range(runs):
         before, started = cost_of(**road.pids()), monotonic()
@@ -192,10 +195,8 @@ async def _black_hole(near: Site, far: Site, runs: int, seconds: float) -> Figur
 
 
 async def _fill(site: Site, count: int, destinations: int, interval: timedelta) -> None:
-    """Fills the queue, and lets the database be done with it."""
     await site.query(_QUEUE, count, destinations, interval)
-    await site.query("analyze")
-    await site.query("checkpoint")
+    await site.rest()
 
 
 def _lost(when: str, before: Sequence[Run], after: Sequence[Run], percent_max: float) -> Figure:

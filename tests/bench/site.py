@@ -70,6 +70,11 @@ class Site:
         finally:
             await connection.close()
 
+    async def rest(self) -> None:
+        """Lets the database be done with what came before: a flood leaves it work for a minute or two."""
+        await self.query("vacuum analyze")
+        await self.query("checkpoint")
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Site"]:
         await self.postgres.start()
