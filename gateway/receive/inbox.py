@@ -264,7 +264,7 @@ class InboxDoor:
 
     def _willing(self, question: Question) -> Callable[[], bool]:
         """Whether a stream takes what comes without a look: not under a lease, and not where others hear of it."""
-        plain = question.lease() is None and question.listing.since is None
+        plain = question.lease_seconds is None and question.listing.since is None
         return lambda: plain and self._audience.empty
 
     async def _fetch(self, owner: Resident, listing: Listing, lease: Lease | None) -> Page:

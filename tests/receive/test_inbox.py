@@ -35,7 +35,7 @@ from gateway.store.database import Database
 from gateway.store.intake import Intake
 from gateway.store.keys import directory_version
 from gateway.store.poison import bury
-from gateway.store.straight import Straight
+from gateway.store.straight import Hand, Straight
 from tests.receive.doorway import DEADLINE_SECONDS, Doorway, Reply, Wire, doorway, head, post
 
 ALICE = "/v1/inbox/alice@acme.test"
@@ -98,6 +98,16 @@ class House:
         """Returns when that many wait for mail."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             while sum(map(len, self.bell._ears.values())) < count:
+                await asyncio.sleep(0.01)
+
+    async def listening(self) -> None:
+        """Returns when a stream has seen all there is, and waits for more."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not any(
+                isinstance(ear, Hand) and ear.caught_up and ear._waiting
+                for ears in self.bell._ears.values()
+                for ear in ears
+            ):
                 await asyncio.sleep(0.01)
 
 
@@ -655,6 +665,39 @@ async def test_a_message_of_many_lines_is_one_event(house: House) -> None:
     await house.intake.commit(Admitted(message, proven=True, entries=(Entry(agent, None),)))
     stream = await house.stream()
     assert (await stream.message())["payload"] == {"a": 1, "b": 2}
+
+
+async def test_a_stream_is_handed_from_memory_what_comes_while_it_waits(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = await house.stream()
+    await house.listening()
+    monkeypatch.setattr(InboxDoor, "_fetch", None)  # whoever looks now fails
+    for number in range(3):
+        sent = await house.put(payload={"n": number})
+        message = await stream.message()
+        assert (message["message_id"], message["payload"]) == (sent, {"n": number})
+        assert message["gateway"]["status"] == "unread"
+        assert message["gateway"]["address"] == "alice@acme.test"
+    monkeypatch.undo()
+    assert {message["gateway"]["status"] for message in (await house.read())["messages"]} == {"read"}
+
+
+async def test_a_stream_whose_key_is_revoked_gives_back_what_it_was_handed(house: House) -> None:
+    stream = await house.stream()
+    await house.listening()
+    sent = await house.put()
+    assert (await stream.message())["message_id"] == sent
+    await house.database.execute("update keys set revoked_at = amtp_now() where agent is not null")
+    await house.database.execute("update directory_version set version = version + 1")
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while (await house.ask("GET", ALICE)).status != 401:
+            await asyncio.sleep(0.05)
+    await house.put()
+    assert b"data" not in await stream.wire.rest()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while await house.database.fetchval("select count(*) from entries where read_at is null") != 1:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_stream_ends_when_the_door_closes(house: House) -> None:
