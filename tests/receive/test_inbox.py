@@ -94,6 +94,14 @@ class House:
     def turn(self, seconds: float) -> None:
         self.clock.offset += timedelta(seconds=seconds)
 
+    async def revoke_keys(self) -> None:
+        """Returns when this process knows it."""
+        await self.database.execute("update keys set revoked_at = amtp_now() where agent is not null")
+        await self.database.execute("update directory_version set version = version + 1")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while (await self.ask("GET", ALICE)).status != 401:
+                await asyncio.sleep(0.05)
+
     async def waiting(self, count: int = 1) -> None:
         """Returns when that many wait for mail."""
         async with asyncio.timeout(DEADLINE_SECONDS):
@@ -606,11 +614,7 @@ async def test_who_hung_up_is_handed_nothing(house: House) -> None:
 async def test_a_key_revoked_meanwhile_opens_nothing_any_more(house: House) -> None:
     waiting = asyncio.create_task(house.ask("GET", f"{ALICE}?wait=60"))
     await house.waiting()
-    await house.database.execute("update keys set revoked_at = amtp_now() where agent is not null")
-    await house.database.execute("update directory_version set version = version + 1")
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while (await house.ask("GET", ALICE)).status != 401:
-            await asyncio.sleep(0.05)
+    await house.revoke_keys()
     await house.put()
     assert (await waiting).code == "AUTHENTICATION_FAILED"
 
@@ -688,11 +692,7 @@ async def test_a_stream_whose_key_is_revoked_gives_back_what_it_was_handed(house
     await house.listening()
     sent = await house.put()
     assert (await stream.message())["message_id"] == sent
-    await house.database.execute("update keys set revoked_at = amtp_now() where agent is not null")
-    await house.database.execute("update directory_version set version = version + 1")
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while (await house.ask("GET", ALICE)).status != 401:
-            await asyncio.sleep(0.05)
+    await house.revoke_keys()
     await house.put()
     assert b"data" not in await stream.wire.rest()
     async with asyncio.timeout(DEADLINE_SECONDS):
