@@ -200,14 +200,18 @@ async def unread(database: Database, agent: int, *, lapses_max: int) -> int:
 
 async def with_unread(database: Database, agents: Sequence[int]) -> list[int]:
     """Those of the agents who have something to read."""
-    rows = await database.fetch(
-        "select a.id from unnest($1::bigint[]) as a (id) where exists ("
-        f" select from entries e where e.agent = a.id and {_OPEN}"
-        " and (e.read_at is null or e.lease_until is not null)"
-        " and (e.lease_until is null or e.lease_until <= amtp_now()))",
-        agents,
-    )
+    rows = await database.fetch(_WITH_UNREAD, agents)
     return [row[0] for row in rows]
+
+
+# For each agent by itself: a plan made while the table was empty would read all of it ever after.
+_WITH_UNREAD = f"""
+select a.id from unnest($1::bigint[]) as a (id), lateral (
+    select from entries e
+    where e.agent = a.id and {_OPEN} and {_UNREAD} and (e.lease_until is null or e.lease_until <= amtp_now())
+    limit 1
+) e
+"""
 
 
 async def seconds_to_lease_end(database: Database, agent: int) -> float | None:
