@@ -108,6 +108,9 @@ with u as (
 select message, recipient, token, (select count(*) from n) from mine
 """
 
+# A plan made while the queue was empty would read all of it ever after, and what a flood left of it too.
+_BY_KEYS = "set enable_seqscan = off"
+
 
 async def settle(line: Any, mint: Mint, settlements: Sequence[Settlement]) -> list[Settlement]:
     """Writes the settlements and their follow-ups in the open transaction; returns those that took effect."""
@@ -246,6 +249,8 @@ class Settle:
     async def _transact(self, batch: Sequence[Settlement]) -> list[Settlement]:
         if self._line is None or self._line.is_closed():
             self._line = await self._database.line(rings=True)
+            if self._database.listens:  # a pooler would let others have it
+                await self._line.execute(_BY_KEYS)
         await self._database.turn(self._line)
         if self._database.listens and all(settlement.alone for settlement in batch):
             return await settle(self._line, self._mint, batch)  # one statement is its own transaction
