@@ -136,7 +136,7 @@ async def test_what_no_callback_digests_is_left_to_its_lease_and_comes_again(wor
             await asyncio.wait_for(given_up.wait(), PATIENCE_SECONDS)
         assert len(calls) == ATTEMPTS_MAX
         gateway.turn(61)
-        (left,) = await lies_in(bob)
+        (left,) = await lies_in(bob, 1)
         assert left.body["gateway"]["lapses"] == 1
 
 
@@ -232,7 +232,7 @@ async def test_told_to_stop_it_finishes_what_runs_and_gives_the_rest_back(world:
         go_on.set()
         await asyncio.wait_for(running, PATIENCE_SECONDS)
         assert finished == [0]
-        assert [message.payload for message in await lies_in(bob)] == [1, 2]
+        assert [message.payload for message in await lies_in(bob, 2)] == [1, 2]
 
 
 async def test_cancelled_it_gives_back_what_it_held(world: World) -> None:
@@ -250,7 +250,7 @@ async def test_cancelled_it_gives_back_what_it_held(world: World) -> None:
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
-        (left,) = await lies_in(bob)
+        (left,) = await lies_in(bob, 1)
         assert "lapses" not in left.body["gateway"]
 
 
