@@ -6,7 +6,6 @@ async with loopback() as ground, federation(world, ground) as net:
     peer = net.peer("peer.test")      # a FakePeer whose domain is published when it listens
 """
 
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from conformance.fake_peer import Authority, FakePeer
 from gateway.clock import Clock
 from gateway.config_sections import Dns, Listener, Outbound
 from gateway.config_values import HostPort
+from tests.ports import free_port
 from tests.world import LISTEN, Gateway, World
 
 TTL_SECONDS = 60
@@ -67,7 +67,7 @@ class Loopback:
         self._sites: dict[str, HostPort] = {}
 
     def site(self, host: str) -> HostPort:
-        return self._sites.setdefault(host, HostPort(ADDRESS, _free_port()))
+        return self._sites.setdefault(host, HostPort(ADDRESS, free_port(ADDRESS)))
 
 
 @dataclass
@@ -156,8 +156,3 @@ async def loopback() -> AsyncIterator[Loopback]:
 
 def host_of(domain: str) -> str:
     return f"amtp.{domain}"
-
-
-def _free_port() -> int:
-    with socket.create_server((ADDRESS, 0)) as taken:
-        return int(taken.getsockname()[1])

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Awaitable, Callable
@@ -17,6 +16,7 @@ from conformance.__main__ import SECTIONS
 from conformance.check import Level, checks_in
 from gateway.config import load
 from gateway.config_sections import Dns
+from tests.ports import free_port
 from tests.world import World
 
 ROOT = Path(__file__).parent.parent
@@ -107,11 +107,6 @@ async def test_it_says_what_can_not_be_tested(world: World) -> None:
         status, output = await conformance(gateway.url, gateway.domain, "wrong")
     assert status == 2
     assert "can't be tested" in output
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from gateway.store.database import Database
 from gateway.store.keys import NamedKeys, NewKey
 from tests.bench.cost import Cost, cost_of
 from tests.bench.exchange import Connection, rendered
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS, STOP_SECONDS = 60.0, 60.0
@@ -193,14 +193,6 @@ class Site:
         """The settings that say whether an acknowledged message is on the disk, as the server tells them."""
         names = ("fsync", "synchronous_commit", "wal_sync_method", "full_page_writes", "server_version")
         return {name: await self.query("select current_setting($1)", name) for name in names}
-
-
-def free_port() -> int:
-    """A port nobody listens on, for processes that will share it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def _answers(port: int) -> bool:

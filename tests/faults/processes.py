@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 
 from gateway.embedded import EmbeddedPostgres
+from tests.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 READY_SECONDS = 40.0
@@ -84,7 +85,7 @@ class GatewayProcess:
 
     def _configuration(self) -> dict[str, Any]:
         doors = [{"roles": ["all"]}, *self.doors]
-        ports = self.ports or [0] * len(doors)
+        ports = self.ports or [free_port() for _ in doors]
         listen = [{**door, "address": f"127.0.0.1:{port}"} for door, port in zip(doors, ports, strict=True)]
         return {"domains": [self.domain], "data": str(self.data), "listen": listen, **self.settings}
 

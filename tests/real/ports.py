@@ -1,15 +1,8 @@
-"""Ports of loopback: a free one, and whether somebody answers there."""
+"""Whether somebody answers at a port."""
 
 import asyncio
-import socket
 
 SECONDS_MAX = 20
-
-
-def free_port() -> int:
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])
 
 
 async def listening(port: int) -> None:

@@ -11,7 +11,7 @@ import asyncpg
 
 from gateway.embedded import EmbeddedPostgres
 from gateway.store.migrate import migrations
-from tests.real.ports import free_port
+from tests.ports import free_port
 from tests.real.spoken import call, until
 from tests.served import AMTP, STOP_SECONDS
 
