@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.protocol.message import Message, parse_message
 from gateway.store import straight as straights
-from gateway.store.admitted import Admitted, Entry
+from gateway.store.admitted import Admitted, Entry, Place
 from gateway.store.bell import Bell
 from gateway.store.database import Database
 from gateway.store.identity import Repeat
@@ -232,6 +232,26 @@ async def test_giving_back_is_tried_until_the_database_is_there(
     await desk.database.execute("alter table entries_away rename to entries")
     async with asyncio.timeout(SOON_SECONDS):
         while not await desk.unread(message):
+            await asyncio.sleep(0.01)
+
+
+async def test_what_is_added_while_others_are_given_back_is_given_back_too(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = Admitted(desk.message(), proven=True, entries=(Entry(AGENT, None),))
+    await written_as_read(desk, late)
+    give_back = straights._give_back
+
+    async def slowly(database: Database, owed: Sequence[Place]) -> None:
+        monkeypatch.setattr(straights, "_give_back", give_back)
+        await give_back(database, owed)
+        desk.straight.give_back([(late.message.row, AGENT)])
+
+    monkeypatch.setattr(straights, "_give_back", slowly)
+    async with stream(desk):
+        first = await desk.put()
+    async with asyncio.timeout(SOON_SECONDS):
+        while not (await desk.unread(first) and await desk.unread(late.message)):
             await asyncio.sleep(0.01)
 
 
