@@ -1,14 +1,15 @@
-"""Ports of loopback that stay free until they are taken: none that the system gives to others by itself."""
+"""Ports of loopback: free ones that nobody else is given, and whether somebody answers there."""
 
+import asyncio
 import random
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 FIRST, LAST = 10_000, 65_535
-_GIVEN = Path(
-    "/proc/sys/net/ipv4/ip_local_port_range"
-)  # to outgoing connections, and to whoever asks for any
+SECONDS_MAX = 20
+# What the system gives to outgoing connections, and to whoever asks for any.
+_GIVEN = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -23,3 +24,16 @@ def free_port(host: str = "127.0.0.1") -> int:
             except OSError:
                 continue
             return port
+
+
+async def listening(port: int) -> None:
+    """Returns once somebody listens there."""
+    async with asyncio.timeout(SECONDS_MAX):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                return

@@ -7,7 +7,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -54,7 +54,7 @@ from gateway.store.acknowledge import Acknowledgement, Result
 from gateway.store.activity import Activity
 from gateway.store.bell import Bell, hushed_at
 from gateway.store.database import Database
-from gateway.store.inbox import Lease, Listing, Mark, Page
+from gateway.store.inbox import Item, Lease, Listing, Mark, Page
 from gateway.store.poison import drop, revive, undigested
 from gateway.store.straight import Straight
 
@@ -242,7 +242,7 @@ class InboxDoor:
                 lease = question.lease()
                 page = await self._fetch(owner, listing, lease)
                 new = [item for item in page.items if lease is not None or str(item.row) != last]
-                for piece in together(render_event(item, owner.name, lease) for item in new):
+                for piece in _pieces(new, owner, lease):
                     yield piece
                 hand.caught_up = not page.has_more
                 if page.has_more:
@@ -253,14 +253,15 @@ class InboxDoor:
                 if (now := time()) >= known_until:
                     look_at = now + await self._pause(owner, STREAM_LOOK_SECONDS)
                     known_until = min(look_at, now + LEASES_KNOWN_SECONDS)
-                rung = False
-                while not rung and time() < look_at:
+                while True:
                     rung = await hand.rung(look_at - time())
                     owner = await self._owner(request)
                     if given := hand.take():
                         self._journal.fetched(owner.name, len(given))
-                        for piece in together(render_event(item, owner.name, None) for item in given):
+                        for piece in _pieces(given, owner, None):
                             yield piece
+                    if rung or time() >= look_at:
+                        break
 
     def _willing(self, question: Question) -> Callable[[], bool]:
         """Whether a stream takes what comes without a look: not under a lease, and not where others hear of it."""
@@ -298,6 +299,10 @@ class InboxDoor:
 
     def _done(self, number: int, status: str) -> dict[str, Any]:
         return {"dead_letter": number, "status": status, "timestamp": render_timestamp(self._clock.now())}
+
+
+def _pieces(items: Sequence[Item], owner: Resident, lease: Lease | None) -> Iterator[bytes]:
+    return together(render_event(item, owner.name, lease) for item in items)
 
 
 def _no_such_letter() -> AMTPError:

@@ -151,7 +151,7 @@ class Intake:
             self._refuse(self._queue, told(failure))  # they would only wait for the same answer
             self._queue.clear()
         except asyncpg.PostgresError as failure:
-            batch.promises.break_off()
+            batch.promises.withdraw()
             await self._drop_line()
             if len(batch.waiting) == 1:
                 self._journal.unstorable(batch.waiting[0].admitted.message.message_id, failure)

@@ -142,16 +142,17 @@ class Promises:
                     hand.give(_item(each, entry, at))
         if broken:
             self._give_back(broken)
-        self._release()  # what repeats an older one
+        self.withdraw()  # what repeats an older one
         return topics
 
     def break_off(self) -> None:
         """Nobody knows more than that it may be committed."""
         if self._made:
             self._give_back(list(self._made))
-            self._release()
+            self.withdraw()
 
-    def _release(self) -> None:
+    def withdraw(self) -> None:
+        """Nothing of it was committed."""
         for hand in self._made.values():
             hand.promised -= 1
         self._made = {}

@@ -89,11 +89,16 @@ async def kill_gateways(site: Site, kills: int, seed: int) -> Findings:
     async with site.load() as load:
         for _ in range(kills):
             await load.acknowledged(chance.randint(1, BETWEEN_MAX))
-            victim = chance.choice(site.gateways)
-            await victim.kill()
-            await victim.start()
+            await kill_any(site, chance)
         await load.acknowledged(AFTER)
     return await site.audit(load.ledger)
+
+
+async def kill_any(site: Site, chance: Random) -> None:
+    """One of the gateways dies, and is started again."""
+    victim = chance.choice(site.gateways)
+    await victim.kill()
+    await victim.start()
 
 
 async def kill_at(site: Site, points: Iterable[Point], seed: int) -> Findings:
@@ -164,9 +169,7 @@ async def listen_through(site: Site, rounds: int, seed: int) -> Findings:
         async with site.load() as load:
             for _ in range(rounds):
                 await load.acknowledged(chance.randint(1, BETWEEN_MAX))
-                victim = chance.choice(site.gateways)
-                await victim.kill()
-                await victim.start()
+                await kill_any(site, chance)
                 await load.acknowledged(chance.randint(1, BETWEEN_MAX))
                 await kill_postgres(site.postgres, signal.SIGQUIT)
                 await load.acknowledged(chance.randint(1, BETWEEN_MAX))

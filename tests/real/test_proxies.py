@@ -17,8 +17,7 @@ from gateway.receive.answers import Answer
 from gateway.receive.request import Request
 from gateway.receive.routing import Route
 from tests.attacks.test_desync import INSIDE, LAST, PLAIN, REFUSED, SMUGGLED, converse
-from tests.ports import free_port
-from tests.real.ports import listening
+from tests.ports import free_port, listening
 from tests.receive.doorway import LIMITS, doorway
 
 MARK = "X-Passed-On"

@@ -14,6 +14,7 @@ import pytest
 from gateway.clock import Clock
 from gateway.journal import Journal
 from gateway.mint import Mint
+from gateway.protocol.errors import AMTPError
 from gateway.protocol.message import Message, parse_message
 from gateway.store import straight as straights
 from gateway.store.admitted import Admitted, Entry, Place
@@ -168,6 +169,21 @@ async def test_a_repetition_is_not_handed_over_again_and_leaves_its_place_to_oth
             again = Admitted(desk.message(idempotency_key="k"), proven=True, entries=(Entry(AGENT, None),))
             assert await desk.intake.commit(again) == Repeat(first.row)
         assert [item.row for item in hand.take()] == [first.row]
+        assert hand.promised == 0
+
+
+async def test_those_beside_one_that_can_not_be_stored_are_handed_over_once(desk: Desk) -> None:
+    async with stream(desk) as hand:
+        spoiled = Admitted(desk.message(), proven=True, entries=(Entry(AGENT, "\0"),))
+        good = Admitted(desk.message(), proven=True, entries=(Entry(AGENT, None),))
+        refused, taken = await asyncio.gather(
+            desk.intake.commit(spoiled), desk.intake.commit(good), return_exceptions=True
+        )
+        assert isinstance(refused, AMTPError)
+        assert taken is None
+        assert [item.row for item in hand.take()] == [good.message.row]
+        assert not await hand.rung(0.2)  # nothing was given back
+        assert not await desk.unread(good.message)
         assert hand.promised == 0
 
 
