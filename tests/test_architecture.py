@@ -18,7 +18,7 @@ FLOORS = [
     | {"config_file", "config_values", "log_writer", "metrics_folder"},
     {"config_fields", "metrics"},
     {"config_sections"},
-    {"config", "embedded", "journal", "tls", "clock", "outbox"},
+    {"config", "embedded", "journal", "tls", "clock", "outbox", "shares"},
     {"mint", "config_show", "http_connection"},
     {"kept_connections"},
     {"outbound"},

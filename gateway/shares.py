@@ -1,0 +1,154 @@
+"""Shares: what a process can hold at once, bounded in whole, for each client and for strangers together.
+
+A `Pot` counts one thing: connections, requests at work, bytes of bodies, streams, uploads. Its size and the shares
+come from the configuration. Whoever proved an identity counts as its owner, wherever the request comes from.
+Everybody else counts by address and in one common share, so a stranger can't use up what agents and peers need.
+"""
+
+from collections import Counter
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address, ip_network
+from types import TracebackType
+from typing import NamedTuple
+
+from gateway.protocol.errors import AMTPError, Code
+
+RETRY_AFTER_SECONDS = 1  # a process that is full now is rarely full a second later
+IPV6_SITE_BITS = 64  # one host commands a whole /64, so it counts as one address
+SITES_KNOWN = 4096
+
+
+class Holder(NamedTuple):
+    """On whose account something is held: an owner, or an address that proved nothing (None: a trusted proxy's)."""
+
+    address: str | None = None
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The part of every pot that one address, one owner and all strangers together may hold, in percent."""
+
+    address_percent: int
+    owner_percent: int
+    unproven_percent: int
+
+
+class Pot:
+    """A bounded amount of one thing."""
+
+    __slots__ = (
+        "_address_max",
+        "_addresses",
+        "_owner_max",
+        "_owners",
+        "_unproven",
+        "_unproven_max",
+        "_what",
+        "_whole",
+        "taken",
+    )
+
+    def __init__(self, what: str, whole: int, shares: Shares) -> None:
+        """`what` names the thing in answers, in the plural: "requests at work"."""
+        self._what = what
+        self._addresses: Counter[str] = Counter()
+        self._owners: Counter[str] = Counter()
+        self._unproven = 0
+        self.taken = 0
+        self.adopt(whole, shares)
+
+    def adopt(self, whole: int, shares: Shares) -> None:
+        """Goes by other limits from now on; what is held already stays."""
+        self._whole = whole
+        self._address_max = max(1, whole * shares.address_percent // 100)
+        self._owner_max = max(1, whole * shares.owner_percent // 100)
+        self._unproven_max = max(1, whole * shares.unproven_percent // 100)
+
+    def take(self, holder: Holder, amount: int = 1) -> None:
+        """Counts this for its holder; raises, and counts nothing, where a limit is reached."""
+        address, owner = holder
+        if self.taken + amount > self._whole:
+            raise self._full("All")
+        if owner is not None:
+            if self._owners[owner] + amount > self._owner_max:
+                raise self._too_many("caller")
+            self._owners[owner] += amount
+        else:
+            if address is not None and self._addresses[address] + amount > self._address_max:
+                raise self._too_many("address")
+            if self._unproven + amount > self._unproven_max:
+                raise self._full("All that callers without a key may use of the")
+            if address is not None:
+                self._addresses[address] += amount
+            self._unproven += amount
+        self.taken += amount
+
+    def give(self, holder: Holder, amount: int = 1) -> None:
+        """Gives back what was taken for this holder."""
+        address, owner = holder
+        self.taken -= amount
+        if owner is not None:
+            _lower(self._owners, owner, amount)
+            return
+        self._unproven -= amount
+        if address is not None:
+            _lower(self._addresses, address, amount)
+
+    def held(self, holder: Holder, amount: int = 1) -> AbstractContextManager[None]:
+        """Takes this for as long as the context lasts."""
+        return _Held(self, holder, amount)
+
+    def _full(self, who: str) -> AMTPError:
+        return AMTPError(
+            Code.QUEUE_FULL,
+            f"{who} {self._what} here are taken; try again shortly.",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
+
+    def _too_many(self, kind: str) -> AMTPError:
+        return AMTPError(
+            Code.RATE_LIMIT_EXCEEDED,
+            f"One {kind} may not have more {self._what} here; wait until some of yours are done.",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
+
+
+class _Held:
+    """One holding, as a context."""
+
+    __slots__ = ("_amount", "_holder", "_pot")
+
+    def __init__(self, pot: Pot, holder: Holder, amount: int) -> None:
+        self._pot, self._holder, self._amount = pot, holder, amount
+
+    def __enter__(self) -> None:
+        self._pot.take(self._holder, self._amount)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pot.give(self._holder, self._amount)
+
+
+def _lower(counter: Counter[str], key: str, amount: int) -> None:
+    """Whoever holds nothing is forgotten."""
+    left = counter[key] - amount
+    if left:
+        counter[key] = left
+    else:
+        del counter[key]
+
+
+@lru_cache(SITES_KNOWN)
+def site_of(address: str) -> str:
+    """Returns who counts as one address: an IPv4 address, or an IPv6 network of the size every host can get."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ip_network((parsed, IPV6_SITE_BITS), strict=False))
+    return address
