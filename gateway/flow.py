@@ -6,7 +6,7 @@ settle.
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from time import monotonic
 from uuid import UUID
@@ -39,20 +39,19 @@ from gateway.protocol.message import Message
 from gateway.protocol.repeat import plan_of
 from gateway.protocol.retry import ATTEMPTS_MAX
 from gateway.protocol.status import LIVE, Receipt, RecipientState, Status, brought_up_to_date
-from gateway.report import notify
 from gateway.report.aftermath import Aftermath
-from gateway.report.audience import Audience
+from gateway.report.interests import Interests
 from gateway.report.postmaster import Postmaster
 from gateway.report.receipt import owing
 from gateway.route.router import Here, NotNow, NoWay, Router, There, Way
 from gateway.store.admitted import Admitted, Rider
 from gateway.store.database import Database
-from gateway.store.deliveries import Delivery, Letter
+from gateway.store.deliveries import Delivery
 from gateway.store.intake import Intake
 from gateway.store.messages import message_id_of, states
 from gateway.store.repeats import repeat
 from gateway.store.schedules import Schedules
-from gateway.store.settle import Settle, Settlement
+from gateway.store.settle import Settle
 from gateway.store.topics import Topic
 
 
@@ -86,7 +85,7 @@ class Flow:
         placing: Placing,
         attachments: AttachmentAdmission,
         postmaster: Postmaster,
-        audience: Audience,
+        interests: Interests,
         aftermath: Aftermath,
         lanes: Lanes,
         immediate: Immediate,
@@ -107,7 +106,7 @@ class Flow:
         self._placing = placing
         self._attachments = attachments
         self._postmaster = postmaster
-        self._audience = audience
+        self._interests = interests
         self._aftermath = aftermath
         self._lanes = lanes
         self._immediate = immediate
@@ -186,7 +185,7 @@ class Flow:
         if not places.accepted:
             raise NobodyAccepted(places.refusals[0], places.states)
         held: tuple[Rider, ...] = await self._attachments.check(message)
-        riders = held + self._audience.accepted(message, places.states)
+        riders = held + self._interests.accepted(message, places.states)
         return places, owing(self._admit(message, caller, proven, places, riders), places)
 
     def begin(self, admitted: Admitted) -> None:
@@ -217,7 +216,7 @@ class Flow:
 
     async def _repeat(self, admitted: Admitted, original: UUID, places: Places) -> Receipt:
         """The answer to a key or id seen before: this request's recipients, as they stand now."""
-        riders = partial(self._audience.joined, admitted, places.states)
+        riders = partial(self._interests.joined, admitted, places.states)
         gained = await repeat(self._database, self._mint, admitted, original, riders)
         if gained:
             self._committed(gained)
@@ -280,7 +279,7 @@ class Flow:
                 replace(
                     s,
                     follow_ups=reports.get(i, ()) + after.follow_ups,
-                    riders=after.riders + self._notices(s, letters),
+                    riders=after.riders + self._interests.settled(s, letters[s.message]),
                 )
                 for i, (s, after) in enumerate(zip(settlements, consequences, strict=True))
             ]
@@ -288,10 +287,6 @@ class Flow:
         for follow_up in (follow_up for settlement in kept for follow_up in settlement.follow_ups):
             self._lanes.take(follow_up)
         self._journal.settled(kept, letters)
-
-    def _notices(self, settlement: Settlement, letters: Mapping[UUID, Letter]) -> tuple[Rider, ...]:
-        letter = letters[settlement.message]
-        return self._audience.told(lambda now: notify.settled(settlement, letter, now))
 
     def _facts(self, delivery: Delivery, awaited: Collection[UUID]) -> Facts:
         attempts_max = 1 if delivery.expiry == ONCE else self._attempts_max

@@ -27,6 +27,7 @@ from gateway.receive.limits import Slots
 from gateway.receive.parsing import Parsing
 from gateway.report.aftermath import Aftermath
 from gateway.report.audience import Audience
+from gateway.report.interests import Interests
 from gateway.report.ladder import Ladder
 from gateway.report.postmaster import Postmaster
 from gateway.report.receipt import Receipts
@@ -116,6 +117,7 @@ class Parts:
             takes_at_once=self.lanes.takes_at_once,
         )
         self.audience = Audience(database, clock)
+        self.interests = Interests((self.audience,))
         self.postmaster = self._postmaster()
         self.schedules = Schedules(
             database, mint, self.audit, per_agent_max=config.limits.schedules_per_agent
@@ -134,7 +136,7 @@ class Parts:
             domains=self.config.domains,
             database=self.database,
             placing=self.placing,
-            audience=self.audience,
+            interests=self.interests,
             committed=self.bell.ring,
             clock=self.clock,
             mint=self.mint,
@@ -152,7 +154,7 @@ class Parts:
             placing=self.placing,
             attachments=self.attachments,
             postmaster=self.postmaster,
-            audience=self.audience,
+            interests=self.interests,
             aftermath=Aftermath(self.postmaster, self.audit, self.clock, self.mint, self.journal),
             lanes=self.lanes,
             immediate=Immediate(),
@@ -169,7 +171,7 @@ class Parts:
             database=self.database,
             lanes=self.lanes,
             flow=self.flow,
-            audience=self.audience,
+            interests=self.interests,
             journal=self.journal,
             clock=self.clock,
             lease_seconds=self.config.queue.lease_seconds,
@@ -227,7 +229,7 @@ class Parts:
                     database,
                     self.journal,
                     lapses_max=config.inbox.poison_lapses,
-                    riders=self.audience.undigested,
+                    riders=self.interests.undigested,
                 ),
             ),
             Chore("activity", 30, self.activity.write),

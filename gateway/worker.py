@@ -17,7 +17,7 @@ from gateway.journal import Journal
 from gateway.lane import Lane, Waiting
 from gateway.lanes import HAND_OVER_MAX, Lanes, new_token, parcel_of
 from gateway.protocol.errors import AMTPError
-from gateway.report.audience import Audience
+from gateway.report.interests import Interests
 from gateway.store import deliveries, destinations
 from gateway.store.admitted import Rider
 from gateway.store.database import Database
@@ -36,7 +36,7 @@ class Worker:
         database: Database,
         lanes: Lanes,
         flow: Flow,
-        audience: Audience,
+        interests: Interests,
         journal: Journal,
         clock: Clock,
         lease_seconds: float,
@@ -47,7 +47,7 @@ class Worker:
         self._hungry = asyncio.Event()
         self._lanes = lanes
         self._flow = flow
-        self._audience = audience
+        self._interests = interests
         self._journal = journal
         self._lease_seconds = lease_seconds
         self._concurrency = concurrency
@@ -237,7 +237,7 @@ class Worker:
             if lane.failed(now, random.random(), unreachable=carried.unreachable):
                 self._journal.destination_closed(lane.destination, carried.blame)
                 if "@" in lane.destination:  # an agent that is pushed to
-                    riders = self._audience.unavailable(lane.destination, carried.blame)
+                    riders = self._interests.unavailable(lane.destination, carried.blame)
             if lane.open_until is not None:
                 await destinations.note_failure(
                     self._database,

@@ -66,6 +66,7 @@ PURE = {
         "deliver/webhook_answer.py",
         "report/failure.py",
         "report/reply.py",
+        "report/naming.py",
         "report/notify.py",
         "coordinate/plan.py",
         "a2a/translate.py",

@@ -24,7 +24,7 @@ from gateway.protocol.status import Status
 from gateway.receive.inbox_query import Asked, Reply
 from gateway.receive.limits import Lately, Slots
 from gateway.receive.parsing import Parsing
-from gateway.report.audience import Audience
+from gateway.report.interests import Interests
 from gateway.report.reply import BY_HAND, reply_to
 from gateway.store.acknowledge import Acknowledgement, Meant, Result, Riders, acknowledge, look
 from gateway.store.admitted import Admitted
@@ -70,12 +70,12 @@ class Answering:
         clock: Clock,
         mint: Mint,
         committed: Callable[[Iterable[Topic]], None],
-        audience: Audience,
+        interests: Interests,
         room: Callable[[], bool],
     ) -> None:
         self._database = database
         self._flow = flow
-        self._audience = audience
+        self._interests = interests
         self._parsing = parsing
         self._slots = slots
         self._clock = clock
@@ -106,7 +106,7 @@ class Answering:
         )
 
     def _riders(self, consumer: Consumer) -> Riders:
-        return None if self._audience.empty else partial(self._audience.acknowledged, consumer.owner.name)
+        return None if self._interests.idle else partial(self._interests.acknowledged, consumer.owner.name)
 
     async def _try(self, consumer: Consumer, entries: Sequence[Asked]) -> list[Outcome]:
         now = _Round()

@@ -48,7 +48,7 @@ from gateway.receive.inbox_query import (
 from gateway.receive.request import Request
 from gateway.receive.routing import Role, Route
 from gateway.receive.stream import together
-from gateway.report.audience import Audience
+from gateway.report.interests import Interests
 from gateway.store import inbox
 from gateway.store.acknowledge import Acknowledgement, Result
 from gateway.store.activity import Activity
@@ -74,7 +74,7 @@ class InboxDoor:
         authenticator: Authenticator,
         residents: Residents,
         answering: Answering,
-        audience: Audience,
+        interests: Interests,
         bell: Bell,
         straight: Straight,
         activity: Activity,
@@ -87,7 +87,7 @@ class InboxDoor:
         self._authenticator = authenticator
         self._residents = residents
         self._answering = answering
-        self._audience = audience
+        self._interests = interests
         self._bell = bell
         self._straight = straight
         self._activity = activity
@@ -266,7 +266,7 @@ class InboxDoor:
     def _willing(self, question: Question) -> Callable[[], bool]:
         """Whether a stream takes what comes without a look: not under a lease, and not where others hear of it."""
         plain = question.lease_seconds is None and question.listing.since is None
-        return lambda: plain and self._audience.empty
+        return lambda: plain and self._interests.idle
 
     async def _fetch(self, owner: Resident, listing: Listing, lease: Lease | None) -> Page:
         page = await inbox.fetch(
@@ -275,7 +275,7 @@ class InboxDoor:
             listing,
             lapses_max=self._rules.poison_lapses,
             lease=lease,
-            riders=None if self._audience.empty else partial(self._audience.read, owner.name),
+            riders=None if self._interests.idle else partial(self._interests.read, owner.name),
         )
         if page.items:
             self._journal.fetched(owner.name, len(page.items))

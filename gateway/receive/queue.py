@@ -17,13 +17,12 @@ from gateway.receive.choosing import Chosen, reason_of, selection_of_body, selec
 from gateway.receive.parameters import count_of, limit_of
 from gateway.receive.request import Request, bad_parameter
 from gateway.receive.routing import Role, Route
-from gateway.report.audience import Audience
 from gateway.report.failure import FAILURE, Trouble
-from gateway.report.notify import Name
+from gateway.report.interests import Interests
+from gateway.report.naming import Name
 from gateway.report.postmaster import Postmaster
-from gateway.store.admitted import Admitted
+from gateway.store.admitted import Admitted, Rider
 from gateway.store.database import Database
-from gateway.store.notices import Notice
 from gateway.store.queue import (
     CANCELLED,
     Act,
@@ -55,14 +54,14 @@ class QueueDoor:
         authenticator: Authenticator,
         queue: Queue,
         postmaster: Postmaster,
-        audience: Audience,
+        interests: Interests,
         journal: Journal,
     ) -> None:
         self._database = database
         self._authenticator = authenticator
         self._queue = queue
         self._postmaster = postmaster
-        self._audience = audience
+        self._interests = interests
         self._journal = journal
 
     def routes(self) -> list[Route]:
@@ -130,9 +129,9 @@ class QueueDoor:
         )
         return await self._postmaster.report(trouble, proven=ended.proven, automatic=ended.automatic)
 
-    def _notices(self, ended: Ended) -> tuple[Notice, ...]:
+    def _notices(self, ended: Ended) -> tuple[Rider, ...]:
         name = Name(ended.message, ended.message_id, ended.sender)
-        return self._audience.cancelled(name, ended.recipients)
+        return self._interests.cancelled(name, ended.recipients)
 
     async def _operator(self, request: Request) -> str:
         return require_admin(await self._authenticator.caller(request.header_values, request.client))

@@ -24,7 +24,7 @@ from gateway.receive.answers import Answer, answer_json
 from gateway.receive.parameters import count_of, cursor_of, limit_of, moment_of, name_of
 from gateway.receive.request import Request, bad_parameter
 from gateway.receive.routing import Role, Route
-from gateway.report.audience import Audience
+from gateway.report.interests import Interests
 from gateway.store.cancellation import Cancellation, Cancellations
 from gateway.store.database import Database
 from gateway.store.listing import Page, Wanted, listing
@@ -75,13 +75,13 @@ class StatusDoor:
         database: Database,
         authenticator: Authenticator,
         cancellations: Cancellations,
-        audience: Audience,
+        interests: Interests,
         journal: Journal,
     ) -> None:
         self._database = database
         self._authenticator = authenticator
         self._cancellations = cancellations
-        self._audience = audience
+        self._interests = interests
         self._journal = journal
 
     def routes(self) -> list[Route]:
@@ -146,7 +146,7 @@ class StatusDoor:
             actor=actor,
             reason=f"Cancelled by {'its sender' if by else 'an operator'}.",
             operator=not by,
-            riders=partial(self._audience.cancelled, seen.found),
+            riders=partial(self._interests.cancelled, seen.found),
         )
         for recipient in cancellation.cancelled:
             self._journal.cancelled(seen.found.message_id, recipient, actor)

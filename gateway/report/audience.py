@@ -20,13 +20,18 @@ from gateway.protocol.events import Happening, Subscriber, notice_id, render_eve
 from gateway.protocol.message import Message, members_of
 from gateway.protocol.status import RecipientState, Status
 from gateway.report import notify
-from gateway.store.acknowledge import Acknowledgement, Named, Result
+from gateway.report.naming import Name, Named
+from gateway.store.acknowledge import Acknowledgement, Result
+from gateway.store.acknowledge import Named as Acknowledged
 from gateway.store.admitted import Admitted
 from gateway.store.database import Database
+from gateway.store.delays import Late
+from gateway.store.deliveries import Letter
 from gateway.store.inbox import Item
 from gateway.store.notices import Notice
 from gateway.store.poison import Buried
 from gateway.store.repeats import Gained
+from gateway.store.settle import Settlement
 from gateway.store.subscriptions import subscribers, subscriptions_version
 
 LOOK_SECONDS = 1.0
@@ -67,7 +72,7 @@ class Audience:
         self._owners = owners
 
     @property
-    def empty(self) -> bool:
+    def idle(self) -> bool:
         return not self._house and not self._owners
 
     def listens(self, sender: Address, recipients: Iterable[Address]) -> bool:
@@ -92,7 +97,7 @@ class Audience:
 
     def told(self, happenings: Callable[[datetime], Iterable[Happening]]) -> tuple[Notice, ...]:
         """As `notices`, of happenings that are only thought of where somebody listens."""
-        return () if self.empty else self.notices(happenings(self._clock.now()))
+        return () if self.idle else self.notices(happenings(self._clock.now()))
 
     def accepted(self, message: Message, states: Sequence[RecipientState]) -> tuple[Notice, ...]:
         """Of a message that comes in."""
@@ -115,14 +120,20 @@ class Audience:
             for name, entry in zip(delivered, admitted.entries, strict=False)
             if entry.agent in gained.agents
         }
-        original = notify.Name(gained.message, gained.message_id, message.sender.name)
+        original = Name(gained.message, gained.message_id, message.sender.name)
         return self.told(
             lambda now: notify.accepted(
                 message, states, now, original=original, joined=placed | gained.queued
             )
         )
 
-    def cancelled(self, message: notify.Named, recipients: Sequence[str]) -> tuple[Notice, ...]:
+    def settled(self, settlement: Settlement, letter: Letter) -> tuple[Notice, ...]:
+        return self.told(lambda now: notify.settled(settlement, letter, now))
+
+    def delayed(self, letter: Letter, late: Sequence[Late]) -> tuple[Notice, ...]:
+        return self.told(lambda now: notify.delayed(late, letter, now))
+
+    def cancelled(self, message: Named, recipients: Sequence[str]) -> tuple[Notice, ...]:
         return self.told(lambda now: notify.cancelled(recipients, message, now))
 
     def undigested(self, buried: Sequence[Buried]) -> tuple[Notice, ...]:
@@ -139,12 +150,12 @@ class Audience:
         )
 
     def acknowledged(
-        self, recipient: str, names: Sequence[Named], results: Sequence[Acknowledgement]
+        self, recipient: str, names: Sequence[Acknowledged], results: Sequence[Acknowledgement]
     ) -> tuple[Notice, ...]:
         """Of entries that their agent is done with, each at its first acknowledgement."""
         now = self._clock.now()
         return self.notices(
-            notify.acknowledged(recipient, notify.Name(result.row, name.message_id, result.sender or ""), now)
+            notify.acknowledged(recipient, Name(result.row, name.message_id, result.sender or ""), now)
             for name, result in zip(names, results, strict=True)
             if result.result is Result.ACKNOWLEDGED and result.row is not None and not result.again
         )
@@ -156,8 +167,8 @@ class Audience:
         return [*self._house, *owned]
 
 
-def _name_of(row: UUID, body: bytes) -> notify.Name:
+def _name_of(row: UUID, body: bytes) -> Name:
     """The message as its stored body names it."""
     members = members_of(body)
     message_id, sender = (msgspec.json.decode(members[name], type=str) for name in ("message_id", "sender"))
-    return notify.Name(row, message_id, parse_address(sender, "sender").name)
+    return Name(row, message_id, parse_address(sender, "sender").name)

@@ -4,15 +4,14 @@ Who is refused at the door is told by the answer, and an attempt that will be re
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
-from uuid import UUID
 
 from gateway.protocol.events import Event, Happening
 from gateway.protocol.message import Message
 from gateway.protocol.status import RecipientState, Status
 from gateway.protocol.timestamp import render_timestamp
+from gateway.report.naming import Name, Named
 
 EPISODE_SECONDS: Final = 600  # within which an agent that is unavailable is so under one id
 
@@ -22,24 +21,6 @@ _OF_STATUS: Mapping[str, Event] = {
     Status.EXPIRED: Event.EXPIRED,
     Status.CANCELLED: Event.CANCELLED,
 }
-
-
-class Named(Protocol):
-    """A message as its events name it."""
-
-    @property
-    def row(self) -> UUID: ...
-    @property
-    def message_id(self) -> str: ...
-    @property
-    def sender(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    row: UUID
-    message_id: str
-    sender: str
 
 
 class Settled(Protocol):

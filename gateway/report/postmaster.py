@@ -10,14 +10,12 @@ from gateway.mint import Mint
 from gateway.placing import Placing
 from gateway.protocol.errors import Code
 from gateway.protocol.message import Message
-from gateway.report import notify
-from gateway.report.audience import Audience
 from gateway.report.failure import DELAY, FAILURE, Trouble, may_report, report_on
+from gateway.report.interests import Interests
 from gateway.store import delays
 from gateway.store.admitted import Admitted
 from gateway.store.database import Database
 from gateway.store.deliveries import Letter
-from gateway.store.notices import Notice
 from gateway.store.settle import Settlement
 
 LATE_AT_ONCE = 200  # messages told of as late in one round
@@ -32,7 +30,7 @@ class Postmaster:
         domains: Sequence[str],
         database: Database,
         placing: Placing,
-        audience: Audience,
+        interests: Interests,
         committed: Callable[[Collection[int]], None],
         clock: Clock,
         mint: Mint,
@@ -41,7 +39,7 @@ class Postmaster:
         self._home = next(iter(domains))
         self._database = database
         self._placing = placing
-        self._audience = audience
+        self._interests = interests
         self._committed = committed
         self._clock = clock
         self._mint = mint
@@ -58,7 +56,7 @@ class Postmaster:
                 row,
                 hours=hours,
                 report=report,
-                riders=partial(self._delay_notices, letter),
+                riders=partial(self._interests.delayed, letter),
             )
             if told is not None:
                 self._committed([entry.agent for entry in told.entries])
@@ -77,9 +75,6 @@ class Postmaster:
             first.due,
         )
         return await self.report(trouble, proven=letter.proven, automatic=letter.automatic)
-
-    def _delay_notices(self, letter: Letter, late: Sequence[delays.Late]) -> tuple[Notice, ...]:
-        return self._audience.told(lambda now: notify.delayed(late, letter, now))
 
     async def reports(
         self, settlements: Sequence[Settlement], letters: Mapping[UUID, Letter], now: datetime
@@ -125,7 +120,7 @@ class Postmaster:
             tuple(places.entries),
             tuple(places.queued),
             automatic=message.headers.auto_submitted != "no",
-            riders=self._audience.accepted(message, places.states) if heard else (),
+            riders=self._interests.accepted(message, places.states) if heard else (),
         )
 
     def home_of(self, sender: str | None) -> str:

@@ -18,7 +18,7 @@ from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.receive import status
 from gateway.receive.status import StatusDoor, Viewer, viewer_of
-from gateway.report.audience import Audience
+from gateway.report.interests import Interests
 from gateway.store.audit import Audit
 from gateway.store.cancellation import Cancellations
 from gateway.store.database import Database
@@ -90,7 +90,7 @@ async def desk(database: Database, mint: Mint, clock: Clock) -> AsyncIterator[De
         database=database,
         authenticator=Authenticator(database, watch, clock, development=False),
         cancellations=Cancellations(database, mint, Audit(mint())),
-        audience=Audience(database, clock),
+        interests=Interests(()),
         journal=journal,
     )
     async with doorway(door.routes()) as entrance:

@@ -11,7 +11,7 @@ from gateway.protocol.errors import Code
 from gateway.protocol.message import Message, parse_message
 from gateway.protocol.status import RecipientState, Status
 from gateway.report import notify
-from gateway.report.notify import Name
+from gateway.report.naming import Name
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 ROW = UUID(int=7)
