@@ -34,7 +34,7 @@ check: $(READY) ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## the floors of the product beside what this machine does (ARGS=--json)
+bench: $(READY) ## the floors of the product beside what this machine does (ARGS=--json, ARGS='--against COMMIT')
 	$(BIN)/python -m tests.bench $(ARGS)
 
 demo: $(READY) ## two domains, one killed in the middle, and proof that nothing was lost

@@ -19,6 +19,7 @@ async def waiting_rows(site: Site, *, runs: int, seconds: float) -> list[Figure]
     """Questions at a fixed rate, alone, and beside two thousand whose replies never come."""
     async with site.gateway() as gateway:
         asker, answerer, silent = await site.register(gateway, ["asker", "answerer", "silent"])
+        await site.rest()
         letter = Letter(asker.address, asker.key, answerer.address)
         alone = [await _answered(site, gateway, letter, answerer.key, seconds) for _ in range(runs)]
         empty = resident_bytes(gateway.pid)

@@ -32,12 +32,16 @@ class Figure:
 
     @property
     def middle(self) -> Run:
-        """The run in the middle; of an even number the lower one of the two."""
-        return sorted(self.runs, key=lambda run: run.value)[(len(self.runs) - 1) // 2]
+        """The medians of its runs, of each process by itself."""
+        return Run(
+            median(run.value for run in self.runs),
+            _medians([run.microseconds for run in self.runs]),
+            _medians([run.shares for run in self.runs]),
+        )
 
     @property
     def value(self) -> float:
-        return median(run.value for run in self.runs)
+        return self.middle.value
 
     @property
     def met(self) -> bool | None:
@@ -47,6 +51,10 @@ class Figure:
 
     def record(self) -> dict[str, Any]:
         return {**asdict(self), "value": self.value, "met": self.met}
+
+
+def _medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: median(run[name] for run in runs) for name in runs[0]}
 
 
 def heading(facts: dict[str, str]) -> str:
@@ -74,5 +82,6 @@ def line(figure: Figure) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def as_json(facts: dict[str, str], figures: Sequence[Figure]) -> str:
-    return json.dumps({"machine": facts, "figures": [figure.record() for figure in figures]}, indent=2)
+def rendered(facts: dict[str, str], records: Sequence[dict[str, Any]]) -> str:
+    """Everything as one JSON document."""
+    return json.dumps({"machine": facts, "figures": records}, indent=2)

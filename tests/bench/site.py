@@ -10,16 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
 
-from gateway.admit.api_key import ApiKey, mint_key
-from gateway.clock import Clock
 from gateway.embedded import EmbeddedPostgres
-from gateway.store.audit import Audit
-from gateway.store.database import Database
-from gateway.store.keys import NamedKeys, NewKey
 from tests.bench.cost import Cost, cost_of
 from tests.bench.exchange import Connection, rendered
 from tests.ports import free_port
@@ -56,8 +50,9 @@ class Process:
 class Site:
     """One domain's house."""
 
-    def __init__(self, folder: Path, domain: str) -> None:
+    def __init__(self, folder: Path, domain: str, tree: Path = ROOT) -> None:
         self.folder, self.domain = folder, domain
+        self._tree = tree  # whose gateway runs here
         self.folder.mkdir(parents=True)
         self.postgres = EmbeddedPostgres(folder / "data")
         self._rounds = 0
@@ -71,7 +66,7 @@ class Site:
             await connection.close()
 
     async def rest(self) -> None:
-        """Lets the database be done with what came before: a flood leaves it work for a minute or two."""
+        """Does now what the database would do for a minute or two after a flood, while the next row is measured."""
         await self.query("vacuum analyze")
         await self.query("checkpoint")
 
@@ -93,7 +88,7 @@ class Site:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "tests.bench.gateway_process", str(path), self.postgres.dsn, *arguments),
-                cwd=ROOT,
+                cwd=self._tree,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
             )
@@ -108,20 +103,21 @@ class Site:
     @asynccontextmanager
     async def served(self, workers: int) -> AsyncIterator[Process]:
         """This domain by `amtp serve`, as an operator with so many cores would start it."""
-        key, port = mint_key(), free_port()
+        port = free_port()
         settings = {
             **self._usual(),
             "listen": [{"address": f"127.0.0.1:{port}", "roles": ["all"]}],
             "database": {"url": self.postgres.dsn},
         }
-        path = self.folder / "served.yaml"
+        self._rounds += 1
+        path = self.folder / f"served-{self._rounds}.yaml"
         path.write_text(json.dumps(settings))
-        await self._admit(key)
+        key = await self._admin_key(path)
         with (self.folder / "served.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "gateway", "serve", "--config", str(path), "--workers", str(workers)),
-                cwd=ROOT,
+                cwd=self._tree,
                 stdout=log,
                 stderr=log,
             )
@@ -129,18 +125,34 @@ class Site:
             async with asyncio.timeout(READY_SECONDS):
                 while not await _answers(port):
                     await asyncio.sleep(0.1)
-            yield Process(process, (port,), key.text)
+            yield Process(process, (port,), key)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(process.wait(), STOP_SECONDS)
 
-    async def _admit(self, key: ApiKey) -> None:
-        database = Database(self.postgres.dsn, clock=Clock())
-        await database.open()
-        named = NamedKeys(database, Audit(uuid4()))
-        await named.add(NewKey(key.id, key.digest), f"bench-{key.id}", ["admin"], "bench")
-        await database.close()
+    async def _admin_key(self, config: Path) -> str:
+        """Returns a new one, made by the command of the tree that is measured."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *(
+                "-m",
+                "gateway",
+                "admin-keys",
+                "add",
+                f"bench-{config.stem}",
+                "--config",
+                str(config),
+                "--json",
+            ),
+            cwd=self._tree,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        said, _ = await process.communicate()
+        if process.returncode:
+            raise SystemExit("no admin key could be made")
+        key: str = json.loads(said)["key"]
+        return key
 
     def _usual(self) -> dict[str, Any]:
         return {
