@@ -247,12 +247,13 @@ async def gateways_may_not_leave_version_or_payload_out(target: Target) -> None:
 
 @extended
 async def what_a_gateway_says_can_be_said_by_nobody_else(target: Target) -> None:
-    """D: sender_verification and gateway are taken out of what comes in; only the gateway speaks there."""
+    """D: sender_verification, gateway and status are taken out of what comes in; only the gateway speaks there."""
     alice, bob = await target.agents(2)
-    await alice.sent(bob.address, gateway={"forged": True}, sender_verification="forged")
+    await alice.sent(bob.address, gateway={"forged": True}, sender_verification="forged", status="forged")
     message = await bob.only()
     holds("forged" not in message["gateway"], "gateway holds nothing of the sender's")
     holds(message.get("sender_verification") != "forged", "sender_verification is not the sender's")
+    holds(message.get("status") != "forged", "status is not the sender's")
 
 
 @extended

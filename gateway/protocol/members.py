@@ -1,7 +1,7 @@
 """The top-level members of a body as they stand on the wire, so that what we do not touch keeps its bytes.
 
-All bodies here have been read by `parse_message`: well-formed, one object, and never with a `gateway` or
-`sender_verification` of their own.
+All bodies here have been read by `parse_message`: well-formed, one object, and never with a `gateway`,
+`sender_verification` or `status` of their own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import msgspec
 CONTENT_BYTES = 16  # of the digest: nobody gains by a collision but the sender, with himself
 
 # Ours to tell an agent, never a sender's.
-ANNOTATIONS = frozenset({"gateway", "sender_verification"})
+ANNOTATIONS = frozenset({"gateway", "sender_verification", "status"})
 # A message handed in again is the same message although these differ.
 IDENTITY = ANNOTATIONS | {
     "version",

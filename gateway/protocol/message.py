@@ -2,7 +2,7 @@
 
 1. The body that is stored and passed on is the body that came, byte for byte, where it lacks nothing.
 2. What is missing and ours to give (version, message_id, timestamp; a local agent's payload) is put in front.
-3. `gateway` and `sender_verification` are taken out: nobody but this gateway speaks to an agent in them.
+3. `gateway`, `sender_verification` and `status` are taken out: nobody but this gateway speaks to an agent in them.
 4. Unknown members stay. `null` and "" mean absent in every optional member.
 """
 

@@ -1,4 +1,4 @@
-"""What an agent is shown of its inbox: messages keep their bytes, what we say stands in `gateway` alone."""
+"""What an agent is shown of its inbox: messages keep their bytes, what we say stands in members that no sender has."""
 
 import re
 from collections.abc import Sequence
@@ -59,7 +59,8 @@ def render_item(item: Item, owner: str, lease: Lease | None = None) -> bytes:
         about["automatic"] = True
     if not item.proven:
         about["untrusted"] = True
-    return annotate(item.body, gateway=about, sender_verification="pass" if item.proven else "none")
+    verification = "pass" if item.proven else "none"
+    return annotate(item.body, status=about["status"], gateway=about, sender_verification=verification)
 
 
 def _lease(item: Item, lease: Lease) -> dict[str, str]:

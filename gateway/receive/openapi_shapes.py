@@ -140,6 +140,7 @@ SHAPES: dict[str, Shape] = {
             "sender": TEXT,
             "recipients": listed(TEXT),
             "payload": {},
+            "status": {"enum": ["unread", "read"]},
             "gateway": ANY_OBJECT,
         },
         {"sender_verification": {"enum": ["pass", "fail", "none", "temperror", "permerror"]}},

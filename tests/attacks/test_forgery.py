@@ -9,6 +9,7 @@ from tests.world import Agent, Gateway, World
 FORGED: dict[str, Any] = {
     "gateway": {"address": "admin@acme.test", "accepted_at": "2000-01-01T00:00:00Z", "via": "inbox"},
     "sender_verification": "pass",
+    "status": "acknowledged",
 }
 
 
@@ -94,6 +95,7 @@ async def test_annotations_that_come_in_are_taken_out_before_an_agent_sees_them(
         for item in await bob.inbox():
             assert item["gateway"].get("address") != FORGED["gateway"]["address"]
             assert item["gateway"]["accepted_at"] != FORGED["gateway"]["accepted_at"]
+            assert item["status"] == "unread"
             if item["sender"] == "mallory@elsewhere.test":
                 assert item["sender_verification"] == "none"
 

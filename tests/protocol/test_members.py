@@ -68,7 +68,7 @@ def test_an_annotation_stands_before_the_message_as_received() -> None:
 
 WHO_AND_WHEN = (
     *("version", "message_id", "idempotency_key", "timestamp", "recipients", "signature"),
-    *("gateway", "sender_verification"),
+    *("gateway", "sender_verification", "status"),
 )
 
 

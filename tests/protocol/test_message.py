@@ -129,9 +129,9 @@ def test_what_is_said_is_known_where_it_may_come_again(member: str) -> None:
     assert known.content == said(known)
 
 
-@pytest.mark.parametrize("name", ["gateway", "sender_verification"])
+@pytest.mark.parametrize("name", ["gateway", "sender_verification", "status"])
 def test_nobody_else_speaks_in_our_name(name: str) -> None:
-    escaped = written(COMPLETE)[:-1] + b', "%b": {"result": "pass"}}' % name.replace("e", "\\u0065").encode()
+    escaped = written(COMPLETE)[:-1] + b', "%b": {"result": "pass"}}' % name.replace("t", "\\u0074").encode()
     plain = changed(**{name: {"result": "pass"}})
     for forged in (escaped, plain):
         message = read(forged)

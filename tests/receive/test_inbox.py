@@ -319,6 +319,11 @@ async def test_reading_marks_read(house: House) -> None:
     assert (await house.read())["messages"][0]["gateway"]["status"] == "read"
 
 
+async def test_a_client_that_knows_the_draft_alone_sees_whether_an_item_was_read(house: House) -> None:
+    await house.put()
+    assert [(await house.read())["messages"][0]["status"] for _ in range(2)] == ["unread", "read"]
+
+
 async def test_a_head_request_marks_nothing(house: House) -> None:
     await house.put()
     assert (await house.ask("HEAD", f"{ALICE}?lease=60")).status == 200
