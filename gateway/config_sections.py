@@ -196,6 +196,9 @@ class Peer:
     proving_key: Secret | None = setting(
         None, "Who presents this to us speaks for the domain.", check=_long_secret
     )
+    accept_unproven: bool = setting(
+        False, "Mail in its name without that key is taken as unproven; otherwise it is refused with 401."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from gateway.admit.admission import immediate_rule, offered_rule, sender_rule
 from gateway.admit.attachments import AttachmentAdmission
 from gateway.admit.caller import Caller
+from gateway.admit.provable import Provable
 from gateway.clock import Clock
 from gateway.deliver.courier import Parcel
 from gateway.deliver.outcome import (
@@ -83,6 +84,7 @@ class Flow:
         peer: PeerCourier,
         webhook: WebhookCourier,
         placing: Placing,
+        provable: Provable,
         attachments: AttachmentAdmission,
         postmaster: Postmaster,
         interests: Interests,
@@ -104,6 +106,7 @@ class Flow:
         self._peer = peer
         self._webhook = webhook
         self._placing = placing
+        self._provable = provable
         self._attachments = attachments
         self._postmaster = postmaster
         self._interests = interests
@@ -176,17 +179,30 @@ class Flow:
         Whoever commits it says so with `begin`, or that it came to nothing with `give_up`.
         """
         proven = sender_rule(caller, message.sender, self._domains)
+        if not proven:
+            await self._check_unproven(message, caller)
         if caller.proven_domain is not None:
             self._lanes.hear(caller.proven_domain)
         if message.sender.domain in self._domains:
             offered_rule(message)
             immediate_rule(message)
         places = await self._placing.place(message, caller)
+        if any(refusal.code is Code.RELAY_DENIED for refusal in places.refusals):
+            self._journal.security("relay_denied", caller.address, sender=message.sender.name)
         if not places.accepted:
             raise NobodyAccepted(places.refusals[0], places.states)
         held: tuple[Rider, ...] = await self._attachments.check(message)
         riders = held + self._interests.accepted(message, places.states)
         return places, owing(self._admit(message, caller, proven, places, riders), places)
+
+    async def _check_unproven(self, message: Message, caller: Caller) -> None:
+        """What holds for mail whose sender proved nothing."""
+        try:
+            await self._provable.check_unproven(message.sender.domain)
+        except AMTPError as refusal:
+            if refusal.code is Code.AUTHENTICATION_FAILED:
+                self._journal.security("unproven_peer", caller.address, sender=message.sender.name)
+            raise
 
     def begin(self, admitted: Admitted) -> None:
         """After the commit: what of it waits for a courier may start."""

@@ -15,6 +15,7 @@ from uuid import UUID
 from gateway.log_writer import LogWriter
 from gateway.metrics import Metrics
 from gateway.protocol.errors import STATUS_OF, Code
+from gateway.seldom import Seldom
 
 FRAMES_SHOWN = 6
 LABELS_MAX = 1000  # routes times statuses and some codes; more would be a stranger's doing
@@ -62,6 +63,7 @@ class Journal:
     ) -> None:
         self.metrics = metrics or Metrics()
         self._log = LogWriter(stream or sys.stderr, form, level)
+        self._seldom = Seldom()
         self._labelled: dict[tuple[Any, ...], Any] = {}
         self._database_up = True
         self.metrics.database_up.set(1)
@@ -154,6 +156,15 @@ class Journal:
         self._label(self.metrics.refusals, _bounded(code, _CODES)).inc()
         fields = {"code": code, "reason": text, "sender": sender, "request_id": request_id}
         self._log.write("info", "refused", {name: value for name, value in fields.items() if value})
+
+    def security(self, kind: str, client: str, **about: str) -> None:
+        """Somebody asked for what is not theirs. A flood of it is one line a minute for each client, and a count."""
+        self._label(self.metrics.security, kind).inc()
+        untold = self._seldom.due(f"{kind} {client}")
+        if untold is not None:
+            fields = {"kind": kind, "client": client, **about, "untold": untold or ""}
+            known = {name: value for name, value in fields.items() if value}
+            self._log.write("warning", "security", known)
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """`route` is the template of the routing table, never the path a stranger sent."""

@@ -38,6 +38,7 @@ class Metrics:
         self.recipients = counter("recipients_accepted", "Their recipients.")
         self.message_bytes = counter("message_bytes_accepted", "Their bytes.")
         self.refusals = counter("refusals", "Submissions refused, by code.", "code")
+        self.security = counter("security_events", "Keys, names and relays refused, by kind.", "kind")
         self.settled = counter("recipients_settled", "Final outcomes of recipients.", "status", "via")
         self.deferrals = counter("deliveries_deferred", "Attempts that will be repeated, by code.", "code")
         self.leases_lost = counter("leases_lost", "Deliveries taken back from a worker that never finished.")

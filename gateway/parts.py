@@ -6,6 +6,7 @@ from gateway import __version__
 from gateway.admit.attachments import AttachmentAdmission
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.directory import DirectoryWatch
+from gateway.admit.provable import Provable
 from gateway.admit.residents import Residents
 from gateway.clock import Clock
 from gateway.config import Config
@@ -80,8 +81,9 @@ class Parts:
         self.replies = Replies(database, self.bell)
         self.watch = DirectoryWatch(lambda: keys.directory_version(database))
         self.authenticator = Authenticator(
-            database, self.watch, clock, development=config.development, peers=_proving_keys(config)
+            database, self.watch, clock, journal, development=config.development, peers=_proving_keys(config)
         )
+        self.provable = Provable(database, self.watch, _provable(config))
         self.residents = Residents(database, self.watch)
         self.agents = Agents(database, self.audit)
         self.activity = Activity(database)
@@ -152,6 +154,7 @@ class Parts:
             peer=self.peer,
             webhook=self.webhook,
             placing=self.placing,
+            provable=self.provable,
             attachments=self.attachments,
             postmaster=self.postmaster,
             interests=self.interests,
@@ -259,6 +262,7 @@ class Parts:
         self.peer.adopt(config)
         self.directory.adopt(static_peers(config), plain_domains(config))
         self.authenticator.adopt(_proving_keys(config))
+        self.provable.adopt(_provable(config))
         self.config = config
 
     async def _let_notices_go(self) -> None:
@@ -311,3 +315,8 @@ def _uploads(config: Config, database: Database, mint: Mint) -> Uploads:
 
 def _proving_keys(config: Config) -> dict[str, str]:
     return {domain: peer.proving_key for domain, peer in config.peers.items() if peer.proving_key}
+
+
+def _provable(config: Config) -> dict[str, bool]:
+    """The domains with a proving key, and whether they are believed without it."""
+    return {domain: peer.accept_unproven for domain, peer in config.peers.items() if peer.proving_key}

@@ -16,7 +16,7 @@ GATEWAY = Path(__file__).parent.parent / "gateway"
 FLOORS = [
     {"__init__", "protocol", "postgres_home"}
     | {"config_file", "config_values", "log_writer", "metrics_folder"},
-    {"config_fields", "metrics"},
+    {"config_fields", "metrics", "seldom"},
     {"config_sections"},
     {"config", "embedded", "journal", "tls", "clock", "outbox", "shares"},
     {"mint", "config_show", "http_connection"},

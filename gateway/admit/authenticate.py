@@ -5,7 +5,9 @@
 2. A key that is given must be right, and then counts alone, in development mode too.
 3. An unknown id and a wrong secret take the same way and get the same answer.
 4. A peer may also present the secret that the configuration names for its domain.
-5. Without a key the caller is anonymous; in development mode, one on this machine whom no web page sent and
+   A key proves one domain at most; one with several scopes for peers proves none and opens nothing.
+5. An admin key counts on listeners with the role `admin`. Elsewhere it is answered like a key that is not valid.
+6. Without a key the caller is anonymous; in development mode, one on this machine whom no web page sent and
    no proxy let through may speak for any local agent.
 """
 
@@ -13,14 +15,16 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import ip_address
 from types import MappingProxyType
+from typing import Protocol
 
 from gateway.admit.api_key import ApiKey, digest_of, parse_key, same_digest
-from gateway.admit.caller import ADMIN, PEER, Caller
+from gateway.admit.caller import ADMIN, Caller
 from gateway.admit.directory import DirectoryWatch, Remembered
 from gateway.clock import Clock
+from gateway.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.store.database import Database
-from gateway.store.keys import LiveKey, find_keys
+from gateway.store.keys import PEER, KnownKey, find_keys, peers_of
 
 ValuesOf = Callable[[str], Sequence[str]]  # every value of a header of the request at hand
 
@@ -31,6 +35,20 @@ AUTHORITY = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::[0-9]{1,5})?")
 NO_DIGEST = bytes(32)  # compared with where there is no such key, so that it takes as long
 
 
+class Presented(Protocol):
+    """A request, as far as it tells who sent it."""
+
+    @property
+    def client(self) -> str:
+        """The client's address, as far as proxies are believed."""
+
+    @property
+    def roles(self) -> Collection[str]:
+        """What the listener is for."""
+
+    def header_values(self, name: str) -> Sequence[str]: ...
+
+
 class Authenticator:
     """Turns what a request presents into the caller it proves."""
 
@@ -39,12 +57,14 @@ class Authenticator:
         database: Database,
         watch: DirectoryWatch,
         clock: Clock,
+        journal: Journal,
         *,
         development: bool,
         peers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._database = database
         self._clock = clock
+        self._journal = journal
         self._development = development
         self._keys: Remembered[ApiKey, _Holder] = Remembered(watch, self._find)
         self.adopt(peers)
@@ -53,34 +73,42 @@ class Authenticator:
         """Found by digest: how long that takes tells nothing of the secret."""
         self._peers = {digest_of(secret): domain for domain, secret in peers.items()}
 
-    async def caller(self, values_of: ValuesOf, client_address: str) -> Caller:
-        """The caller; AUTHENTICATION_FAILED where a key is given and not right."""
-        text = presented(values_of)
+    async def caller(self, request: Presented) -> Caller:
+        """Returns the caller; AUTHENTICATION_FAILED where a key is given and not right."""
+        text = presented(request.header_values)
         if text is not None:
-            return await self._holder(text, client_address, admin_only=bool(values_of("X-Admin-Key")))
-        development = self._development and from_this_machine(values_of, client_address)
-        return Caller(client_address, development=development)
+            return await self._holder(text, request)
+        development = self._development and from_this_machine(request.header_values, request.client)
+        return Caller(request.client, development=development)
 
-    async def _holder(self, text: str, client_address: str, *, admin_only: bool) -> Caller:
+    async def _holder(self, text: str, request: Presented) -> Caller:
         key = parse_key(text)
         if key is None:
-            return self._peer(text, client_address)
+            return self._peer(text, request.client)
         holder = self._keys.recall(key)
         if holder is None:
             holder = (await self._keys.find([key])).get(key)
-        if holder is None or holder.expired(self._clock):
-            raise wrong_key()
-        caller = holder.caller(client_address)
-        if admin_only and ADMIN not in caller.scopes:
-            raise wrong_key()
+        fault = "wrong_key" if holder is None else holder.fault(self._clock)
+        if holder is None or fault is not None:
+            raise self._refused(fault or "wrong_key", request.client, key.id)
+        caller = holder.caller(request.client)
+        if ADMIN in caller.scopes and ADMIN not in request.roles:
+            raise self._refused("admin_key_elsewhere", request.client, key.id)
+        if ADMIN not in caller.scopes and request.header_values("X-Admin-Key"):
+            raise self._refused("no_admin_key", request.client, key.id)
         return caller
 
     def _peer(self, text: str, client_address: str) -> Caller:
         domain = self._peers.get(digest_of(text))
         if domain is None:
-            raise wrong_key()
+            raise self._refused("wrong_key", client_address, "")
         scope = f"{PEER}{domain}"
         return Caller(client_address, scopes=frozenset({scope}), name=scope, proven_domain=domain)
+
+    def _refused(self, kind: str, client_address: str, key: str) -> AMTPError:
+        """The one answer to every key that is not good; what was wrong with it is the operator's to know."""
+        self._journal.security(kind, client_address, key=key)
+        return wrong_key()
 
     async def _find(self, presented: Collection[ApiKey]) -> tuple[int, Mapping[ApiKey, "_Holder"]]:
         version, live = await find_keys(self._database, [key.id for key in presented])
@@ -93,11 +121,11 @@ class Authenticator:
 
 
 class _Holder:
-    """Whoever holds a live key, with the caller made of it the last time."""
+    """Whoever holds a key that is or was good, with the caller made of it the last time."""
 
     __slots__ = ("_key", "_last")
 
-    def __init__(self, key: LiveKey) -> None:
+    def __init__(self, key: KnownKey) -> None:
         self._key = key
         self._last = _caller_of(key, "")
 
@@ -106,12 +134,17 @@ class _Holder:
             self._last = _caller_of(self._key, client_address)
         return self._last
 
-    def expired(self, clock: Clock) -> bool:
-        return self._key.expires_at is not None and self._key.expires_at <= clock.now()
+    def fault(self, clock: Clock) -> str | None:
+        """Why it opens nothing, as the journal names it."""
+        if self._key.ended is not None:
+            return self._key.ended
+        if self._key.expires_at is not None and self._key.expires_at <= clock.now():
+            return "expired_key"
+        return "several_peers" if len(peers_of(self._key.scopes)) > 1 else None
 
 
-def _caller_of(key: LiveKey, client_address: str) -> Caller:
-    peer = next((scope.removeprefix(PEER) for scope in key.scopes if scope.startswith(PEER)), None)
+def _caller_of(key: KnownKey, client_address: str) -> Caller:
+    peer = next(iter(peers_of(key.scopes)), None)
     return Caller(client_address, key.agent, key.scopes, key.name or key.id, proven_domain=peer)
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 ADMIN = "admin"
 AGENT = "agent"
 SUBMIT = "submit"  # may hand in for every local agent; "submit:<address>" for that one
-PEER = "peer:"  # followed by the domain of the gateway that holds the key
 
 
 @dataclass(frozen=True, slots=True)

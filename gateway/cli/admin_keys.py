@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from gateway.admit.api_key import mint_key
-from gateway.admit.caller import ADMIN, PEER, SUBMIT
+from gateway.admit.caller import ADMIN, SUBMIT
 from gateway.cli.call import REFUSED, AsJson, print_fields, print_json, print_table
 from gateway.cli.local_store import ConfigFile, DataFolder, opened
 from gateway.clock import Clock
@@ -19,7 +19,7 @@ from gateway.protocol.address import parse_address, parse_domain
 from gateway.protocol.errors import AMTPError
 from gateway.protocol.timestamp import render_timestamp
 from gateway.store.audit import Audit
-from gateway.store.keys import NamedKey, NamedKeys, NewKey
+from gateway.store.keys import PEER, NamedKey, NamedKeys, NewKey, peers_of
 
 app = typer.Typer(help="Keys of operators and of programs they trust.", no_args_is_help=True)
 
@@ -89,7 +89,12 @@ def revoke(
 
 def parse_scopes(texts: Sequence[str]) -> list[str]:
     """The scopes in the form in which they are compared."""
-    return [_parse_scope(text) for text in texts]
+    scopes = [_parse_scope(text) for text in texts]
+    if len(peers_of(scopes)) > 1:
+        raise typer.BadParameter(
+            f"a key proves one domain: give one --scope {PEER}DOMAIN, and make a key for each domain"
+        )
+    return scopes
 
 
 def _parse_scope(text: str) -> str:

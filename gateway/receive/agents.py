@@ -179,7 +179,7 @@ class AgentDoor:
         return answer_json({"agent": render_agent(agent), "message": told})
 
     async def discover(self, request: Request) -> Answer:
-        caller = await self._authenticator.caller(request.header_values, request.client)
+        caller = await self._authenticator.caller(request)
         require_known(caller)
         query = request.query
         search = replace(
@@ -200,7 +200,7 @@ class AgentDoor:
         return require_admin(await self._caller(request))
 
     async def _caller(self, request: Request) -> Caller:
-        return await self._authenticator.caller(request.header_values, request.client)
+        return await self._authenticator.caller(request)
 
     def _new_address(self, text: str) -> Address:
         address = parse_address(self._full(text, "address"), "address")

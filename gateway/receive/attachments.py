@@ -61,7 +61,7 @@ class AttachmentDoor:
         ]
 
     async def upload(self, request: Request) -> Answer:
-        caller = await self._authenticator.caller(request.header_values, request.client)
+        caller = await self._authenticator.caller(request)
         owner = owner_of(caller)
         filename = check_filename(request.query.get("filename", FILENAME_DEFAULT), "query parameter filename")
         content_type = check_content_type(

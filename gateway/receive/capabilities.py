@@ -36,7 +36,7 @@ class CapabilityDoor:
         return [Route("GET", "/v1/capabilities/{domain}", self.get)]
 
     async def get(self, request: Request) -> Answer:
-        caller = await self._authenticator.caller(request.header_values, request.client)
+        caller = await self._authenticator.caller(request)
         if not (caller.known or caller.development):
             raise AMTPError(Code.AUTHENTICATION_FAILED, "Present a key: Authorization: Bearer and the key.")
         domain = parse_domain(request.params["domain"], "domain")

@@ -151,11 +151,11 @@ class DeadLetterDoor:
         )
 
     async def _operator(self, request: Request) -> str:
-        return require_admin(await self._authenticator.caller(request.header_values, request.client))
+        return require_admin(await self._authenticator.caller(request))
 
     async def _own(self, request: Request) -> str | None:
         """Whose messages' letters the caller may see; None for an operator, who sees all."""
-        viewer = viewer_of(await self._authenticator.caller(request.header_values, request.client))
+        viewer = viewer_of(await self._authenticator.caller(request))
         if viewer.operator:
             return None
         if viewer.agent is None:

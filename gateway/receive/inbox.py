@@ -199,7 +199,7 @@ class InboxDoor:
     async def _opened(self, request: Request) -> tuple[Caller, Resident]:
         """Who opens an inbox, and whose it is."""
         address = parse_address(request.params["address"], "address")
-        caller = await self._authenticator.caller(request.header_values, request.client)
+        caller = await self._authenticator.caller(request)
         inbox_rule(caller, address)
         resident = (await self._residents.resolve([address.name])).get(address.name)
         if resident is None:

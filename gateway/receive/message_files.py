@@ -65,7 +65,7 @@ class MessageFileDoor:
         return [Route("GET", "/v1/messages/{id}/attachments/{n}", self.fetch, ROLES)]
 
     async def fetch(self, request: Request) -> Answer | Stream:
-        caller = await self._authenticator.caller(request.header_values, request.client)
+        caller = await self._authenticator.caller(request)
         seen = await seen_of(self._database, request, viewer_of(caller))
         body = await body_of(self._database, seen.found.row)
         attachments = attachments_in(body) if body is not None else ()

@@ -61,7 +61,7 @@ class MessageDoor:
 
     async def post(self, request: Request) -> Answer:
         kind = request.require_content_type(JSON, LINES)
-        caller = await self._authenticator.caller(request.header_values, request.client)
+        caller = await self._authenticator.caller(request)
         hops = hops_of(request.header_values("Via"), self._hostname)
         if hops:
             caller = replace(caller, hops=hops)

@@ -45,7 +45,7 @@ class PeerDoor:
         ]
 
     async def find(self, request: Request) -> Answer:
-        require_admin(await self._authenticator.caller(request.header_values, request.client))
+        require_admin(await self._authenticator.caller(request))
         limit = limit_of(request.query)
         await self._lanes.contacts.write(self._database)
         after = request.query.get("cursor", "")
@@ -61,7 +61,7 @@ class PeerDoor:
         )
 
     async def show(self, request: Request) -> Answer:
-        require_admin(await self._authenticator.caller(request.header_values, request.client))
+        require_admin(await self._authenticator.caller(request))
         domain = parse_domain(request.params["domain"], "domain")
         await self._lanes.contacts.write(self._database)
         found = await peer(self._database, self._configured(), domain)

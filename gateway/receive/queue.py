@@ -134,7 +134,7 @@ class QueueDoor:
         return self._interests.cancelled(name, ended.recipients)
 
     async def _operator(self, request: Request) -> str:
-        return require_admin(await self._authenticator.caller(request.header_values, request.client))
+        return require_admin(await self._authenticator.caller(request))
 
 
 def why(one: Waiting) -> str:

@@ -35,7 +35,7 @@ class ScheduleDoor:
         ]
 
     async def find(self, request: Request) -> Answer:
-        caller = await self._authenticator.caller(request.header_values, request.client)
+        caller = await self._authenticator.caller(request)
         limit = limit_of(request.query)
         agent = whose(viewer_of(caller), request.query)
         found = await self._schedules.find(agent=agent, after=cursor_of(request.query), limit=limit + 1)
@@ -50,7 +50,7 @@ class ScheduleDoor:
         )
 
     async def cancel(self, request: Request) -> Answer:
-        caller = await self._authenticator.caller(request.header_values, request.client)
+        caller = await self._authenticator.caller(request)
         agent = whose(viewer_of(caller), {})
         number = id_of(request.params["id"])
         found = number and await self._schedules.cancel(

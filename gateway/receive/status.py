@@ -155,7 +155,7 @@ class StatusDoor:
         return answer_json(render_seen(replace(seen, recipients=mark_under_way(after, cancellation))))
 
     async def _caller(self, request: Request) -> Caller:
-        return await self._authenticator.caller(request.header_values, request.client)
+        return await self._authenticator.caller(request)
 
     async def _find(self, request: Request, viewer: Viewer) -> Seen:
         return await seen_of(self._database, request, viewer)

@@ -122,7 +122,7 @@ class TrafficDoor:
         return answer_json({**render_destination(await destination(self._database, name)), **beside})
 
     async def _operator(self, request: Request) -> str:
-        return require_admin(await self._authenticator.caller(request.header_values, request.client))
+        return require_admin(await self._authenticator.caller(request))
 
 
 def reasons(found: Destination, lane: Lane | None, known: Known | None) -> list[str]:

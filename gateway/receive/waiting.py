@@ -108,7 +108,7 @@ class Waiting:
     async def _still_theirs(self, request: Request, sender: Address) -> bool:
         """Whether the key is still good after so long a time."""
         try:
-            inbox_rule(await self._authenticator.caller(request.header_values, request.client), sender)
+            inbox_rule(await self._authenticator.caller(request), sender)
         except AMTPError:
             return False
         return True

@@ -230,7 +230,7 @@ class WebhookDoor:
         )
 
     async def _holder(self, request: Request) -> Holder:
-        return holder_of(await self._authenticator.caller(request.header_values, request.client))
+        return holder_of(await self._authenticator.caller(request))
 
     async def _one(self, request: Request, holder: Holder) -> Subscription:
         number = read_webhook_id(request.params["webhook"])

@@ -1,6 +1,6 @@
 """Keys: whose they are, what they may do, how long they live. A key itself is never here, only its digest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from gateway.store.audit import Audit
 from gateway.store.database import Database
 
 LISTED_MAX = 1000
+PEER = "peer:"  # a scope, followed by the domain of the gateway that holds the key
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,8 @@ class NewKey:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveKey:
-    """A key that opens something now."""
+class KnownKey:
+    """A key that was handed out, and whether it is still good."""
 
     id: str
     digest: bytes
@@ -32,6 +33,7 @@ class LiveKey:
     scopes: frozenset[str]
     name: str | None
     expires_at: datetime | None
+    ended: str | None  # "revoked_key" or "expired_key"; None while it is good
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,11 @@ class NamedKey:
     revoked_at: datetime | None
 
 
+def peers_of(scopes: Iterable[str]) -> list[str]:
+    """Returns the domains that a key of these scopes would prove. One is the most that a key may have."""
+    return [scope.removeprefix(PEER) for scope in scopes if scope.startswith(PEER)]
+
+
 async def directory_version(database: Database) -> int:
     """The count of changes to agents and keys."""
     version: int = await database.fetchval("select version from directory_version")
@@ -56,23 +63,39 @@ async def directory_changed(connection: Any) -> None:
     await connection.execute("update directory_version set version = version + 1")
 
 
-async def find_keys(database: Database, ids: Sequence[str]) -> tuple[int, dict[str, LiveKey]]:
-    """The live keys among these ids, and the version of the directory they were read at."""
+async def find_keys(database: Database, ids: Sequence[str]) -> tuple[int, dict[str, KnownKey]]:
+    """The keys among these ids, those that ended too, and the version of the directory they were read at."""
     rows = await database.fetch(
-        "select v.version, k.id, k.digest, k.scopes, k.name, k.expires_at, a.name as agent"
+        "select v.version, k.id, k.digest, k.scopes, k.name, k.expires_at, a.name as agent,"
+        " case when k.revoked_at is not null or a.state <> 'active' then 'revoked_key'"
+        " when k.expires_at <= amtp_now() then 'expired_key' end as ended"
         " from directory_version v left join (keys k left join agents a on a.id = k.agent)"
-        " on k.id = any($1::text[]) and k.revoked_at is null"
-        " and (k.expires_at is null or k.expires_at > amtp_now())"
-        " and (k.agent is null or a.state = 'active')",
+        " on k.id = any($1::text[])",
         ids,
     )
-    return rows[0]["version"], {row["id"]: _live(row) for row in rows if row["id"] is not None}
+    return rows[0]["version"], {row["id"]: _known(row) for row in rows if row["id"] is not None}
 
 
-def _live(row: Any) -> LiveKey:
-    return LiveKey(
-        row["id"], row["digest"], row["agent"], frozenset(row["scopes"]), row["name"], row["expires_at"]
+def _known(row: Any) -> KnownKey:
+    return KnownKey(
+        row["id"],
+        row["digest"],
+        row["agent"],
+        frozenset(row["scopes"]),
+        row["name"],
+        row["expires_at"],
+        row["ended"],
     )
+
+
+async def peer_domains(database: Database) -> tuple[int, frozenset[str]]:
+    """Returns the domains that a key of today proves, and the version of the directory they were read at."""
+    rows = await database.fetch(
+        "select v.version, k.scopes from directory_version v left join keys k"
+        " on k.agent is null and k.revoked_at is null and array_to_string(k.scopes, ' ') like $1",
+        f"%{PEER}%",
+    )
+    return rows[0]["version"], frozenset(domain for row in rows for domain in peers_of(row["scopes"] or ()))
 
 
 async def add_agent_key(connection: Any, agent: int, key: NewKey) -> None:
@@ -90,12 +113,14 @@ async def retire_agent_keys(connection: Any, agent: int, grace_seconds: int) -> 
     An older one, whose own grace still runs, ends now: an agent never has more than two.
     """
     ended = await connection.fetch(
-        "delete from keys where agent = $1 and (expires_at is not null or $2 = 0) returning id",
+        "update keys set revoked_at = amtp_now()"
+        " where agent = $1 and revoked_at is null and (expires_at is not null or $2 = 0) returning id",
         agent,
         grace_seconds,
     )
     await connection.execute(
-        "update keys set expires_at = amtp_now() + make_interval(secs => $2) where agent = $1",
+        "update keys set expires_at = amtp_now() + make_interval(secs => $2)"
+        " where agent = $1 and revoked_at is null",
         agent,
         grace_seconds,
     )
@@ -146,6 +171,12 @@ class NamedKeys:
     async def _insert(
         self, connection: Any, key: NewKey, name: str, scopes: Sequence[str], actor: str
     ) -> None:
+        if len(peers_of(scopes)) > 1:
+            raise AMTPError(
+                Code.INVALID_MESSAGE_FORMAT,
+                "A key proves one domain: give it one peer: scope, and make another key for each further domain.",
+                {"field": "scopes"},
+            )
         await connection.execute(
             "insert into keys (id, digest, scopes, name, created_at) values ($1, $2, $3, $4, amtp_now())",
             key.id,

@@ -1,7 +1,8 @@
 """Who is calling: keys and places, against a real register of them."""
 
+import io
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
 from gateway.admit.directory import DirectoryWatch
 from gateway.clock import Clock
+from gateway.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.store.agents import Agents, Profile
 from gateway.store.audit import Audit
@@ -35,22 +37,31 @@ class House:
 
     def authenticate(self, database: Database, clock: Clock, *, development: bool) -> Authenticator:
         peers = {"far.test": "a secret from the configuration"}
-        return Authenticator(database, self.watch, clock, development=development, peers=peers)
+        journal = Journal(io.StringIO())
+        return Authenticator(database, self.watch, clock, journal, development=development, peers=peers)
 
     async def furnish(self) -> None:
         await self.agents.register("alice", "acme.test", Profile(), new(self.alice), "ops")
         await self.named.add(new(self.admin), "laptop", ["admin"], "ops")
 
     async def caller(self, *headers: tuple[str, str], client: str = CLIENT) -> Caller:
-        return await self.authenticator.caller(values_of(headers), client)
+        return await self.authenticator.caller(Asking(headers, client))
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A request, as far as it tells who sent it."""
+
+    headers: Sequence[tuple[str, str]] = ()
+    client: str = CLIENT
+    roles: frozenset[str] = frozenset({"public", "agents", "admin"})
+
+    def header_values(self, name: str) -> list[str]:
+        return [value for given, value in self.headers if given.lower() == name.lower()]
 
 
 def new(key: ApiKey) -> NewKey:
     return NewKey(key.id, key.digest)
-
-
-def values_of(headers: Sequence[tuple[str, str]]):  # type: ignore[no-untyped-def]  # what a request offers
-    return lambda name: [value for given, value in headers if given.lower() == name.lower()]
 
 
 @pytest.fixture
@@ -180,19 +191,19 @@ async def test_a_remembered_key_costs_no_question(house: House, database: Databa
 
 
 async def test_in_development_a_program_on_this_machine_needs_no_key(house: House) -> None:
-    caller = await house.development.caller(values_of([LOCAL_HOST]), "127.0.0.1")
+    caller = await house.development.caller(Asking([LOCAL_HOST], "127.0.0.1"))
 
     assert caller == Caller("127.0.0.1", development=True)
 
 
 async def test_in_development_a_key_that_is_given_counts_alone(house: House) -> None:
-    right = values_of([LOCAL_HOST, ("X-API-Key", house.alice.text)])
-    wrong = values_of([LOCAL_HOST, ("X-API-Key", mint_key().text)])
+    right = Asking([LOCAL_HOST, ("X-API-Key", house.alice.text)], "127.0.0.1")
+    wrong = Asking([LOCAL_HOST, ("X-API-Key", mint_key().text)], "127.0.0.1")
 
-    caller = await house.development.caller(right, "127.0.0.1")
+    caller = await house.development.caller(right)
     assert (caller.agent, caller.development) == ("alice@acme.test", False)
     with pytest.raises(AMTPError):
-        await house.development.caller(wrong, "127.0.0.1")
+        await house.development.caller(wrong)
 
 
 async def test_without_development_mode_this_machine_is_anonymous_too(house: House) -> None:

@@ -12,7 +12,7 @@ from gateway.admit import authenticate
 from gateway.admit.api_key import mint_key
 from gateway.admit.authenticate import from_this_machine
 from gateway.store.database import Database
-from gateway.store.keys import LiveKey, find_keys
+from gateway.store.keys import KnownKey, find_keys
 from tests.world import Gateway, World
 
 AGENTS = "/v1/admin/agents"
@@ -104,7 +104,7 @@ async def test_an_unknown_id_takes_the_same_way_as_a_wrong_secret(
     asked: list[list[str]] = []
     compared: list[tuple[bytes, bytes]] = []
 
-    async def counted(database: Database, ids: list[str]) -> tuple[int, dict[str, LiveKey]]:
+    async def counted(database: Database, ids: list[str]) -> tuple[int, dict[str, KnownKey]]:
         asked.append(ids)
         return await find_keys(database, ids)
 

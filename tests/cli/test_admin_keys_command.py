@@ -45,7 +45,7 @@ async def test_a_key_is_listed_without_itself_and_revoked_by_name(dsn: str, data
     assert made["key"] not in listed.stdout
     assert (revoked.exit_code, again.exit_code) == (0, 1)
     assert "robot" in again.stderr
-    assert (await find_keys(database, [made["id"]]))[1] == {}
+    assert (await find_keys(database, [made["id"]]))[1][made["id"]].ended == "revoked_key"
     shown = json.loads((await amtp(dsn, "list", "--json")).stdout)["keys"]
     assert shown[0]["revoked_at"] is not None
 
@@ -58,6 +58,7 @@ async def test_a_key_is_listed_without_itself_and_revoked_by_name(dsn: str, data
         ("add", "robot", "--scope", "root"),
         ("add", "robot", "--scope", "submit:nobody"),
         ("add", "robot", "--scope", "peer:"),
+        ("add", "robot", "--scope", "peer:far.test", "--scope", "peer:near.test"),
     ],
 )
 async def test_wrong_usage_ends_with_2_and_makes_no_key(

@@ -1,5 +1,6 @@
 """What a caller is told of another domain's gateway, with real DNS packets behind it."""
 
+import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ from gateway.admit.authenticate import Authenticator
 from gateway.admit.directory import DirectoryWatch
 from gateway.clock import Clock
 from gateway.config import Config, complete
+from gateway.journal import Journal
 from gateway.receive.capabilities import CapabilityDoor
 from gateway.route.configured import published
 from gateway.route.directory import Directory
@@ -47,7 +49,7 @@ async def desk(database: Database, clock: Clock) -> AsyncIterator[Desk]:
         door = CapabilityDoor(
             directory=directory,
             authenticator=Authenticator(
-                database, watch, clock, development=False, peers={"friend.test": KEY}
+                database, watch, clock, Journal(io.StringIO()), development=False, peers={"friend.test": KEY}
             ),
             domains=CONFIG.domains,
             published=published(CONFIG),

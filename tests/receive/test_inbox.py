@@ -196,7 +196,7 @@ async def house_of(
     parts = Parts(config, database, clock, journal)
     door = InboxDoor(
         database=database,
-        authenticator=Authenticator(database, watch, clock, development=development),
+        authenticator=Authenticator(database, watch, clock, Journal(io.StringIO()), development=development),
         residents=Residents(database, watch),
         answering=Answering(
             database=database,

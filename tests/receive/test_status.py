@@ -88,7 +88,7 @@ async def desk(database: Database, mint: Mint, clock: Clock) -> AsyncIterator[De
     watch = DirectoryWatch(lambda: directory_version(database))
     door = StatusDoor(
         database=database,
-        authenticator=Authenticator(database, watch, clock, development=False),
+        authenticator=Authenticator(database, watch, clock, Journal(io.StringIO()), development=False),
         cancellations=Cancellations(database, mint, Audit(mint())),
         interests=Interests(()),
         journal=journal,

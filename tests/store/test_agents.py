@@ -32,7 +32,7 @@ def key(name: str) -> NewKey:
 
 async def live(database: Database, *ids: str) -> set[str]:
     _, keys = await find_keys(database, ids)
-    return set(keys)
+    return {key.id for key in keys.values() if key.ended is None}
 
 
 async def acts(database: Database) -> list[str]:

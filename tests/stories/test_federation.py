@@ -523,7 +523,7 @@ async def test_only_a_proven_sender_from_elsewhere_is_told_of_a_failure(
     async with AsyncExitStack() as stack:
         peer = net.fake()
         net.introduce(peer)
-        known = {"peer.test": Peer(peer.url, proving_key=Secret(key))}
+        known = {"peer.test": Peer(peer.url, proving_key=Secret(key), accept_unproven=True)}
         acme = await stack.enter_async_context(net.gateway("acme.test", peers=known))
         await stack.enter_async_context(peer.listening())
         bob = await acme.register("bob")

@@ -174,7 +174,7 @@ async def test_only_a_proven_sender_from_elsewhere_gets_a_receipt(net: Federatio
     key = "a-key-that-proves-the-peer"
     peer = net.fake()
     net.introduce(peer)
-    known = {"peer.test": Peer(peer.url, proving_key=Secret(key))}
+    known = {"peer.test": Peer(peer.url, proving_key=Secret(key), accept_unproven=True)}
     async with net.gateway("acme.test", peers=known) as acme, peer.listening():
         bob = await acme.register("bob")
         message = {
