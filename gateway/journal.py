@@ -4,7 +4,9 @@ Nothing here sees a body or a secret, and nothing here fails: a message is never
 Audit rows are not written here but by the store, in the transaction of the act.
 """
 
+import os
 import sys
+import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -79,6 +81,17 @@ class Journal:
 
     def draining(self, reason: str) -> None:
         self._log.write("info", "draining", {"reason": reason})
+
+    def beat(self) -> None:
+        """This worker's event loop comes round."""
+        self._label(self.metrics.heartbeat, str(os.getpid())).set(time.time())
+
+    def worker_silent(self, worker: int, seconds: float) -> None:
+        """The loop of a worker hangs: the worker is killed."""
+        self._log.write("error", "worker_silent", {"worker": worker, "seconds": seconds})
+
+    def worker_replaced(self, how: str) -> None:
+        self._label(self.metrics.workers_replaced, how).inc()
 
     def config_reloaded(self, changes: Sequence[str]) -> None:
         for change in changes or ("nothing changed",):

@@ -5,6 +5,8 @@ With several processes (see gateway.metrics_folder) every process shows the sum 
 """
 
 import os
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -53,6 +55,13 @@ class Metrics:
         self.request_seconds = histogram("request_seconds", "Duration of requests.", SECONDS, "route")
         self.database_up = gauge("database_up", "1 while the database answers.", "livemin")
         self.database_losses = counter("database_losses", "Times the database stopped answering.")
+        self.heartbeat = gauge(
+            "worker_heartbeat_seconds",
+            "When a worker's event loop last came round.",
+            "livemostrecent",
+            "worker",
+        )
+        self.workers_replaced = counter("workers_replaced", "Workers that hung or died.", "how")
         self.faults = counter("faults", "Unexpected faults of the gateway itself.")
         self.live = gauge("recipients_live", "Recipients without a final status.", "livemostrecent", "status")
         self.oldest = gauge("queue_oldest_seconds", "Age of the oldest due delivery.", "livemostrecent")
@@ -69,6 +78,15 @@ class Metrics:
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call] # registers itself
         return generate_latest(together)
+
+
+def samples_of(folder: Path) -> Mapping[str, list[tuple[dict[str, str], float]]]:
+    """Labels and values by name, of all processes that count together in this folder."""
+    found: Mapping[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+    for metric in MultiProcessCollector(None, str(folder)).collect():  # type: ignore[no-untyped-call] # no registry
+        for sample in metric.samples:
+            found[sample.name].append((sample.labels, sample.value))
+    return found
 
 
 def forget_process(folder: Path, pid: int) -> None:

@@ -1,23 +1,22 @@
 """`amtp doctor`: looks at everything a gateway stands on, and says what to do about what is wrong."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import typer
 
-from gateway.admit.api_key import parse_key
 from gateway.admit.caller import ADMIN
-from gateway.cli import first_steps, pid_file
 from gateway.cli.call import REFUSED, AsJson, print_json
 from gateway.cli.expected import EXPECTED
+from gateway.cli.finding import Finding
 from gateway.cli.local_store import ConfigFile, DataFolder, reached, settings
+from gateway.cli.on_this_machine import on_this_machine
 from gateway.clock import Clock
 from gateway.config import Config, ConfigError
-from gateway.embedded import FREE_BYTES_MIN, free_bytes
 from gateway.journal import reason
 from gateway.mint import Mint
 from gateway.store import migrate
@@ -25,24 +24,8 @@ from gateway.store.audit import Audit
 from gateway.store.database import Database
 from gateway.store.health import Ailment, ailment, vitals
 from gateway.store.keys import NamedKeys
-from gateway.store.sealed import KEY_FILE, Sealer
-from gateway.tls import TlsError, expires_at, server_context
 
 SKEW_SECONDS_MAX = 2.0  # more, and leases and expiries are judged by clocks that disagree
-RENEWAL_DAYS = 14  # a certificate with fewer left should have been renewed
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What was looked at and seen; with a remedy it is a problem."""
-
-    name: str
-    text: str
-    remedy: str = ""
-
-    @property
-    def ok(self) -> bool:
-        return not self.remedy
 
 
 def doctor(config: ConfigFile = None, data: DataFolder = None, as_json: AsJson = False) -> None:
@@ -70,74 +53,10 @@ async def _all(file: Path | None, data: Path | None) -> list[Finding]:
     except ConfigError as error:
         return [Finding("configuration", fault, "correct it; amtp check-config") for fault in error.faults]
     about = f"for {', '.join(config.domains)}" if config.domains else f"the data folder {config.data} alone"
-    findings = [Finding("configuration", f"good, {about}"), *_on_this_machine(config)]
+    findings = [Finding("configuration", f"good, {about}"), *on_this_machine(config)]
     async with aclosing(_in_the_database(config)) as looks:
         findings += [finding async for finding in looks]
     return findings
-
-
-def _on_this_machine(config: Config) -> Iterator[Finding]:
-    if not config.data.is_dir():
-        yield Finding("data folder", f"{config.data} is not there yet; amtp serve makes it")
-    else:
-        yield _disk(config.data)
-        yield from _key_files(config.data)
-        process = pid_file.holder(config.data)
-        yield Finding("gateway", f"process {process} serves" if process else "none runs from this folder")
-    if config.tls.certificate_file and config.tls.key_file:
-        yield _certificate(config.tls.certificate_file, config.tls.key_file)
-
-
-def _disk(data: Path) -> Finding:
-    free = free_bytes(data)
-    text = f"{free >> 20} MB free at {data}"
-    if free < FREE_BYTES_MIN:
-        return Finding("disk", text, f"make room: below {FREE_BYTES_MIN >> 20} MB new mail is refused")
-    return Finding("disk", text)
-
-
-def _key_files(data: Path) -> Iterator[Finding]:
-    for name in (KEY_FILE, first_steps.KEY_FILE):
-        path = data / name
-        try:
-            mode = path.stat().st_mode & 0o777
-            good = _readable(path)
-        except FileNotFoundError:
-            continue
-        except OSError as failure:
-            yield Finding(
-                name, f"{path}: {failure.strerror}", f"let the gateway's user read it: chown {path}"
-            )
-            continue
-        if not good:
-            yield Finding(name, f"{path} holds no key", "restore it from your backup of the data folder")
-        elif mode & 0o077:
-            yield Finding(name, f"{path} can be read by others (mode {mode:o})", f"chmod 600 {path}")
-        else:
-            yield Finding(name, "readable to its owner alone")
-
-
-def _readable(path: Path) -> bool:
-    if path.name == first_steps.KEY_FILE:
-        return parse_key(path.read_text(errors="replace").strip()) is not None
-    try:
-        Sealer.of(path.parent)
-    except EXPECTED:
-        return False
-    return True
-
-
-def _certificate(certificate: Path, key: Path) -> Finding:
-    try:
-        server_context(certificate, key)
-        end = expires_at(certificate)
-    except TlsError as fault:
-        return Finding("certificate", str(fault), "put a good pair in place; no restart is needed")
-    left = end - datetime.now(UTC)
-    text = f"{certificate} ends on {end:%Y-%m-%d}"
-    if left < timedelta(days=RENEWAL_DAYS):
-        return Finding("certificate", text, "renew it; a replaced file is taken up without a restart")
-    return Finding("certificate", text)
 
 
 async def _in_the_database(config: Config) -> AsyncGenerator[Finding, None]:

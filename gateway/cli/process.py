@@ -33,6 +33,7 @@ class Start:
     )  # what the command line says, as AMTP_ variables
     dsn: str = ""
     shared: bool = False  # other processes listen on the same ports
+    succeeds: str = ""  # of a worker in another's place, how that one was lost: silent, ended
 
     def load(self) -> Config:
         return load(self.file, {**os.environ, **self.variables})

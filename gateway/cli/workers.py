@@ -1,4 +1,4 @@
-"""Several gateway processes on the same ports: started, told what we are told, replaced when one dies."""
+"""Several gateway processes on the same ports: started, told what we are told, replaced when one dies or hangs."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,7 @@ import uvloop
 
 from gateway.cli import process
 from gateway.cli.expected import StartError, tell
+from gateway.cli.heartbeat import Heartbeat, Pulse
 from gateway.cli.process import Ready, Start, journal_of
 from gateway.cli.signals import HEARD, Signals
 from gateway.config import ConfigError, reloadable
@@ -24,6 +25,7 @@ from gateway.journal import Journal
 from gateway.metrics import forget_process
 from gateway.metrics_folder import prepare_multiprocess
 
+SILENT_SECONDS_MAX = 30.0  # nothing a worker does holds its loop so long: then it hangs
 STOP_SECONDS = 60  # a worker has its own grace, and its couriers theirs; after that it hangs
 RESTART_SECONDS_MIN, RESTART_SECONDS_MAX = 0.1, 30.0
 STEADY_SECONDS = 60  # a worker that lived this long starts the backoff anew
@@ -72,6 +74,7 @@ class Post:
         self._folder = folder
         self._journal = journal
         self._worker: SpawnProcess | None = None
+        self._hung = False
         self._dismissed = asyncio.Event()
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -82,6 +85,7 @@ class Post:
         while not self._dismissed.is_set():
             born = clock()
             ending = await self._life()
+            self.start = replace(self.start, succeeds="silent" if self._hung else "ended")
             if self._dismissed.is_set():
                 return
             if not self.ready.done():
@@ -106,32 +110,34 @@ class Post:
 
     async def _life(self) -> str:
         """One worker from its birth to its end, and how that was."""
+        self._hung = False
         loop = asyncio.get_running_loop()
         ours, theirs = multiprocessing.Pipe(duplex=False)
         worker = self._worker = _spawn(self.start, theirs)
         theirs.close()
         ended = asyncio.Event()
         loop.add_reader(worker.sentinel, ended.set)
-        loop.add_reader(ours.fileno(), self._heard, ours)
-        try:
-            await ended.wait()
-        finally:
-            loop.remove_reader(worker.sentinel)
-            loop.remove_reader(ours.fileno())
-            ours.close()
+        with ours, Pulse(ours.fileno(), self._is_ready) as pulse:
+            listening = asyncio.create_task(self._end_if_silent(pulse))
+            try:
+                await ended.wait()
+            finally:
+                listening.cancel()
+                loop.remove_reader(worker.sentinel)
         worker.join()
         forget_process(self._folder, worker.pid or 0)
         return f"{worker.pid} {_ending(worker.exitcode or 0)}"
 
-    def _heard(self, channel: Connection) -> None:
-        """The worker answers at its ports, or will never say so."""
-        asyncio.get_running_loop().remove_reader(channel.fileno())
-        try:
-            channel.recv_bytes(1)
-        except EOFError:
-            return
+    def _is_ready(self) -> None:
         if not self.ready.done():
             self.ready.set_result(None)
+
+    async def _end_if_silent(self, pulse: Pulse) -> None:
+        silent_seconds = await pulse.stopped(SILENT_SECONDS_MAX)
+        if self._worker is not None:
+            self._hung = True
+            self._journal.worker_silent(self._worker.pid or 0, silent_seconds)
+            self.signal(signal.SIGKILL)
 
 
 def _spawn(start: Start, channel: Connection) -> SpawnProcess:
@@ -168,12 +174,16 @@ async def _serve(start: Start, channel: Connection) -> None:
     signals = Signals()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
     journal = journal_of(start.config)
+    if start.succeeds:
+        journal.worker_replaced(start.succeeds)
+    heartbeat = Heartbeat(channel.fileno(), journal)
+    beating = asyncio.create_task(heartbeat.run())
 
     async def ready(_: tuple[int, ...]) -> None:
-        channel.send_bytes(b".")
-        channel.close()
+        heartbeat.ready()
 
     try:
         await process.run(start, signals, journal, ready)
     finally:
+        beating.cancel()
         journal.flush()

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,12 +83,14 @@ def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def serving(folder: Path, dsn: str, *options: str) -> AsyncIterator[GatewayProcess]:
+async def serving(
+    folder: Path, dsn: str, *options: str, program: Sequence[str] = (AMTP,)
+) -> AsyncIterator[GatewayProcess]:
     """One that answers; killed afterwards, if it has not ended."""
     port, file = free_port(), folder / "amtp.yaml"
     write(file, dsn, port)
     process = await asyncio.create_subprocess_exec(
-        AMTP, "serve", "--config", str(file), *options, env=environment(), stderr=PIPE
+        *program, "serve", "--config", str(file), *options, env=environment(), stderr=PIPE
     )
     gateway = GatewayProcess(process, f"http://127.0.0.1:{port}", file)
     listening = asyncio.create_task(gateway.listen())

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from gateway.admit.api_key import mint_key
 from gateway.cli import pid_file
 from gateway.cli.expected import StartError
+from gateway.cli.on_this_machine import judge_workers
 from gateway.cli.ports import check_free, first_free
 from gateway.clock import Clock
 from gateway.config_values import HostPort
@@ -185,6 +187,40 @@ async def test_two_workers_share_a_port_and_a_killed_one_is_replaced(tmp_path: P
         assert (code, json.loads(out)) == (0, {"process": gateway.pid, "state": "ended"})
         assert "waiting" in err
         assert await gateway.ended() == 0
+
+
+# The command itself, which waits less long than an operator would.
+IMPATIENT = """
+from gateway.cli import workers
+from gateway.cli.main import main
+
+workers.SILENT_SECONDS_MAX = 5.0
+main()
+"""
+
+
+async def test_a_worker_that_hangs_is_replaced_and_told_of(tmp_path: Path, dsn: str) -> None:
+    program = (sys.executable, "-c", IMPATIENT)
+    async with serving(tmp_path, dsn, "--workers", "2", program=program) as gateway:
+        await gateway.says('"event":"started"', times=2)
+        hung, other = gateway.children()
+        os.kill(hung, signal.SIGSTOP)
+        await gateway.says('"event":"worker_silent"', f'"worker":{hung}')
+        await gateway.says('"event":"started"', times=3)
+        assert hung not in gateway.children()
+        assert other in gateway.children()
+        async with aiohttp.ClientSession() as session, session.get(f"{gateway.url}/metrics") as answer:
+            assert 'amtp_workers_replaced_total{how="silent"} 1.0' in await answer.text()
+        _, told, _ = await amtp("doctor", "--config", str(gateway.file))
+        assert "2 answer; replaced since the start: 1 hung" in told
+
+
+def test_the_doctor_names_a_worker_whose_loop_stands_still() -> None:
+    assert judge_workers({"7": 100.0, "8": 99.5}, {}, 101.0).ok
+    hangs = judge_workers({"7": 100.0, "8": 80.0}, {"ended": 2}, 101.0)
+    assert not hangs.ok
+    assert hangs.text.startswith("1 of 2 hang (process 8)")
+    assert "2 ended" in hangs.text
 
 
 def listeners(url: str) -> int:

@@ -1,0 +1,111 @@
+"""What the doctor sees on this machine: the data folder, the files of keys and certificates, the processes."""
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from gateway.admit.api_key import parse_key
+from gateway.cli import first_steps, pid_file, workers
+from gateway.cli.expected import EXPECTED
+from gateway.cli.finding import Finding
+from gateway.config import Config
+from gateway.embedded import FREE_BYTES_MIN, free_bytes
+from gateway.metrics import samples_of
+from gateway.store.sealed import KEY_FILE, Sealer
+from gateway.tls import TlsError, expires_at, server_context
+
+RENEWAL_DAYS = 14  # a certificate with fewer left should have been renewed
+SILENT_SECONDS = 5.0  # a worker that was not heard for so long may hang
+
+
+def on_this_machine(config: Config) -> Iterator[Finding]:
+    if not config.data.is_dir():
+        yield Finding("data folder", f"{config.data} is not there yet; amtp serve makes it")
+    else:
+        yield _disk(config.data)
+        yield from _key_files(config.data)
+        yield from _processes(config.data)
+    if config.tls.certificate_file and config.tls.key_file:
+        yield _certificate(config.tls.certificate_file, config.tls.key_file)
+
+
+def _disk(data: Path) -> Finding:
+    free = free_bytes(data)
+    text = f"{free >> 20} MB free at {data}"
+    if free < FREE_BYTES_MIN:
+        return Finding("disk", text, f"make room: below {FREE_BYTES_MIN >> 20} MB new mail is refused")
+    return Finding("disk", text)
+
+
+def _key_files(data: Path) -> Iterator[Finding]:
+    for name in (KEY_FILE, first_steps.KEY_FILE):
+        path = data / name
+        try:
+            mode = path.stat().st_mode & 0o777
+            good = _readable(path)
+        except FileNotFoundError:
+            continue
+        except OSError as failure:
+            yield Finding(
+                name, f"{path}: {failure.strerror}", f"let the gateway's user read it: chown {path}"
+            )
+            continue
+        if not good:
+            yield Finding(name, f"{path} holds no key", "restore it from your backup of the data folder")
+        elif mode & 0o077:
+            yield Finding(name, f"{path} can be read by others (mode {mode:o})", f"chmod 600 {path}")
+        else:
+            yield Finding(name, "readable to its owner alone")
+
+
+def _readable(path: Path) -> bool:
+    if path.name == first_steps.KEY_FILE:
+        return parse_key(path.read_text(errors="replace").strip()) is not None
+    try:
+        Sealer.of(path.parent)
+    except EXPECTED:
+        return False
+    return True
+
+
+def _certificate(certificate: Path, key: Path) -> Finding:
+    try:
+        server_context(certificate, key)
+        end = expires_at(certificate)
+    except TlsError as fault:
+        return Finding("certificate", str(fault), "put a good pair in place; no restart is needed")
+    left = end - datetime.now(UTC)
+    text = f"{certificate} ends on {end:%Y-%m-%d}"
+    if left < timedelta(days=RENEWAL_DAYS):
+        return Finding("certificate", text, "renew it; a replaced file is taken up without a restart")
+    return Finding("certificate", text)
+
+
+def _processes(data: Path) -> Iterator[Finding]:
+    process = pid_file.holder(data)
+    yield Finding("gateway", f"process {process} serves" if process else "none runs from this folder")
+    if process is None or not (folder := data / workers.FOLDER).is_dir():
+        return
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    samples = samples_of(folder)
+    heartbeats = {
+        labels["worker"]: at
+        for labels, at in samples["amtp_worker_heartbeat_seconds"]
+        if labels["worker"] in children
+    }
+    if heartbeats:
+        lost = {labels["how"]: round(count) for labels, count in samples["amtp_workers_replaced_total"]}
+        yield judge_workers(heartbeats, lost, time.time())
+
+
+def judge_workers(heartbeats: Mapping[str, float], lost: Mapping[str, int], now: float) -> Finding:
+    """By when each worker's event loop last came round, and how many were lost in which way."""
+    silent = [worker for worker, at in heartbeats.items() if now - at > SILENT_SECONDS]
+    losses = [f"{count} {'hung' if how == 'silent' else how}" for how, count in lost.items()]
+    since = f"; replaced since the start: {', '.join(losses)}" if losses else ""
+    if silent:
+        text = f"{len(silent)} of {len(heartbeats)} hang (process {', '.join(silent)}){since}"
+        remedy = f"wait: after {workers.SILENT_SECONDS_MAX:g} s of silence another takes the place, and the log says so"
+        return Finding("workers", text, remedy)
+    return Finding("workers", f"{len(heartbeats)} answer{since}")
