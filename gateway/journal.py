@@ -152,6 +152,9 @@ class Journal:
         self.metrics.oldest.set(oldest_seconds)
         self.metrics.unaccounted.set(unaccounted)
 
+    def entries_measured(self, unaccounted: int) -> None:
+        self.metrics.entries_unaccounted.set(unaccounted)
+
     # Messages before the acknowledgement
 
     def accepted(self, message_id: str, sender: str, recipients: int, size_bytes: int) -> None:

@@ -70,6 +70,11 @@ class Metrics:
             "Accepted less final less live; anything but 0 is a lost message.",
             "livemostrecent",
         )
+        self.entries_unaccounted = gauge(
+            "entries_unaccounted",
+            "Entries that inboxes gained less those let go of and those there; anything but 0 is a lost one.",
+            "livemostrecent",
+        )
 
     def render(self) -> bytes:
         """The exposition text, of all processes where there are several."""

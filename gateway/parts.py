@@ -130,6 +130,7 @@ class Parts:
         self.notifier = self._notifier()
         self.parsing = Parsing()
         self.slots = Slots(config.limits.requests_in_admission, "The gateway is busy; try again shortly.")
+        self.entry_books = tallies.EntryBooks(database)
         self.draining = False
         self.housekeeping = Housekeeping(self._chores(), journal)
 
@@ -243,9 +244,10 @@ class Parts:
                 lambda: removal.bound_postmasters(database, self.mint, POSTMASTER_ENTRIES_MAX),
             ),
             Chore("conservation", 15, self._measure),
-            Chore("tallies", 3600, lambda: tallies.compact(database)),
+            Chore("entries", 15, self._measure_entries),
+            Chore("tallies", 60, lambda: tallies.fold(database)),
             Chore("partitions", 3600, lambda: partitions.keep_ahead(database)),
-            Chore("retention", 600, lambda: retention.forget(database, self.config.retention)),
+            Chore("retention", 600, lambda: retention.forget(database, self.mint, self.config.retention)),
             Chore("uploads", 600, lambda: self.uploads.clear(self.config.retention.messages_days)),
             Chore("stray files", 3600, self.uploads.clear_strays),
             Chore("webhooks that fail", 60, self.ladder.look),
@@ -272,6 +274,11 @@ class Parts:
         counted = await tallies.balance(self.database)
         live = {"queued": counted.queued, "held": counted.held}
         self.journal.measured(live, counted.oldest_seconds, counted.unaccounted)
+
+    async def _measure_entries(self) -> None:
+        unaccounted = await self.entry_books.measure()
+        if unaccounted is not None:
+            self.journal.entries_measured(unaccounted)
 
     def disk_has_room(self) -> bool:
         """New mail is refused before the embedded Postgres stops for want of room."""

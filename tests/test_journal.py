@@ -317,6 +317,8 @@ def test_what_the_housekeeper_measured_is_shown() -> None:
     assert book.count('amtp_recipients_live{status="queued"}') == 5
     assert book.count("amtp_queue_oldest_seconds") == 12.5
     assert book.count("amtp_recipients_unaccounted") == 0
+    book.journal.entries_measured(3)
+    assert book.count("amtp_entries_unaccounted") == 3
 
 
 def test_two_journals_in_one_process_count_apart() -> None:

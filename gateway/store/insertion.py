@@ -37,8 +37,9 @@ with {registered}m as (
                 $21::text[], $22::bigint[], $26::text[])
         as u (message, recipient, address, destination, due, expires_at, expiry, token, receipt) {unseen}
 ), t as (
-    insert into tallies (id, at, accepted, finished)
-    select $23::uuid, amtp_now(), cardinality($11::uuid[]) + cardinality($15::uuid[]), cardinality($11::uuid[])
+    insert into tallies (id, at, accepted, finished, entries)
+    select $23::uuid, amtp_now(), cardinality($11::uuid[]) + cardinality($15::uuid[]), cardinality($11::uuid[]),
+           cardinality($11::uuid[])
     {unseen}
 )
 select {written}, case when $24::text <> '' then pg_notify('amtp_inbox', $24) end

@@ -31,8 +31,8 @@ gone as (
     select message, name, address, 'delivered', 'inbox', amtp_now() from left_by where not returned
     on conflict do nothing
 ), tally as (
-    insert into tallies (id, at, accepted, finished)
-    select $2::uuid, amtp_now(), 0, -count(*) from back having count(*) > 0
+    insert into tallies (id, at, accepted, finished, entries)
+    select $2::uuid, amtp_now(), 0, -(select count(*) from back), -count(*) from gone having count(*) > 0
 )
 select count(*) from gone
 """

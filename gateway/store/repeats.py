@@ -108,7 +108,7 @@ async def _add_recipients(
     queued = await _queue(connection, admitted, original)
     if agents or queued:
         await connection.execute(
-            "insert into tallies (id, at, accepted, finished) values ($1, amtp_now(), $2, $3)",
+            "insert into tallies (id, at, accepted, finished, entries) values ($1, amtp_now(), $2, $3, $3)",
             mint(),
             len(agents) + len(queued),
             len(agents),

@@ -8,10 +8,10 @@ from datetime import UTC, date, timedelta
 from typing import Any
 
 from gateway.config_sections import Retention
+from gateway.mint import Mint
 from gateway.store.database import Database
 from gateway.store.partitions import LOCK, PARTITIONED, days_of, partition_of
 
-FOLLOWERS = ("entries", "dead_letters")  # what else of a message goes with it
 AT_ONCE = 5000  # rows in one statement, so that none holds its locks for long
 
 # Whether anybody still needs the message {id}.
@@ -23,10 +23,17 @@ _NEEDED = """
 """
 
 
-async def forget(database: Database, settings: Retention) -> None:
+_FORGET_ENTRIES = """
+with gone as (delete from entries where message in ({forgotten}) returning message)
+insert into tallies (id, at, accepted, finished, entries)
+select $1, amtp_now(), 0, 0, -count(*) from gone having count(*) > 0
+"""
+
+
+async def forget(database: Database, mint: Mint, settings: Retention) -> None:
     """One round of everything whose time is over."""
     await _old_keys(database, settings.keys_days)
-    await _acknowledged(database, settings.acknowledged_days)
+    await _acknowledged(database, mint, settings.acknowledged_days)
     await database.execute(
         "delete from audit where at < amtp_now() - make_interval(days => $1)", settings.audit_days
     )
@@ -37,8 +44,8 @@ async def forget(database: Database, settings: Retention) -> None:
         "delete from dead_letters where replayed_at < amtp_now() - make_interval(days => $1)",
         settings.attempts_days,
     )
-    await _old_days(database, settings.messages_days)
-    await _leftovers(database, settings.messages_days)
+    await _old_days(database, mint, settings.messages_days)
+    await _leftovers(database, mint, settings.messages_days)
 
 
 async def _old_keys(database: Database, days: int) -> None:
@@ -51,7 +58,7 @@ async def _old_keys(database: Database, days: int) -> None:
         pass
 
 
-async def _acknowledged(database: Database, days: int) -> None:
+async def _acknowledged(database: Database, mint: Mint, days: int) -> None:
     """Acknowledged entries become what any other finished recipient is: a settled row."""
     while await database.fetchval(
         "with gone as (delete from entries where (message, agent) in (select message, agent from entries"
@@ -60,33 +67,35 @@ async def _acknowledged(database: Database, days: int) -> None:
         "     select gone.message, a.name, coalesce(gone.address, a.name), 'delivered', 'inbox', 1,"
         "            coalesce(gone.delivered_at, m.accepted_at)"
         "     from gone join agents a on a.id = gone.agent join messages m on m.id = gone.message"
-        "     on conflict do nothing)"
+        "     on conflict do nothing),"
+        " counted as (insert into tallies (id, at, accepted, finished, entries)"
+        "     select $3, amtp_now(), 0, 0, -count(*) from gone having count(*) > 0)"
         " select count(*) from gone",
         days,
         AT_ONCE,
+        mint(),
     ):
         pass
 
 
-async def _old_days(database: Database, days: int) -> None:
+async def _old_days(database: Database, mint: Mint, days: int) -> None:
     async with database.transaction() as connection:
         if not await connection.fetchval("select pg_try_advisory_xact_lock($1)", LOCK):
             return
         today = (await connection.fetchval("select amtp_now()")).astimezone(UTC).date()
         for day in await days_of(connection, "messages"):
             if day < today - timedelta(days=days):
-                await _drop(connection, day)
+                await _drop(connection, mint, day)
 
 
-async def _drop(connection: Any, day: date) -> None:
+async def _drop(connection: Any, mint: Mint, day: date) -> None:
     """Takes a day off, moves what is still needed to the default partition, and drops the rest."""
     messages = partition_of("messages", day)
     needed = f"select id from {messages} m where {_NEEDED.format(id='m.id')}"
     await connection.execute(f"create temporary table needed on commit drop as {needed}")
-    for table in FOLLOWERS:
-        await connection.execute(
-            f"delete from {table} where message in (select id from {messages} except select id from needed)"
-        )
+    forgotten = f"select id from {messages} except select id from needed"
+    await connection.execute(_FORGET_ENTRIES.format(forgotten=forgotten), mint())
+    await connection.execute(f"delete from dead_letters where message in ({forgotten})")
     for table, column in PARTITIONED.items():
         name = partition_of(table, day)
         await connection.execute(f"alter table {table} detach partition {name}")
@@ -97,12 +106,13 @@ async def _drop(connection: Any, day: date) -> None:
     await connection.execute("drop table needed")
 
 
-async def _leftovers(database: Database, days: int) -> None:
+async def _leftovers(database: Database, mint: Mint, days: int) -> None:
     """What was kept past its day, once nobody needs it."""
     bound = "amtp_first_id(amtp_now() - make_interval(days => $1))"
     needed = _NEEDED.format(id="m.id")
     old = f"select id from messages_other m where id < {bound} and not ({needed}) order by id limit $2"
-    for table in FOLLOWERS:
-        await database.execute(f"delete from {table} where message in ({old})", days, AT_ONCE)
+    forgotten = old.replace("$2", "$3").replace("$1", "$2")
+    await database.execute(_FORGET_ENTRIES.format(forgotten=forgotten), mint(), days, AT_ONCE)
+    await database.execute(f"delete from dead_letters where message in ({old})", days, AT_ONCE)
     for table, column in reversed(PARTITIONED.items()):
         await database.execute(f"delete from {table}_other where {column} in ({old})", days, AT_ONCE)

@@ -85,6 +85,7 @@ with u as (
     select message, agent, entry_address, expires_at, amtp_now(), case when receipt = 'read' then true end
     from won where agent is not null
     on conflict do nothing
+    returning message
 ), r as (
     insert into receipts (message, address, kind) select message, address, receipt from won
     where receipt is not null and (via = 'webhook' or agent is not null and receipt = 'delivered')
@@ -100,8 +101,8 @@ with u as (
     from won where code is not null
     on conflict do nothing
 ), t as (
-    insert into tallies (id, at, accepted, finished)
-    select $17::uuid, amtp_now(), 0, count(*) from gone
+    insert into tallies (id, at, accepted, finished, entries)
+    select $17::uuid, amtp_now(), 0, count(*), (select count(*) from e) from gone
 ), n as (
     select case when $18::text <> '' then pg_notify('amtp_inbox', $18) end
 )

@@ -1,11 +1,25 @@
-"""The conservation law: accepted = finished + live. What breaks it is a lost message, or one from nowhere.
+"""The conservation laws: accepted = finished + live, and entries gained = entries let go of + entries there.
 
-Whoever accepts or ends deliveries adds a tally row in the same transaction, so nobody waits for a counter.
+What breaks one is a lost message, or one from nowhere. Whoever accepts or ends deliveries, makes or deletes entries,
+adds a tally row in the same transaction, so nobody waits for a counter.
 """
 
+import asyncio
 from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+from uuid import UUID
 
 from gateway.store.database import Database
+
+FOLDED_AT_ONCE = 10_000  # rows in one statement, so that none takes long
+TOTAL = UUID(int=0)  # the row that the others are folded into
+COUNTED_AT_ONCE = 100_000  # entries: some 20 ms of an index
+COUNTING_SECONDS_MAX = 60.0  # in one snapshot, which holds the cleaning up of all tables back
+PIECE_REST = 3  # times as long as a piece took is waited before the next
+ROUND_REST = (
+    100  # the same between rounds: counting takes a hundredth of a core, however many entries there are
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +51,81 @@ async def balance(database: Database) -> Balance:
     return Balance(*row)
 
 
-# A compacted row has the first id of its hour. A young row may still have to prove that a batch was written.
-_COMPACT = """
+async def unaccounted_entries(database: Database) -> int | None:
+    """Entries that should be there less those that are: unread, leased, read, acknowledged, dead or expired.
+
+    Counts in pieces, with rests, all in one snapshot. None where that would have taken too long.
+    """
+    deadline = monotonic() + COUNTING_SECONDS_MAX
+    async with (
+        database.connection() as connection,
+        connection.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        expected: int = await connection.fetchval("select coalesce(sum(entries), 0)::bigint from tallies")
+        place: Any = (UUID(int=0), 0)
+        while True:
+            started = monotonic()
+            end = await connection.fetchrow(_PIECE_END, *place, COUNTED_AT_ONCE - 1)
+            if end is None:
+                rest: int = await connection.fetchval(_COUNT, *place)
+                return expected - rest
+            expected -= COUNTED_AT_ONCE
+            place = end
+            if monotonic() > deadline:
+                return None
+            await asyncio.sleep(PIECE_REST * (monotonic() - started))
+
+
+# By the order of the primary key, without a look at the rows where they are old.
+_PIECE_END = """
+select message, agent from entries where (message, agent) > ($1, $2) order by message, agent offset $3 limit 1
+"""
+_COUNT = "select count(*) from entries where (message, agent) > ($1, $2)"
+
+
+class EntryBooks:
+    """The second law, measured as often as it is cheap."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rests_until = 0.0
+
+    async def measure(self) -> int | None:
+        """Returns how many entries are unaccounted for; None where it is too early to count them again."""
+        started = monotonic()
+        if started < self._rests_until:
+            return None
+        unaccounted = await unaccounted_entries(self._database)
+        now = monotonic()
+        self._rests_until = now + ROUND_REST * (now - started) / (1 + PIECE_REST)
+        return unaccounted
+
+
+# A young row may still have to prove that a batch was written. Rows that another process is folding are passed over.
+_FOLD = """
 with old as (
-    delete from tallies
-    where at < date_trunc('hour', amtp_now()) - interval '1 hour'
-      and id <> amtp_first_id(date_trunc('hour', at))
-    returning date_trunc('hour', at) as hour, accepted, finished
-), hours as (
-    insert into tallies as t (id, at, accepted, finished)
-    select amtp_first_id(hour), hour, sum(accepted), sum(finished) from old group by hour order by hour
+    delete from tallies where id = any (array(
+        select id from tallies
+        where id > $1 and id < amtp_first_id(amtp_now() - interval '5 minutes')
+          and at < amtp_now() - interval '5 minutes'
+        order by id limit $2 for update skip locked
+    ))
+    returning accepted, finished, entries
+), total as (
+    insert into tallies as t (id, at, accepted, finished, entries)
+    select $1, amtp_now(), sum(accepted), sum(finished), sum(entries) from old having count(*) > 0
     on conflict (id) do update
-    set accepted = t.accepted + excluded.accepted, finished = t.finished + excluded.finished
+    set at = excluded.at, accepted = t.accepted + excluded.accepted, finished = t.finished + excluded.finished,
+        entries = t.entries + excluded.entries
 )
 select count(*) from old
 """
 
 
-async def compact(database: Database) -> int:
-    """Leaves one row of each old hour; returns how many rows went."""
-    count: int = await database.fetchval(_COMPACT)
-    return count
+async def fold(database: Database) -> int:
+    """Adds old rows to the one that holds their sum; returns how many went."""
+    folded = count = await database.fetchval(_FOLD, TOTAL, FOLDED_AT_ONCE)
+    while count == FOLDED_AT_ONCE:
+        count = await database.fetchval(_FOLD, TOTAL, FOLDED_AT_ONCE)
+        folded += count
+    return int(folded)

@@ -18,7 +18,7 @@ import asyncpg
 from gateway.clock import Clock
 from gateway.embedded import EmbeddedPostgres
 from gateway.store.database import Database
-from gateway.store.tallies import balance
+from gateway.store.tallies import balance, unaccounted_entries
 from tests.faults.ledger import Findings, Ledger, Line, Load, read_all
 from tests.faults.listening import listening
 from tests.faults.points import CLOCK, KILL, Point
@@ -59,9 +59,9 @@ class Site:
         readable = await read_all(self.session, self.gateways[0].url, self.recipients)
         database = Database(self.dsn, clock=Clock())
         await database.open()
-        counted = await balance(database)
+        counted, entries = await balance(database), await unaccounted_entries(database)
         await database.close()
-        assert counted.unaccounted == 0
+        assert (counted.unaccounted, entries) == (0, 0)
         assert counted.finished == len(readable)
         return ledger.compare(readable)
 

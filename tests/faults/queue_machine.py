@@ -236,8 +236,8 @@ class QueueMachine(RuleBasedStateMachine):
         self._do(partitions.keep_ahead(self.database))
 
     @rule()
-    def compact_the_tallies(self) -> None:
-        self._do(tallies.compact(self.database))
+    def fold_the_tallies(self) -> None:
+        self._do(tallies.fold(self.database))
 
     @invariant()
     def accepted_is_finished_and_live(self) -> None:
@@ -245,6 +245,7 @@ class QueueMachine(RuleBasedStateMachine):
         live = sum(slot.ended is None for slot in self.slots.values())
         assert counted.unaccounted == 0
         assert (counted.accepted, counted.queued) == (len(self.slots), live)
+        assert self._do(tallies.unaccounted_entries(self.database)) == 0
 
     @invariant()
     def each_recipient_stands_in_one_place_with_one_status(self) -> None:

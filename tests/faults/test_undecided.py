@@ -5,12 +5,17 @@ from collections import Counter
 
 import pytest
 
-from gateway.store.tallies import balance
+from gateway.store.database import Database
+from gateway.store.tallies import balance, unaccounted_entries
 from tests.faults.cut_line import CutLine, Fate
 from tests.faults.watching import PATIENCE_SECONDS, SOMEBODY_WAITS, until
 from tests.world import World
 
 MESSAGES = 20
+
+
+async def in_balance(database: Database) -> bool:
+    return (await balance(database)).unaccounted == 0 and await unaccounted_entries(database) == 0
 
 
 @pytest.mark.parametrize("fate", [Fate.LOST, Fate.DONE])
@@ -24,7 +29,7 @@ async def test_a_batch_of_one_statement_in_doubt_is_decided_too(world: World, ds
         assert {reply.status for reply in replies} == {202}
         found = Counter(message["message_id"] for message in await bob.inbox("?limit=1000"))
         assert found == Counter([earlier, *(reply.json["message_id"] for reply in replies)])
-        assert (await balance(gateway.app.database)).unaccounted == 0
+        assert await in_balance(gateway.app.database)
 
 
 async def test_a_statement_that_arrives_after_its_batch_was_given_up_comes_to_nothing(
@@ -42,7 +47,7 @@ async def test_a_statement_that_arrives_after_its_batch_was_given_up_comes_to_no
                 await asyncio.sleep(0.01)
         found = Counter(message["message_id"] for message in await bob.inbox("?limit=1000"))
         assert found == Counter([earlier, reply.json["message_id"]])
-        assert (await balance(gateway.app.database)).unaccounted == 0
+        assert await in_balance(gateway.app.database)
 
 
 @pytest.mark.parametrize("fate", Fate)
@@ -68,7 +73,7 @@ async def test_a_batch_in_doubt_is_decided_and_everyone_in_it_hears_the_truth(
         assert ids[-1] == earlier
         found = Counter(message["message_id"] for message in await bob.inbox("?limit=1000"))
         assert found == Counter(ids)
-        assert (await balance(gateway.app.database)).unaccounted == 0
+        assert await in_balance(gateway.app.database)
 
 
 async def test_what_could_not_be_decided_in_time_is_refused_and_sent_again_without_a_double(

@@ -13,6 +13,7 @@ from gateway.store.audit import Audit
 from gateway.store.database import Database
 from gateway.store.keys import NewKey
 from gateway.store.removal import bound_postmasters, clear_removed
+from gateway.store.tallies import balance, unaccounted_entries
 
 
 class Inboxes:
@@ -33,7 +34,7 @@ class Inboxes:
         await self.database.execute(
             "with m as (insert into messages (id, sender, proven, body, accepted_at)"
             " values ($1, 'bob@acme.test', true, '{}', amtp_now())),"
-            " t as (insert into tallies (id, at, accepted, finished) values ($1, amtp_now(), 1, 1))"
+            " t as (insert into tallies (id, at, accepted, finished, entries) values ($1, amtp_now(), 1, 1, 1))"
             " insert into entries (message, agent, address, expires_at)"
             " values ($1, $2, $3, amtp_now() + $4::interval)",
             row,
@@ -44,11 +45,10 @@ class Inboxes:
         return row
 
     async def unaccounted(self) -> int:
-        """Accepted recipients that are neither final nor live: none, or some were lost."""
-        count: int = await self.database.fetchval(
-            "select (select sum(accepted) - sum(finished) from tallies) - (select count(*) from deliveries)"
-        )
-        return count
+        """Accepted recipients that are neither final nor live, and entries that are gone: none, or some were lost."""
+        entries = await unaccounted_entries(self.database)
+        assert entries is not None
+        return (await balance(self.database)).unaccounted + entries
 
     async def count(self, table: str) -> int:
         count: int = await self.database.fetchval(f"select count(*) from {table}")

@@ -10,6 +10,7 @@ from gateway.mint import Mint
 from gateway.store import partitions
 from gateway.store.database import Database
 from gateway.store.retention import forget
+from gateway.store.tallies import unaccounted_entries
 from tests.store.house import House
 
 DAY = 86_400
@@ -24,7 +25,8 @@ def house(database: Database, mint: Mint, clock: Clock) -> House:
 async def days_later(house: House, days: float) -> None:
     house.turn(days * DAY)
     await partitions.keep_ahead(house.database)
-    await forget(house.database, SETTINGS)
+    await forget(house.database, house.mint, SETTINGS)
+    assert await unaccounted_entries(house.database) == 0
 
 
 async def count(house: House, table: str) -> int:
