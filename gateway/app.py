@@ -11,7 +11,7 @@ from gateway import __version__
 from gateway.clock import Clock
 from gateway.config import Config
 from gateway.doors import door_of
-from gateway.flow import Flow
+from gateway.flow.accept import Accept
 from gateway.housekeeping import Housekeeping
 from gateway.journal import Journal
 from gateway.mint import Mint
@@ -38,7 +38,7 @@ class App:
     journal: Journal
     database: Database
     audit: Audit
-    flow: Flow
+    accept: Accept
     intake: Intake
     directory: Directory
     replies: Replies
@@ -89,7 +89,7 @@ async def running(
                 journal=journal,
                 database=database,
                 audit=parts.audit,
-                flow=parts.flow,
+                accept=parts.accept,
                 intake=parts.intake,
                 directory=parts.directory,
                 replies=parts.replies,

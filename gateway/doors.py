@@ -60,9 +60,9 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
     reading = Reading(parts.uploads)
     return (
         MessageDoor(
-            flow=parts.flow,
+            accept=parts.accept,
             waiting=Waiting(
-                flow=parts.flow,
+                accept=parts.accept,
                 replies=parts.replies,
                 residents=parts.residents,
                 authenticator=parts.authenticator,
@@ -123,13 +123,10 @@ def _agent_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             authenticator=parts.authenticator,
             residents=parts.residents,
             answering=Answering(
-                database=parts.database,
-                flow=parts.flow,
+                runtime=parts.runtime,
+                accept=parts.accept,
                 parsing=parts.parsing,
                 slots=parts.slots,
-                clock=parts.clock,
-                mint=parts.mint,
-                committed=parts.bell.ring,
                 interests=parts.interests,
                 room=parts.disk_has_room,
             ),

@@ -1,21 +1,26 @@
 """Everything a gateway is made of, built once and put together."""
 
 from datetime import timedelta
+from typing import Any
 
 from gateway import __version__
-from gateway.admit.attachments import AttachmentAdmission
+from gateway.admit.attachments import AttachmentCheck
 from gateway.admit.authenticate import Authenticator
+from gateway.admit.checks import Checks
 from gateway.admit.directory import DirectoryWatch
 from gateway.admit.provable import Provable
 from gateway.admit.residents import Residents
 from gateway.clock import Clock
 from gateway.config import Config
 from gateway.deliver.courier import COURIER_SECONDS
+from gateway.deliver.couriers import Courier, Couriers, InboxCourier, LaterCourier, NowhereCourier
 from gateway.deliver.peer import PeerCourier
 from gateway.deliver.target import Target
 from gateway.deliver.webhook import WebhookCourier
 from gateway.embedded import FREE_BYTES_MIN, free_bytes
-from gateway.flow import Flow
+from gateway.features.schedules.check import ScheduleCheck
+from gateway.flow.accept import Accept
+from gateway.flow.carry import Carry
 from gateway.housekeeping import Chore, Housekeeping
 from gateway.immediate import Immediate
 from gateway.journal import Journal
@@ -34,10 +39,11 @@ from gateway.report.postmaster import Postmaster
 from gateway.report.receipt import Receipts
 from gateway.route.configured import nameservers_of, plain_domains, static_peers, uploads_base
 from gateway.route.decide import STALE_DAYS_MAX
+from gateway.route.destination import Destination
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns
 from gateway.route.memories import StoredMemories
-from gateway.route.router import Router
+from gateway.route.router import Here, NotNow, NoWay, Pushed, Router, Way
 from gateway.store import (
     contacts,
     destinations,
@@ -57,6 +63,7 @@ from gateway.store.bell import Bell
 from gateway.store.database import Database
 from gateway.store.intake import Intake
 from gateway.store.replies import Replies
+from gateway.store.runtime import Runtime
 from gateway.store.schedules import Schedules
 from gateway.store.sealed import Sealer
 from gateway.store.settle import Settle
@@ -78,6 +85,7 @@ class Parts:
         self.mint = mint = Mint(clock)
         self.audit = Audit(mint())
         self.bell = Bell(database, journal)
+        self.runtime = Runtime(database, clock, mint, journal, self.bell.ring)
         self.replies = Replies(database, self.bell)
         self.watch = DirectoryWatch(lambda: keys.directory_version(database))
         self.authenticator = Authenticator(
@@ -89,7 +97,6 @@ class Parts:
         self.activity = Activity(database)
         self.sealer = Sealer.of(config.data)
         self.uploads = _uploads(config, database, mint)
-        self.attachments = AttachmentAdmission(config.attachments, self.uploads, uploads_base(config))
         self.straight = Straight(database, self.bell)
         self.intake = Intake(
             database,
@@ -124,7 +131,9 @@ class Parts:
         self.schedules = Schedules(
             database, mint, self.audit, per_agent_max=config.limits.schedules_per_agent
         )
-        self.flow = self._flow()
+        self.immediate = Immediate()
+        self.accept = self._accept()
+        self.carry = self._carry()
         self.worker = self._worker()
         self.ladder = self._ladder()
         self.notifier = self._notifier()
@@ -136,37 +145,47 @@ class Parts:
 
     def _postmaster(self) -> Postmaster:
         return Postmaster(
+            runtime=self.runtime,
             domains=self.config.domains,
-            database=self.database,
             placing=self.placing,
             interests=self.interests,
-            committed=self.bell.ring,
-            clock=self.clock,
-            mint=self.mint,
         )
 
-    def _flow(self) -> Flow:
-        return Flow(
-            domains=self.config.domains,
-            database=self.database,
-            intake=self.intake,
-            settle=self.settle,
-            router=Router(self.residents, self.directory),
-            peer=self.peer,
-            webhook=self.webhook,
+    def _accept(self) -> Accept:
+        config = self.config
+        checks = (
+            AttachmentCheck(config.attachments, self.uploads, uploads_base(config)),
+            ScheduleCheck(self.schedules, config.domains, self.clock),
+        )
+        return Accept(
+            runtime=self.runtime,
+            domains=config.domains,
+            checks=Checks(checks),
             placing=self.placing,
             provable=self.provable,
-            attachments=self.attachments,
-            postmaster=self.postmaster,
+            intake=self.intake,
             interests=self.interests,
-            aftermath=Aftermath(self.postmaster, self.audit, self.clock, self.mint, self.journal),
             lanes=self.lanes,
-            immediate=Immediate(),
-            schedules=self.schedules,
-            committed=self.bell.ring,
-            clock=self.clock,
-            mint=self.mint,
-            journal=self.journal,
+            immediate=self.immediate,
+        )
+
+    def _carry(self) -> Carry:
+        couriers: dict[type[Way], Courier[Any]] = {
+            Here: InboxCourier(),
+            Pushed: self.webhook,
+            Destination: self.peer,
+            NoWay: NowhereCourier(),
+            NotNow: LaterCourier(),
+        }
+        return Carry(
+            runtime=self.runtime,
+            router=Router(self.residents, self.directory),
+            couriers=Couriers(couriers),
+            settle=self.settle,
+            lanes=self.lanes,
+            immediate=self.immediate,
+            aftermath=Aftermath(self.runtime, self.postmaster, self.audit),
+            interests=self.interests,
             attempts_max=self.config.queue.attempts_max,
         )
 
@@ -174,7 +193,7 @@ class Parts:
         return Worker(
             database=self.database,
             lanes=self.lanes,
-            flow=self.flow,
+            carry=self.carry,
             interests=self.interests,
             journal=self.journal,
             clock=self.clock,
@@ -183,15 +202,7 @@ class Parts:
         )
 
     def _ladder(self) -> Ladder:
-        return Ladder(
-            database=self.database,
-            audience=self.audience,
-            postmaster=self.postmaster,
-            committed=self.bell.ring,
-            clock=self.clock,
-            mint=self.mint,
-            journal=self.journal,
-        )
+        return Ladder(runtime=self.runtime, audience=self.audience, postmaster=self.postmaster)
 
     def _notifier(self) -> Notifier:
         return Notifier(
@@ -205,21 +216,9 @@ class Parts:
     def _chores(self) -> list[Chore]:
         database, config = self.database, self.config
         ticker = Ticker(
-            schedules=self.schedules,
-            flow=self.flow,
-            postmaster=self.postmaster,
-            committed=self.bell.ring,
-            clock=self.clock,
-            mint=self.mint,
-            journal=self.journal,
+            runtime=self.runtime, schedules=self.schedules, accept=self.accept, postmaster=self.postmaster
         )
-        receipts = Receipts(
-            database=database,
-            postmaster=self.postmaster,
-            committed=self.bell.ring,
-            clock=self.clock,
-            mint=self.mint,
-        )
+        receipts = Receipts(self.runtime, self.postmaster)
         return [
             Chore("expiry", 5, self.worker.expire),
             Chore("receipts", 2, receipts.send),

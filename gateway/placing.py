@@ -9,7 +9,7 @@ from gateway.admit.caller import Caller
 from gateway.admit.residents import Resident, Residents
 from gateway.clock import Clock
 from gateway.immediate import ONCE, SECONDS, is_immediate
-from gateway.protocol.address import Address
+from gateway.protocol.address import Address, tagged
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message
 from gateway.protocol.status import RecipientState, Status
@@ -144,11 +144,6 @@ class Placing:
         places.states.append(
             RecipientState(address=recipient.written, status=Status.QUEUED, timestamp=now, next_retry=due)
         )
-
-
-def tagged(address: str, recipient: str) -> str | None:
-    """The address as written, where it says more than the agent's name."""
-    return None if address == recipient else address
 
 
 def _not_yet(message: Message, now: datetime) -> bool:

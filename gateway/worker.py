@@ -11,7 +11,7 @@ from uuid import UUID
 
 from gateway.clock import Clock
 from gateway.deliver.settlement import Carried
-from gateway.flow import Flow
+from gateway.flow.carry import Carry
 from gateway.immediate import ONCE
 from gateway.journal import Journal
 from gateway.lane import Lane, Waiting
@@ -35,7 +35,7 @@ class Worker:
         *,
         database: Database,
         lanes: Lanes,
-        flow: Flow,
+        carry: Carry,
         interests: Interests,
         journal: Journal,
         clock: Clock,
@@ -46,7 +46,7 @@ class Worker:
         self._clock = clock
         self._hungry = asyncio.Event()
         self._lanes = lanes
-        self._flow = flow
+        self._carry = carry
         self._interests = interests
         self._journal = journal
         self._lease_seconds = lease_seconds
@@ -74,7 +74,7 @@ class Worker:
             self._lanes.ready.clear()
             for lane, waiting in self._lanes.startable(self._concurrency - self._active):
                 self._active += 1
-                group.create_task(self._carry(lane, waiting))
+                group.create_task(self._deliver(lane, waiting))
             if self._lanes.hungry():
                 self._hungry.set()
 
@@ -164,9 +164,9 @@ class Worker:
             letters = await deliveries.letters(self._database, {delivery.message for delivery in over})
             for destination in {delivery.destination for delivery in over}:
                 mine = [Waiting(d, None, 0) for d in over if d.destination == destination]
-                await self._flow.carry(parcel_of(destination, mine, letters))
+                await self._carry.carry(parcel_of(destination, mine, letters))
 
-    async def _carry(self, lane: Lane, waiting: Sequence[Waiting]) -> None:
+    async def _deliver(self, lane: Lane, waiting: Sequence[Waiting]) -> None:
         """Letters, courier, verdict, settle; then the lane knows how its destination is.
 
         Where all is well it knows before the settle, and goes on meanwhile.
@@ -188,7 +188,7 @@ class Worker:
             missing = {one.delivery.message for one in waiting} - set(letters)
             if missing:
                 letters |= await deliveries.letters(self._database, missing)
-            carried = await self._flow.carry(parcel_of(lane.destination, waiting, letters), handed)
+            carried = await self._carry.carry(parcel_of(lane.destination, waiting, letters), handed)
             if not gone_on:
                 await self._learn(lane, carried, messages)
         except AMTPError:  # the database is away: the leases lapse and the rows are found again
@@ -205,7 +205,7 @@ class Worker:
         try:
             for destination in {one.delivery.destination for one in late}:
                 mine = [one for one in late if one.delivery.destination == destination]
-                await self._flow.turn_away(parcel_of(destination, mine, letters))
+                await self._carry.turn_away(parcel_of(destination, mine, letters))
         except AMTPError:  # the database is away: the leases lapse
             pass
         except Exception as failure:  # noqa: BLE001 - as above
@@ -213,7 +213,7 @@ class Worker:
 
     async def _probe(self, lane: Lane) -> None:
         try:
-            fault = await self._flow.probe(lane.destination)
+            fault = await self._carry.probe(lane.destination)
             await self._learn(lane, Carried(answered=fault is None, blame=fault, unreachable=True))
         except AMTPError:
             pass

@@ -32,6 +32,7 @@ FLOORS = [
     {"report"},
     {"flow", "coordinate"},
     {"receive", "a2a", "client", "worker", "ticker", "notifier", "housekeeping"},
+    {"features"},
     {"parts"},
     {"doors"},
     {"app"},

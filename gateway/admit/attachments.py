@@ -4,8 +4,10 @@ A file elsewhere is believed until somebody fetches it. One that was uploaded to
 and stays as long as the message does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
+from gateway.admit.caller import Caller
+from gateway.admit.checks import Judgement, Pass, Stage
 from gateway.config_sections import Attachments
 from gateway.protocol.attachments import Attachment, token_in
 from gateway.protocol.errors import AMTPError, Code
@@ -15,18 +17,23 @@ from gateway.protocol.url import Url
 from gateway.store.uploads import Held, Upload, Uploads
 
 
-class AttachmentAdmission:
+class AttachmentCheck:
+    """Judges the attachments of a message."""
+
+    stage = Stage.ATTACHMENTS
+
     def __init__(self, rules: Attachments, uploads: Uploads, base: Url) -> None:
         """`base` is where the uploads of this gateway are fetched."""
         self._rules = rules
         self._uploads = uploads
         self._base = base
 
-    async def check(self, message: Message) -> tuple[Held, ...]:
-        """What must be committed with the message; raises where one of its attachments may not be."""
+    def judge(self, message: Message, _caller: Caller, /) -> Awaitable[Judgement] | None:
+        """Holds the uploads that the message refers to; raises where one of its attachments may not be."""
+        return self._judge(message) if message.attachments else None
+
+    async def _judge(self, message: Message) -> Judgement:
         attachments = message.attachments
-        if not attachments:
-            return ()
         attachments_rule(attachments, self._rules)
         tokens = [token_in(each.url, self._base) for each in attachments]
         here = {token for token in tokens if token is not None}
@@ -34,7 +41,7 @@ class AttachmentAdmission:
         for place, (attachment, token) in enumerate(zip(attachments, tokens, strict=True)):
             if token is not None:
                 upload_rule(attachment, found.get(token), f"attachments[{place}]")
-        return tuple(Held(message.row, upload.id) for upload in found.values())
+        return Pass(tuple(Held(message.row, upload.id) for upload in found.values()))
 
 
 def attachments_rule(attachments: Sequence[Attachment], rules: Attachments) -> None:

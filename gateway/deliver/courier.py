@@ -1,10 +1,8 @@
-"""What couriers carry: a parcel is what goes to one destination at once."""
+"""Parcels: what goes to one destination at once."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
-from gateway.deliver.outcome import Outcome
 from gateway.store.deliveries import Delivery, Letter
 
 COURIER_SECONDS: Final = 20.0  # one attempt, whatever the parcel holds; a lease outlives it
@@ -28,10 +26,3 @@ class Parcel:
     @property
     def deliveries(self) -> list[Delivery]:
         return [delivery for consignment in self.consignments for delivery in consignment.deliveries]
-
-
-class Courier(Protocol):
-    """One way of handing over. Expected failures are outcomes; it waits with no transaction open."""
-
-    async def deliver(self, parcel: Parcel) -> Sequence[Outcome]:
-        """An outcome for each of `parcel.deliveries`, in that order."""

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from gateway.deliver.outcome import Again, Deferred, Done, Ended, Outcome, Refused, Shelved, Verdict
 from gateway.protocol.errors import Code
 from gateway.protocol.status import Status
-from gateway.route.router import Here, There, Way
+from gateway.route.destination import Destination
+from gateway.route.router import NotNow, NoWay, Way
 from gateway.store.deliveries import Delivery
 from gateway.store.settle import Settlement
 
@@ -31,7 +32,7 @@ class Carried:
 
 def carried_of(way: Way, outcomes: Sequence[Outcome]) -> Carried:
     """What the outcomes say of the destination; one that was never asked is not told to be well."""
-    batch = isinstance(way, There) and "batch" in way.destination.features
+    batch = isinstance(way, Destination) and "batch" in way.features
     blamed = [o for o in outcomes if isinstance(o, Deferred) and o.blames]
     if blamed:
         unreachable = all(o.unreachable for o in blamed)
@@ -39,7 +40,7 @@ def carried_of(way: Way, outcomes: Sequence[Outcome]) -> Carried:
     if any(isinstance(o, Deferred) and o.code in PRESSING for o in outcomes):
         return Carried(pressed=True, batch=batch)
     asked = any(not isinstance(o, Refused) or o.code is not Code.MESSAGE_TOO_LARGE for o in outcomes)
-    return Carried(answered=asked and isinstance(way, There | Here), batch=batch)
+    return Carried(answered=asked and not isinstance(way, NoWay | NotNow), batch=batch)
 
 
 def too_late(delivery: Delivery) -> Outcome:

@@ -21,6 +21,7 @@ from gateway.journal import Journal
 from gateway.outbound import Kind, Outbound, OutboundError
 from gateway.protocol.errors import Code
 from gateway.protocol.webhook_signature import sign
+from gateway.route.router import Pushed
 from gateway.store.agents import Resident
 from gateway.store.deliveries import Delivery, Letter
 from gateway.store.push_secrets import live_secrets
@@ -63,8 +64,9 @@ class WebhookCourier:
         self._limits = limits
         self._seconds = seconds
 
-    async def deliver(self, parcel: Parcel, resident: Resident) -> Sequence[Outcome]:
+    async def deliver(self, parcel: Parcel, way: Pushed) -> Sequence[Outcome]:
         """An outcome for each of `parcel.deliveries`, in that order."""
+        resident = way.resident
         pairs = [(each.letter, delivery) for each in parcel.consignments for delivery in each.deliveries]
         if len(pairs) == 1:
             return [await self._push(*pairs[0], resident)]
@@ -72,12 +74,13 @@ class WebhookCourier:
             tasks = [group.create_task(self._push(*pair, resident)) for pair in pairs]
         return [task.result() for task in tasks]
 
-    async def probe(self, resident: Resident) -> str | None:
+    async def probe(self, way: Pushed) -> str | None:
         """Why nothing can be pushed to the agent, as far as the door of its webhook tells; None: it is well."""
-        if resident.push_url is None or resident.push_url.startswith("http:"):
+        url = way.resident.push_url
+        if url is None or url.startswith("http:"):
             return None
         try:
-            greeting = await self._outbound.greet(resident.push_url, deadline_seconds=PROBE_SECONDS)
+            greeting = await self._outbound.greet(url, deadline_seconds=PROBE_SECONDS)
         except OutboundError as error:
             return _trouble(error.kind)
         return None if greeting.fault is None else _trouble(Kind.TLS)

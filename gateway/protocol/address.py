@@ -78,6 +78,11 @@ def _address(text: str) -> Address | None:
     return Address(local, parts[2] or "", domain, text, f"{local}@{domain}")
 
 
+def tagged(address: str, name: str) -> str | None:
+    """Returns the address as written, where it says more than the agent's name."""
+    return None if address == name else address
+
+
 @lru_cache(ADDRESSES_REMEMBERED)
 def _domain(text: str) -> str | None:
     domain = text.lower()

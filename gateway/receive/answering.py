@@ -7,17 +7,15 @@
 3. Who acknowledges what is acknowledged sends nothing, and is told what the first one sent.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from uuid import UUID
 
 from gateway.admit.caller import Caller
 from gateway.admit.residents import Resident
-from gateway.clock import Clock
-from gateway.flow import Flow
-from gateway.mint import Mint
+from gateway.flow.accept import Accept, Entrance
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message
 from gateway.protocol.status import Status
@@ -29,9 +27,8 @@ from gateway.report.reply import BY_HAND, reply_to
 from gateway.store.acknowledge import Acknowledgement, Meant, Result, Riders, acknowledge, look
 from gateway.store.admitted import Admitted
 from gateway.store.answered import Answer, Answered, Moved, NotSent, answer
-from gateway.store.database import Database
 from gateway.store.deliveries import letters
-from gateway.store.topics import Topic
+from gateway.store.runtime import Runtime
 
 MOVES_MAX = 3  # of what a name means, under one request
 
@@ -51,10 +48,11 @@ class Consumer:
 class _Round:
     """One try at a request: by the number of its entry, what is decided, and what is to be committed."""
 
+    entering: AsyncExitStack
     decided: dict[int, Outcome] = field(default_factory=dict)
     answers: dict[int, Answer] = field(default_factory=dict)
     fields: dict[int, list[str]] = field(default_factory=dict)  # where each message of an answer stands
-    entered: list[Admitted] = field(default_factory=list)  # to be begun, or given up
+    entered: list[Entrance] = field(default_factory=list)
 
 
 class Answering:
@@ -63,24 +61,21 @@ class Answering:
     def __init__(
         self,
         *,
-        database: Database,
-        flow: Flow,
+        runtime: Runtime,
+        accept: Accept,
         parsing: Parsing,
         slots: Slots,
-        clock: Clock,
-        mint: Mint,
-        committed: Callable[[Iterable[Topic]], None],
         interests: Interests,
         room: Callable[[], bool],
     ) -> None:
-        self._database = database
-        self._flow = flow
+        self._database = runtime.database
+        self._clock = runtime.clock
+        self._mint = runtime.row_ids
+        self._ring = runtime.ring
+        self._accept = accept
         self._interests = interests
         self._parsing = parsing
         self._slots = slots
-        self._clock = clock
-        self._mint = mint
-        self._committed = committed
         self._room = Lately(room)  # whether the disk has room for more
 
     async def acknowledge(self, consumer: Consumer, entries: Sequence[Asked]) -> Sequence[Outcome]:
@@ -109,19 +104,15 @@ class Answering:
         return None if self._interests.idle else partial(self._interests.acknowledged, consumer.owner.name)
 
     async def _try(self, consumer: Consumer, entries: Sequence[Asked]) -> list[Outcome]:
-        now = _Round()
-        answered = Answered()
-        try:
+        async with AsyncExitStack() as entering:
+            now = _Round(entering)
             await self._prepare(now, consumer, entries)
             answered = await self._commit(now, consumer)
-        finally:
             sent = {admitted.message.row for admitted in answered.sent}
-            for admitted in now.entered:
-                if admitted.message.row in sent:
-                    self._flow.begin(admitted)
-                else:
-                    self._flow.give_up(admitted)
-        self._committed(answered.topics)
+            for entrance in now.entered:
+                if entrance.message.row in sent:
+                    entrance.committed()
+        self._ring(answered.topics)
         outcomes = now.decided | dict(
             zip((n for n in now.answers if n not in now.decided), answered.results, strict=True)
         )
@@ -152,8 +143,7 @@ class Answering:
         fields = now.fields.setdefault(number, [])
         for place, message in await self._read(consumer.owner, entry, original):
             with standing(place):
-                admitted = await self._admit(message, consumer)
-            now.entered.append(admitted)
+                admitted = await self._admit(now, message, consumer)
             if admitted.entries or admitted.deliveries:  # a heartbeat leaves nothing behind
                 messages.append(admitted)
                 fields.append(place)
@@ -190,15 +180,16 @@ class Answering:
         assert message is not None, "an agent may answer by hand whatever it likes"
         return message
 
-    async def _admit(self, message: Message, consumer: Consumer) -> Admitted:
+    async def _admit(self, now: _Round, message: Message, consumer: Consumer) -> Admitted:
         """A message by every rule, for all of its recipients."""
         refuse_apart(message, consumer.owner)
-        places, admitted = await self._flow.enter(message, consumer.caller)
+        entrance = await now.entering.enter_async_context(self._accept.entering(message, consumer.caller))
+        places = entrance.places
         if places.refusals:
-            self._flow.give_up(admitted)
             index = [state.status for state in places.states].index(Status.FAILED)
             raise at(places.refusals[0], f"recipients[{index}]")
-        return admitted
+        now.entered.append(entrance)
+        return entrance.admitted
 
     async def _commit(self, now: _Round, consumer: Consumer) -> Answered:
         """Commits what can be; an answer that repeats a key with other content is taken out."""

@@ -10,7 +10,7 @@ import msgspec
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
 from gateway.clock import Clock
-from gateway.flow import Flow, NobodyAccepted
+from gateway.flow.accept import Accept, NobodyAccepted
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code, envelope
 from gateway.protocol.message import Message
@@ -34,7 +34,7 @@ class MessageDoor:
     def __init__(
         self,
         *,
-        flow: Flow,
+        accept: Accept,
         waiting: Waiting,
         authenticator: Authenticator,
         parsing: Parsing,
@@ -45,7 +45,7 @@ class MessageDoor:
         body_bytes_max: int,
         room: Callable[[], bool],
     ) -> None:
-        self._flow = flow
+        self._accept = accept
         self._waiting = waiting
         self._authenticator = authenticator
         self._parsing = parsing
@@ -80,8 +80,8 @@ class MessageDoor:
         seconds = wait_seconds(preferences) if (preferences := request.header_values("Prefer")) else 0
         with self._slots:
             message = await self._read(await request.body(self._body_bytes_max), caller)
-            receipt = await self._flow.accept(message, caller)
-        immediate = self._flow.tells_outcome(message)
+            receipt = await self._accept.accept(message, caller)
+        immediate = self._accept.tells_outcome(message)
         if not seconds and not immediate:
             return answer_json(render_receipt(receipt), 202)
         kept = sent(message, immediate=immediate)
@@ -113,10 +113,10 @@ class MessageDoor:
     async def _take(self, line: bytes, caller: Caller) -> tuple[Receipt, Sent | None] | AMTPError:
         try:
             message = await self._read(line, caller)
-            receipt = await self._flow.accept(message, caller)
+            receipt = await self._accept.accept(message, caller)
         except AMTPError as error:
             return error
-        return receipt, sent(message, immediate=True) if self._flow.tells_outcome(message) else None
+        return receipt, sent(message, immediate=True) if self._accept.tells_outcome(message) else None
 
     async def _told(self, taken: tuple[Receipt, Sent | None] | AMTPError, request: Request) -> dict[str, Any]:
         """A line's answer; those that wait for their outcome all wait already."""

@@ -13,7 +13,7 @@ from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
 from gateway.admit.inbox_rule import inbox_rule
 from gateway.admit.residents import Resident, Residents
-from gateway.flow import Flow
+from gateway.flow.accept import Accept
 from gateway.journal import Journal
 from gateway.protocol.address import Address
 from gateway.protocol.errors import AMTPError
@@ -53,13 +53,13 @@ class Waiting:
     def __init__(
         self,
         *,
-        flow: Flow,
+        accept: Accept,
         replies: Replies,
         residents: Residents,
         authenticator: Authenticator,
         journal: Journal,
     ) -> None:
-        self._flow = flow
+        self._accept = accept
         self._replies = replies
         self._residents = residents
         self._authenticator = authenticator
@@ -95,7 +95,7 @@ class Waiting:
         """The receipt, on the immediate path when it is known what came of the message."""
         if not sent.immediate:
             return receipt
-        return await self._flow.outcome(receipt, sent.recipients, request.ending)
+        return await self._accept.outcome(receipt, sent.recipients, request.ending)
 
     async def _owner(self, caller: Caller, sender: Address) -> Resident | None:
         """The sender, if its inbox opens to the caller: a key that submits for it, or a peer's, waits for nothing."""

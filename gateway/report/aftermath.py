@@ -3,16 +3,15 @@
 What follows is written in the transaction that settles the delivery, so it happens if and only if that does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
-from gateway.clock import Clock
 from gateway.deliver.courier import Parcel
 from gateway.deliver.outcome import Deferred, Delivered, Outcome, Withdrawn, tidy
-from gateway.journal import Journal
-from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code
 from gateway.report.failure import push_ended
 from gateway.report.postmaster import Postmaster
@@ -20,6 +19,8 @@ from gateway.report.reply import reply_to
 from gateway.store.admitted import Admitted, Rider
 from gateway.store.audit import Audit
 from gateway.store.deliveries import Delivery, Letter
+from gateway.store.runtime import Runtime
+from gateway.store.settle import Settlement
 from gateway.store.withdrawal import ACTOR, Withdrawal
 
 
@@ -33,14 +34,10 @@ class Consequence:
 
 
 class Aftermath:
-    def __init__(
-        self, postmaster: Postmaster, audit: Audit, clock: Clock, mint: Mint, journal: Journal
-    ) -> None:
+    def __init__(self, runtime: Runtime, postmaster: Postmaster, audit: Audit) -> None:
+        self._runtime = runtime
         self._postmaster = postmaster
         self._audit = audit
-        self._clock = clock
-        self._mint = mint
-        self._journal = journal
 
     async def of(self, parcel: Parcel, outcomes: Sequence[Outcome]) -> list[Consequence]:
         """The consequence of each outcome, in the order of `parcel.deliveries`."""
@@ -49,6 +46,12 @@ class Aftermath:
             await self._one(letter, delivery, outcome)
             for letter, delivery, outcome in zip(letters, parcel.deliveries, outcomes, strict=True)
         ]
+
+    async def reports(
+        self, settlements: Sequence[Settlement], letters: Mapping[UUID, Letter], now: datetime
+    ) -> dict[int, tuple[Admitted, ...]]:
+        """Returns a report for each message that ended badly, by the place of its first such settlement."""
+        return await self._postmaster.reports(settlements, letters, now)
 
     async def _one(self, letter: Letter, delivery: Delivery, outcome: Outcome) -> Consequence:
         match outcome:
@@ -64,7 +67,13 @@ class Aftermath:
     ) -> Consequence:
         agent = delivery.recipient
         try:
-            reply = reply_to(letter.body, response, responder=agent, row=self._mint(), now=self._clock.now())
+            reply = reply_to(
+                letter.body,
+                response,
+                responder=agent,
+                row=self._runtime.row_ids(),
+                now=self._runtime.clock.now(),
+            )
         except AMTPError as fault:
             text = f"The agent's webhook answered a response that makes no message: {fault.message}"
             return Consequence(Deferred(Code.RECIPIENT_UNAVAILABLE, tidy(text)))
@@ -73,14 +82,14 @@ class Aftermath:
         admitted = await self._postmaster.addressed(reply)
         if admitted is None:
             text = f"The reply of {agent} to {letter.message_id} has nowhere to go: its recipient is unknown."
-            self._journal.noted("warning", text)
+            self._runtime.journal.noted("warning", text)
             return Consequence(outcome)
         return Consequence(outcome, follow_ups=(admitted,))
 
     async def _withdrawn(self, name: str, agent: int, url: str, outcome: Outcome) -> Consequence:
-        self._journal.agent_changed(name, "its webhook is gone; it reads its inbox", ACTOR)
+        self._runtime.journal.agent_changed(name, "its webhook is gone; it reads its inbox", ACTOR)
         domain = name.rpartition("@")[2]
-        told = push_ended(name, domain=domain, row=self._mint(), now=self._clock.now())
+        told = push_ended(name, domain=domain, row=self._runtime.row_ids(), now=self._runtime.clock.now())
         mail = await self._postmaster.addressed(told)
-        rider = Withdrawal(agent, name, url, mail, self._mint(), self._audit)
+        rider = Withdrawal(agent, name, url, mail, self._runtime.row_ids(), self._audit)
         return Consequence(outcome, riders=(rider,))

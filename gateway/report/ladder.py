@@ -4,16 +4,13 @@ Each step is taken once, whatever the number of processes: the mark, the letter 
 those who watch are one transaction. The letter makes no events, and nobody hears of a webhook by itself.
 """
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.mint import Mint
 from gateway.protocol.events import Event, Happening
 from gateway.protocol.message import Message, parse_message
 from gateway.protocol.timestamp import render_timestamp
@@ -22,8 +19,8 @@ from gateway.report.audience import Audience
 from gateway.report.failure import POSTMASTER
 from gateway.report.postmaster import Postmaster
 from gateway.store.admitted import write_riders
-from gateway.store.database import Database
 from gateway.store.insertion import insert
+from gateway.store.runtime import Runtime
 from gateway.store.subscription_health import Failing, disable, failing, warn
 
 WARN_SECONDS: Final = 4 * 3600.0  # of failures alone
@@ -42,49 +39,37 @@ Step = Callable[[Any, UUID], Awaitable[Failing | None]]
 
 
 class Ladder:
-    def __init__(
-        self,
-        *,
-        database: Database,
-        audience: Audience,
-        postmaster: Postmaster,
-        committed: Callable[[Collection[int]], None],
-        clock: Clock,
-        mint: Mint,
-        journal: Journal,
-    ) -> None:
-        self._database = database
+    def __init__(self, *, runtime: Runtime, audience: Audience, postmaster: Postmaster) -> None:
+        self._runtime = runtime
         self._audience = audience
         self._postmaster = postmaster
-        self._committed = committed
-        self._clock = clock
-        self._mint = mint
-        self._journal = journal
 
     async def look(self) -> None:
         """Takes the steps that are due."""
-        for subscription in await failing(self._database, WARN_SECONDS, unwarned=True):
+        for subscription in await failing(self._runtime.database, WARN_SECONDS, unwarned=True):
             await self._step(subscription, Event.WEBHOOK_FAILING, warn)
-        for subscription in await failing(self._database, DISABLE_SECONDS, unwarned=False):
+        for subscription in await failing(self._runtime.database, DISABLE_SECONDS, unwarned=False):
             await self.disable(subscription)
 
     async def disable(self, subscription: UUID) -> None:
         await self._step(subscription, Event.WEBHOOK_DISABLED, disable)
 
     async def _step(self, subscription: UUID, event: Event, step: Step) -> None:
-        now = self._clock.now()
-        async with self._database.transaction() as connection:
+        now = self._runtime.clock.now()
+        async with self._runtime.database.transaction() as connection:
             found = await step(connection, subscription)
             if found is None:
                 return
-            letter = letter_on(event, found, self._postmaster.home_of(found.owner), self._mint(), now)
+            letter = letter_on(
+                event, found, self._postmaster.home_of(found.owner), self._runtime.row_ids(), now
+            )
             told = await self._postmaster.addressed(letter, heard=False)
             if told is not None:
-                await insert(connection, self._mint(), [told])
+                await insert(connection, self._runtime.row_ids(), [told])
             await write_riders(connection, self._audience.notices([happening_of(event, found, now)]))
         if told is not None:
-            self._committed([entry.agent for entry in told.entries])
-        self._journal.webhook_failed(str(found.id), event.value, found.last_error or "")
+            self._runtime.ring([entry.agent for entry in told.entries])
+        self._runtime.journal.webhook_failed(str(found.id), event.value, found.last_error or "")
 
 
 def happening_of(event: Event, failing: Failing, now: datetime) -> Happening:

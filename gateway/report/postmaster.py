@@ -1,12 +1,10 @@
 """The postmaster: writes to senders about their messages, and knows where its own mail goes."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from gateway.clock import Clock
-from gateway.mint import Mint
 from gateway.placing import Placing
 from gateway.protocol.errors import Code
 from gateway.protocol.message import Message
@@ -14,8 +12,8 @@ from gateway.report.failure import DELAY, FAILURE, Trouble, may_report, report_o
 from gateway.report.interests import Interests
 from gateway.store import delays
 from gateway.store.admitted import Admitted
-from gateway.store.database import Database
 from gateway.store.deliveries import Letter
+from gateway.store.runtime import Runtime
 from gateway.store.settle import Settlement
 
 LATE_AT_ONCE = 200  # messages told of as late in one round
@@ -27,39 +25,33 @@ class Postmaster:
     def __init__(
         self,
         *,
+        runtime: Runtime,
         domains: Sequence[str],
-        database: Database,
         placing: Placing,
         interests: Interests,
-        committed: Callable[[Collection[int]], None],
-        clock: Clock,
-        mint: Mint,
     ) -> None:
         self._domains = frozenset(domains)
         self._home = next(iter(domains))
-        self._database = database
+        self._runtime = runtime
         self._placing = placing
         self._interests = interests
-        self._committed = committed
-        self._clock = clock
-        self._mint = mint
 
     async def tell_delays(self, hours: float) -> None:
         """One report for each message that waits too long."""
         for row, letter in (
-            await delays.late_messages(self._database, hours=hours, limit=LATE_AT_ONCE)
+            await delays.late_messages(self._runtime.database, hours=hours, limit=LATE_AT_ONCE)
         ).items():
             report = partial(self._delay_report, letter)
             told = await delays.tell(
-                self._database,
-                self._mint,
+                self._runtime.database,
+                self._runtime.row_ids,
                 row,
                 hours=hours,
                 report=report,
                 riders=partial(self._interests.delayed, letter),
             )
             if told is not None:
-                self._committed([entry.agent for entry in told.entries])
+                self._runtime.ring([entry.agent for entry in told.entries])
 
     async def _delay_report(self, letter: Letter, late: Sequence[delays.Late]) -> Admitted | None:
         first = late[0]
@@ -106,8 +98,8 @@ class Postmaster:
         """A report on its way to the sender of what it is about; None where nobody is there or may be told."""
         if not may_report(sender=trouble.sender, proven=proven, automatic=automatic):
             return None
-        domain, now = self.home_of(trouble.sender), self._clock.now()
-        return await self.addressed(report_on(trouble, domain=domain, row=self._mint(), now=now))
+        domain, now = self.home_of(trouble.sender), self._runtime.clock.now()
+        return await self.addressed(report_on(trouble, domain=domain, row=self._runtime.row_ids(), now=now))
 
     async def addressed(self, message: Message, *, heard: bool = True) -> Admitted | None:
         """A message of our own on its way in, heard of by subscribers or not; None where its recipient is gone."""

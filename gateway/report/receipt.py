@@ -7,7 +7,7 @@
    receipt: see `gateway.store.receipts`.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,17 +15,15 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
-from gateway.clock import Clock
-from gateway.mint import Mint
 from gateway.placing import INBOX, Places
 from gateway.protocol.message import Message, parse_message
 from gateway.report.failure import POSTMASTER, may_report
 from gateway.report.postmaster import Postmaster
 from gateway.report.reply import COPIED
 from gateway.store.admitted import Admitted
-from gateway.store.database import Database
 from gateway.store.receipts import AT_ONCE, Due, Owed, send_owed
-from gateway.store.topics import Topic, topics_of
+from gateway.store.runtime import Runtime
+from gateway.store.topics import topics_of
 
 RECEIPT = "receipt"
 
@@ -60,33 +58,24 @@ def owing(admitted: Admitted, places: Places) -> Admitted:
 class Receipts:
     """Writes what is owed."""
 
-    def __init__(
-        self,
-        *,
-        database: Database,
-        postmaster: Postmaster,
-        committed: Callable[[Collection[Topic]], None],
-        clock: Clock,
-        mint: Mint,
-    ) -> None:
-        self._database = database
+    def __init__(self, runtime: Runtime, postmaster: Postmaster) -> None:
+        self._runtime = runtime
         self._postmaster = postmaster
-        self._committed = committed
-        self._clock = clock
-        self._mint = mint
 
     async def send(self) -> None:
         """Until nothing more is owed; what other processes have in hand is theirs."""
         while True:
-            sent = await send_owed(self._database, self._mint, self._written)
-            self._committed(topics_of(sent.written))
+            sent = await send_owed(self._runtime.database, self._runtime.row_ids, self._written)
+            self._runtime.ring(topics_of(sent.written))
             if sent.owed < AT_ONCE:
                 return
 
     async def _written(self, due: Due) -> Sequence[Admitted]:
         written = []
         for domain, addresses in by_domain(due.addresses).items():
-            message = receipt_on(due, addresses, domain=domain, row=self._mint(), now=self._clock.now())
+            message = receipt_on(
+                due, addresses, domain=domain, row=self._runtime.row_ids(), now=self._runtime.clock.now()
+            )
             admitted = await self._postmaster.addressed(message)
             if admitted is not None:
                 written.append(admitted)

@@ -11,16 +11,16 @@ from gateway.route.directory import Directory
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """An agent of ours."""
+    """An agent of ours that reads its inbox."""
 
     resident: Resident
 
 
 @dataclass(frozen=True, slots=True)
-class There:
-    """Another gateway."""
+class Pushed:
+    """An agent of ours that has its mail posted to its own URL."""
 
-    destination: Destination
+    resident: Resident
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class NotNow:
     reason: str
 
 
-Way = Here | There | NoWay | NotNow
+Way = Here | Pushed | Destination | NoWay | NotNow
 
 
 class Router:
@@ -49,10 +49,12 @@ class Router:
         """The way to a destination of the queue."""
         if "@" in destination:  # an agent of ours by name; other gateways are known by their domain
             resident = (await self._residents.resolve([destination])).get(destination)
-            return Here(resident) if resident else NoWay("The agent was removed.")
+            if resident is None:
+                return NoWay("The agent was removed.")
+            return Pushed(resident) if resident.pushed else Here(resident)
         match await self._directory.lookup(destination):
             case Speaks(capabilities):
-                return There(destination_of(destination, capabilities))
+                return destination_of(destination, capabilities)
             case Silent():
                 return NoWay(f"{destination} publishes no AMTP gateway (no TXT record _amtp.{destination}).")
             case Broken(reason):

@@ -34,6 +34,7 @@ from gateway.outbound import Kind, Outbound
 from gateway.protocol.dns_answer import Absent, DnsAnswer, Records
 from gateway.protocol.errors import Code
 from gateway.protocol.webhook_signature import render_secret, verify
+from gateway.route.router import Pushed
 from gateway.store.agents import Resident
 from gateway.store.deliveries import Delivery, Letter
 from gateway.store.push_secrets import replace_secret
@@ -104,7 +105,9 @@ class Post:
         delivery = Delivery(
             ROW, NAME, address, NAME, 1, attempts, NOW, NOW + timedelta(days=7), "horizon", NOW
         )
-        (outcome,) = await self.courier.deliver(Parcel(NAME, (Consignment(letter, (delivery,)),)), resident)
+        (outcome,) = await self.courier.deliver(
+            Parcel(NAME, (Consignment(letter, (delivery,)),)), Pushed(resident)
+        )
         return outcome
 
 
@@ -216,7 +219,7 @@ async def test_nothing_is_sent_where_the_certificate_is_bad(
             unreachable=True,
         )
         assert hook.requests == []
-        assert HOST not in str(await post.courier.probe(post.resident(hook.url)))
+        assert HOST not in str(await post.courier.probe(Pushed(post.resident(hook.url))))
 
 
 def test_every_way_to_get_no_answer_has_its_words() -> None:
@@ -228,7 +231,7 @@ async def test_http_is_spoken_where_configuration_allows_it(outbound: Outbound, 
         allowing = Post(outbound, sealer, plain_webhooks=True)
         resident = allowing.resident(f"http://127.0.0.1:{hook.port}/in")
         assert await allowing.push(resident) == Delivered("webhook")
-        assert await allowing.courier.probe(resident) is None
+        assert await allowing.courier.probe(Pushed(resident)) is None
 
 
 async def test_a_secret_that_does_not_open_waits_for_the_operator(
@@ -259,11 +262,11 @@ async def test_several_deliveries_go_side_by_side_each_with_its_outcome(post: Po
         letter = Letter(row, f"m-{number}", "a@acme.test", proven=True, automatic=False, hops=(), body=body)
         delivery = Delivery(row, NAME, NAME, NAME, 1, 1, NOW, NOW + timedelta(days=7), "horizon", NOW)
         consignments.append(Consignment(letter, (delivery,)))
-    outcomes = await post.courier.deliver(Parcel(NAME, tuple(consignments)), post.resident(hook.url))
+    outcomes = await post.courier.deliver(Parcel(NAME, tuple(consignments)), Pushed(post.resident(hook.url)))
     assert outcomes == [Delivered("webhook"), Withdrawn(7, None, hook.url)]
 
 
 async def test_a_probe_tells_whether_the_webhook_is_back(post: Post, hook: FakePeer) -> None:
-    assert await post.courier.probe(post.resident(hook.url)) is None
-    assert await post.courier.probe(post.resident("https://hooks.acme.test:1025/")) is not None
+    assert await post.courier.probe(Pushed(post.resident(hook.url))) is None
+    assert await post.courier.probe(Pushed(post.resident("https://hooks.acme.test:1025/"))) is not None
     assert hook.requests == []

@@ -186,7 +186,7 @@ async def test_a_client_that_hung_up_hears_of_a_failure_by_a_report(net: Federat
         sending.cancel()
 
         async def forgotten() -> bool:
-            return not acme.app.flow._immediate._hopes
+            return not acme.app.accept._immediate._hopes
 
         await until(forgotten)
         opened.set()
@@ -240,8 +240,9 @@ async def test_a_gateway_that_dies_after_the_commit_leaves_a_report(net: Federat
         body = {"sender": alice.address, "recipients": ["bob@peer.test"], "headers": NOW, "payload": 1}
         app = acme.app
         message = parse_message(json.dumps(body).encode(), row=app.mint(), now=app.clock.now(), local=True)
-        _, admitted = await app.flow.enter(message, Caller("127.0.0.1", agent=alice.address, name="alice"))
-        await app.intake.commit(admitted)  # and here its process is gone
+        caller = Caller("127.0.0.1", agent=alice.address, name="alice")
+        async with app.accept.entering(message, caller) as entrance:
+            await app.intake.commit(entrance.admitted)  # and here its process is gone
         net.turn(31)
         (report,) = await until(alice.inbox)
         assert report["in_reply_to"] == message.message_id

@@ -1,0 +1,1 @@
+"""Messages that repeat by a cron expression."""

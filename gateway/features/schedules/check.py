@@ -1,0 +1,43 @@
+"""Keeps a message that asks to be repeated, instead of sending it now."""
+
+from collections.abc import Awaitable, Collection, Sequence
+
+from gateway.admit.caller import Caller
+from gateway.admit.checks import Judgement, Keep, Stage
+from gateway.clock import Clock
+from gateway.protocol.message import Message
+from gateway.protocol.repeat import plan_of
+from gateway.protocol.status import Receipt, RecipientState, Status
+from gateway.store.admitted import Admitted
+from gateway.store.schedules import Schedules
+
+
+class ScheduleCheck:
+    """Takes messages of local agents that carry `headers.repeat`; from peers it is carried as data."""
+
+    stage = Stage.TIME
+
+    def __init__(self, schedules: Schedules, domains: Collection[str], clock: Clock) -> None:
+        self._schedules = schedules
+        self._domains = frozenset(domains)
+        self._clock = clock
+
+    def judge(self, message: Message, _caller: Caller, /) -> Awaitable[Judgement] | None:
+        if message.headers.repeat is None or message.sender.domain not in self._domains:
+            return None
+        return self._kept()
+
+    async def _kept(self) -> Judgement:
+        return Keep(self)
+
+    async def keep(self, admitted: Admitted, states: Sequence[RecipientState], /) -> Receipt:
+        """Adds the schedule; its recipients wait for the next tick."""
+        schedule = await self._schedules.add(admitted, plan_of(admitted.message, self._clock.now()))
+        status = Status.QUEUED if schedule.next_at else Status.CANCELLED
+        waiting = [
+            state
+            if state.status is Status.FAILED
+            else RecipientState(state.address, status, timestamp=state.timestamp)
+            for state in states
+        ]
+        return Receipt(schedule.message_id, tuple(waiting), schedule.id, schedule.state)

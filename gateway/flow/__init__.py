@@ -1,0 +1,1 @@
+"""The spine: `accept` is everything before the answer, `carry` everything after it."""

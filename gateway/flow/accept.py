@@ -1,0 +1,212 @@
+"""Accept: everything before the answer. May this enter, where does each recipient live, commit, answer."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from types import TracebackType
+from uuid import UUID
+
+from gateway.admit.admission import immediate_rule, offered_rule, sender_rule
+from gateway.admit.caller import Caller
+from gateway.admit.checks import Checks, Keeper
+from gateway.admit.provable import Provable
+from gateway.immediate import Immediate, is_immediate
+from gateway.lanes import Lanes
+from gateway.placing import Places, Placing
+from gateway.protocol.errors import STATUS_OF, AMTPError, Code
+from gateway.protocol.message import Message
+from gateway.protocol.status import LIVE, Receipt, RecipientState, Status, brought_up_to_date
+from gateway.report.interests import Interests
+from gateway.report.receipt import owing
+from gateway.store.admitted import Admitted, Rider
+from gateway.store.intake import Intake
+from gateway.store.messages import message_id_of, states
+from gateway.store.repeats import repeat
+from gateway.store.runtime import Runtime
+
+
+class NobodyAccepted(AMTPError):
+    """Nobody was accepted: the first refusal is the answer, the others stand beside it.
+
+    With a `message_id` it was tried, on the immediate path, and is known by it.
+    """
+
+    def __init__(
+        self, first: AMTPError, recipients: Sequence[RecipientState], message_id: str | None = None
+    ) -> None:
+        super().__init__(first.code, first.message, first.details, first.retry_after)
+        self.recipients = recipients
+        self.message_id = message_id
+
+
+class Entrance:
+    """A message that passed every rule, as a context: leaving it before `committed()` gives its places back."""
+
+    __slots__ = ("_accept", "_caller", "_committed", "admitted", "keeper", "message", "places")
+
+    places: Places
+    admitted: Admitted
+    keeper: Keeper | None
+
+    def __init__(self, accept: "Accept", message: Message, caller: Caller) -> None:
+        self._accept = accept
+        self._caller = caller
+        self._committed = False
+        self.message = message
+
+    async def __aenter__(self) -> "Entrance":
+        """Judges the message; raises where it may not enter."""
+        self.places, self.admitted, self.keeper = await self._accept.judge(self.message, self._caller)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._committed:
+            self._accept.give_up(self.admitted)
+
+    def committed(self) -> None:
+        """Lets couriers start on what waits for them."""
+        self._committed = True
+        self._accept.begin(self.admitted)
+
+
+class Accept:
+    """Lets messages in: judged, committed, answered."""
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        domains: Sequence[str],
+        checks: Checks,
+        placing: Placing,
+        provable: Provable,
+        intake: Intake,
+        interests: Interests,
+        lanes: Lanes,
+        immediate: Immediate,
+    ) -> None:
+        self._runtime = runtime
+        self._clock = runtime.clock
+        self._domains = frozenset(domains)
+        self._checks = checks
+        self._placing = placing
+        self._provable = provable
+        self._intake = intake
+        self._interests = interests
+        self._lanes = lanes
+        self._immediate = immediate
+
+    async def accept(self, message: Message, caller: Caller) -> Receipt:
+        """Commits the message and says so, or raises why not. Nothing is acknowledged before it is committed."""
+        async with self.entering(message, caller) as entrance:
+            admitted, placed = entrance.admitted, entrance.places.states
+            if entrance.keeper is not None:
+                return await entrance.keeper.keep(admitted, placed)
+            if admitted.entries or admitted.deliveries:  # a heartbeat leaves nothing behind
+                seen = await self._intake.commit(admitted)
+                if seen is not None:
+                    return await self._repeat(admitted, seen.row, placed)
+                if self.tells_outcome(message):
+                    self._immediate.expect(admitted)
+                entrance.committed()
+        return Receipt(message.message_id, tuple(placed), message.row)
+
+    def entering(self, message: Message, caller: Caller) -> Entrance:
+        """Returns the context in which a message is judged and then committed, here or by the caller."""
+        return Entrance(self, message, caller)
+
+    def tells_outcome(self, message: Message) -> bool:
+        """Whether the answer to this message waits for what comes of it."""
+        return is_immediate(message, self._domains)
+
+    async def outcome(self, receipt: Receipt, names: Sequence[str], ending: asyncio.Event) -> Receipt:
+        """What came of a message on the immediate path; raises where nobody has it.
+
+        Who is still being tried when the time is over, or was tried by another process, shows as queued.
+        """
+        await self._immediate.over(receipt.row, ending)
+        if receipt.row is not None and receipt.status != "delivered":
+            try:
+                known = await states(self._runtime.database, [receipt.row])
+            except AMTPError:  # it is committed all the same: its status tells, when the database is back
+                return receipt
+            receipt = brought_up_to_date(receipt, names, known.get(receipt.row, {}))
+        if {recipient.status for recipient in receipt.recipients} & {Status.DELIVERED, *LIVE}:
+            return receipt
+        raise NobodyAccepted(_first_error(receipt), receipt.recipients, receipt.message_id)
+
+    async def judge(self, message: Message, caller: Caller) -> tuple[Places, Admitted, Keeper | None]:
+        """Decides whether a message may enter, and finds where each recipient lives."""
+        proven = sender_rule(caller, message.sender, self._domains)
+        if not proven:
+            await self._check_unproven(message, caller)
+        if caller.proven_domain is not None:
+            self._lanes.hear(caller.proven_domain)
+        if message.sender.domain in self._domains:
+            offered_rule(message)
+            immediate_rule(message)
+        places = await self._placing.place(message, caller)
+        if any(refusal.code is Code.RELAY_DENIED for refusal in places.refusals):
+            self._runtime.journal.security("relay_denied", caller.address, sender=message.sender.name)
+        if not places.accepted:
+            raise NobodyAccepted(places.refusals[0], places.states)
+        riders, keeper = await self._checks.judge(message, caller)
+        riders += self._interests.accepted(message, places.states)
+        return places, owing(self._admit(message, caller, proven, places, riders), places), keeper
+
+    async def _check_unproven(self, message: Message, caller: Caller) -> None:
+        """What holds for mail whose sender proved nothing."""
+        try:
+            await self._provable.check_unproven(message.sender.domain)
+        except AMTPError as refusal:
+            if refusal.code is Code.AUTHENTICATION_FAILED:
+                self._runtime.journal.security("unproven_peer", caller.address, sender=message.sender.name)
+            raise
+
+    def begin(self, admitted: Admitted) -> None:
+        """Starts couriers after the commit."""
+        message = admitted.message
+        self._lanes.take(admitted)
+        self._runtime.journal.accepted(
+            message.message_id, message.sender.name, len(message.recipients), len(message.body)
+        )
+
+    def give_up(self, admitted: Admitted) -> None:
+        """Gives back what was leased for a commit that did not come, or was another's."""
+        self._lanes.give_up(admitted)
+
+    def _admit(
+        self, message: Message, caller: Caller, proven: bool, places: Places, riders: tuple[Rider, ...]
+    ) -> Admitted:
+        return Admitted(
+            message=message,
+            proven=proven,
+            entries=tuple(places.entries),
+            deliveries=self._lanes.lease(places.queued, self._clock.now()),
+            automatic=message.headers.auto_submitted != "no",
+            hops=caller.hops,
+            local=message.sender.domain in self._domains,
+            riders=riders,
+        )
+
+    async def _repeat(self, admitted: Admitted, original: UUID, placed: Sequence[RecipientState]) -> Receipt:
+        """The answer to a key or id seen before: this request's recipients, as they stand now."""
+        riders = partial(self._interests.joined, admitted, placed)
+        gained = await repeat(self._runtime.database, self._runtime.row_ids, admitted, original, riders)
+        if gained:
+            self._runtime.ring(gained)
+        known = (await states(self._runtime.database, [original])).get(original, {})
+        self._runtime.journal.repeated(admitted.message.message_id, admitted.message.sender.name)
+        public_id = await message_id_of(self._runtime.database, original) or admitted.message.message_id
+        receipt = Receipt(public_id, tuple(placed), original)
+        names = [recipient.name for recipient in admitted.message.recipients]
+        return brought_up_to_date(receipt, names, known)
+
+
+def _first_error(receipt: Receipt) -> AMTPError:
+    """Why the first of them does not have it."""
+    errors = [recipient.error for recipient in receipt.recipients if recipient.error]
+    code, text = errors[0] if errors else (Code.RECIPIENT_UNAVAILABLE, "It was not delivered.")
+    return AMTPError(code if code in STATUS_OF else Code.RECIPIENT_UNAVAILABLE, text)

@@ -1,0 +1,19 @@
+"""Runtime: what almost every part of a gateway works with, handed on as one."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from gateway.clock import Clock
+from gateway.journal import Journal
+from gateway.mint import Mint
+from gateway.store.database import Database
+from gateway.store.topics import Topic
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    database: Database
+    clock: Clock
+    row_ids: Mint
+    journal: Journal
+    ring: Callable[[Iterable[Topic]], None]  # wakes those who wait for what was committed
