@@ -158,6 +158,8 @@ class Database:
                 "idle_in_transaction_session_timeout": "60000",
                 "synchronous_commit": "on",
                 "jit": "off",
+                # A plan made while a table was empty would read all of it ever after, however large it grows.
+                "enable_seqscan": "off",
             },
         }
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from gateway.store.database import Database
 
-CLAIM_MAX = 256  # a thousand at a time meets a plan cliff
+CLAIM_MAX = 256  # so that no claim holds its rows for long
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +42,33 @@ class Letter:
     body: bytes
 
 
-# Destinations are found by jumping from one to the next in the index, so a destination with a million rows costs the
-# others nothing; the jumps start behind $6, so that they take turns. A leased row is one whose due lies at the end of
-# its lease: when that passes, it is simply due.
+# One plan, whatever the planner knew of the table when it was made: destinations are found by jumping from one to the
+# next in the index, so that one with a million rows costs the others nothing, and the rows that are taken by the place
+# where they lie. The jumps start behind $6, so that destinations take turns. A leased row is one whose due lies at the
+# end of its lease: when that passes, it is simply due.
 _CLAIM = """
-with recursive lanes (destination) as (
-    (select destination from deliveries where state = 'queued' and destination > $6 order by destination limit 1)
+with recursive lanes (destination, due) as (
+    (select destination, due from deliveries where state = 'queued' and destination > $6
+     order by destination, due limit 1)
     union all
-    select (select d.destination from deliveries d
-            where d.state = 'queued' and d.destination > lanes.destination order by d.destination limit 1)
-    from lanes where lanes.destination is not null
+    select next.destination, next.due from lanes cross join lateral (
+        select d.destination, d.due from deliveries d
+        where d.state = 'queued' and d.destination > lanes.destination order by d.destination, d.due limit 1
+    ) next
 ), picked as (
-    select due.message, due.recipient, due.due
-    from lanes, lateral (
-        select d.message, d.recipient, d.due from deliveries d
+    select due.place, due.due
+    from lanes cross join lateral (
+        select d.ctid as place, d.due from deliveries d
         where d.destination = lanes.destination and d.state = 'queued' and d.due <= amtp_now()
         order by d.due limit $2 for update skip locked
     ) due
-    where lanes.destination is not null and lanes.destination <> all ($1::text[])
+    where lanes.due <= amtp_now() and lanes.destination not in (select unnest($1::text[]))
     limit $3
 )
 update deliveries d
 set due = amtp_now() + make_interval(secs => $4), token = $5, attempts = d.attempts + 1,
     first_attempt = coalesce(d.first_attempt, amtp_now()), last_attempt = amtp_now()
-from picked where d.message = picked.message and d.recipient = picked.recipient
+from picked where d.ctid = picked.place
 returning d.message, d.recipient, d.address, d.destination, d.token, d.attempts, d.accepted_at, d.expires_at,
           d.expiry, d.first_attempt, d.last_code, d.last_error, picked.due
 """
@@ -96,7 +99,7 @@ async def hand_back(database: Database, leased: Sequence[Delivery]) -> int:
         " first_attempt = case when d.attempts > 1 then d.first_attempt end,"
         " last_attempt = case when d.attempts > 1 then d.last_attempt end"
         " from unnest($1::uuid[], $2::text[], $3::bigint[], $4::timestamptz[]) as u (message, recipient, token, due)"
-        " where d.message = u.message and d.recipient = u.recipient and d.token = u.token",
+        " where d.message = any (array[u.message]) and d.recipient = u.recipient and d.token = u.token",
         [delivery.message for delivery in leased],
         [delivery.recipient for delivery in leased],
         [delivery.token for delivery in leased],
@@ -125,11 +128,11 @@ async def claim_expired(
 ) -> list[Delivery]:
     """Leases what is past its time, wherever it waits: behind a breaker, paused, or held."""
     rows = await database.fetch(
-        "with picked as (select message, recipient from deliveries"
+        "with picked as (select ctid as place from deliveries"
         "    where expires_at <= amtp_now() and (token is null or due <= amtp_now())"
         "    order by expires_at limit $1 for update skip locked)"
         " update deliveries d set due = amtp_now() + make_interval(secs => $2), token = $3"
-        " from picked where d.message = picked.message and d.recipient = picked.recipient"
+        " from picked where d.ctid = picked.place"
         " returning d.message, d.recipient, d.address, d.destination, d.token, d.attempts, d.accepted_at,"
         " d.expires_at, d.expiry, d.first_attempt, d.last_code, d.last_error",
         min(limit, CLAIM_MAX),

@@ -70,24 +70,26 @@ class Due:
 
 
 _CLAIM = f"""
-with recursive waiting (subscription) as (
-    (select subscription from notices order by subscription limit 1)
+with recursive waiting (subscription, due) as (
+    (select subscription, due from notices order by subscription, due limit 1)
     union all
-    select (select n.subscription from notices n where n.subscription > w.subscription
-            order by n.subscription limit 1)
-    from waiting w where w.subscription is not null
+    select next.subscription, next.due from waiting w cross join lateral (
+        select n.subscription, n.due from notices n where n.subscription > w.subscription
+        order by n.subscription, n.due limit 1
+    ) next
 ), ready as materialized (
-    select s.id, s.status, case when s.failures >= $4 then 1 else $2 end as room
-    from waiting w join subscriptions s on s.id = w.subscription
-    where s.id <> all ($1::uuid[]) and (s.open_until is null or s.open_until <= amtp_now()) and {OWNED}
+    select s.*, case when s.failures >= $4 then 1 else $2 end as room
+    from waiting w cross join lateral (select * from subscriptions where id = w.subscription offset 0) s
+    where w.due <= amtp_now() and s.id not in (select unnest($1::uuid[]))
+      and (s.open_until is null or s.open_until <= amtp_now()) and {OWNED}
 ), picked as (
-    select n.id from ready r, lateral (
-        select id from notices where r.status = 'active' and subscription = r.id and due <= amtp_now()
+    select n.place, r.* from ready r cross join lateral (
+        select ctid as place from notices where r.status = 'active' and subscription = r.id and due <= amtp_now()
         order by due limit r.room for update skip locked
     ) n
     union all
-    select n.id from ready r, lateral (
-        select id from notices where r.status = 'pending' and subscription = r.id and due <= amtp_now()
+    select n.place, r.* from ready r cross join lateral (
+        select ctid as place from notices where r.status = 'pending' and subscription = r.id and due <= amtp_now()
             and event = 'challenge'
         for update skip locked
     ) n
@@ -95,7 +97,7 @@ with recursive waiting (subscription) as (
 )
 update notices n
 set due = amtp_now() + make_interval(secs => $5), token = $6, attempts = n.attempts + 1
-from picked p, subscriptions s where n.id = p.id and s.id = n.subscription
+from picked s where n.ctid = s.place
 returning n.id, n.subscription, n.event, n.body, n.until, n.token, n.attempts, s.url, s.challenge,
           case when s.previous_until > amtp_now() then array[s.secret, s.previous] else array[s.secret] end,
           s.failures >= $4
@@ -152,11 +154,13 @@ with u as (
         as u (id, token, told, again, status, error, milliseconds)
 ), mine as (
     select n.*, u.told, u.again, u.status, u.error, u.milliseconds
-    from notices n join u on u.id = n.id and u.token = n.token order by n.id for update of n
+    from (select * from u order by id) u
+    cross join lateral (select * from notices where id = u.id and token = u.token for update) n
 ), gone as (
-    delete from notices n using mine m where n.id = m.id and m.again is null
+    delete from notices n using mine m where n.id = any (array[m.id]) and m.again is null
 ), later as (
-    update notices n set due = m.again, token = null from mine m where n.id = m.id and m.again is not null
+    update notices n set due = m.again, token = null
+    from mine m where n.id = any (array[m.id]) and m.again is not null
 ), ended as (
     insert into notices_ended (id, subscription, event, body, at, ended_at, told)
     select id, subscription, event, body, at, amtp_now(), told from mine

@@ -8,7 +8,7 @@ AT_ONCE = 5000  # rows in one statement, so that none holds its locks for long
 
 _GIVE_UP = """
 with over as ({chosen}), gone as (
-    delete from notices n using over where n.id = over.id returning n.*
+    delete from notices n using over where n.id = any (array[over.id]) returning n.*
 ), ended as (
     insert into notices_ended (id, subscription, event, body, at, ended_at, told)
     select id, subscription, event, body, at, amtp_now(), false from gone
@@ -24,8 +24,10 @@ _TOO_OLD = """
 """
 
 _TOO_MANY = f"""
-    select n.id from subscriptions s, lateral (
-        select id from notices where subscription = s.id order by due desc offset {WAITING_MAX} limit $1
+    select n.id from subscriptions s cross join lateral (
+        select due from notices where subscription = s.id order by due desc offset {WAITING_MAX} limit 1
+    ) last cross join lateral (
+        select id from notices where subscription = s.id and due <= last.due order by due limit $1
     ) n
 """
 

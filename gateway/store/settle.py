@@ -54,6 +54,8 @@ class Settlement(msgspec.Struct, frozen=True):
         return self.agent is None and not self.follow_ups and not self.riders
 
 
+# The rows come in the order in which everybody locks them. `any (array[…])` finds each by its key: a join by equality
+# may be planned as one that reads the whole table, and then stays so.
 _SETTLE = """
 with u as (
     select * from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], $7::bigint[],
@@ -61,18 +63,18 @@ with u as (
                          $15::int[], $16::timestamptz[])
         as u (message, recipient, address, token, status, due, agent, entry_address, via, code, error, dead,
               attempts, first_attempt, milliseconds, expires_at)
-), mine as (
-    select d.message, d.recipient, d.token, d.receipt from deliveries d join u using (message, recipient)
-    where d.token = u.token order by d.message, d.recipient for update of d
 ), won as (
-    select u.*, mine.receipt from u join mine using (message, recipient, token)
+    select u.*, d.receipt from u cross join lateral (
+        select receipt from deliveries
+        where message = u.message and recipient = u.recipient and token = u.token for update
+    ) d
 ), gone as (
     delete from deliveries d using won
-    where d.message = won.message and d.recipient = won.recipient and won.due is null
+    where d.message = any (array[won.message]) and d.recipient = won.recipient and won.due is null
     returning d.message, d.recipient
 ), again as (
     update deliveries d set due = won.due, token = null, last_code = won.code, last_error = won.error
-    from won where d.message = won.message and d.recipient = won.recipient and won.due is not null
+    from won where d.message = any (array[won.message]) and d.recipient = won.recipient and won.due is not null
 ), s as (
     insert into settled (message, recipient, address, status, via, code, error, attempts, settled_at)
     select message, recipient, address, status, via, code, error, attempts, amtp_now()
@@ -106,11 +108,8 @@ with u as (
 ), n as (
     select case when $18::text <> '' then pg_notify('amtp_inbox', $18) end
 )
-select message, recipient, token, (select count(*) from n) from mine
+select message, recipient, token, (select count(*) from n) from won
 """
-
-# A plan made while the queue was empty would read all of it ever after, and what a flood left of it too.
-_BY_KEYS = "set enable_seqscan = off"
 
 
 async def settle(line: Any, mint: Mint, settlements: Sequence[Settlement]) -> list[Settlement]:
@@ -250,8 +249,6 @@ class Settle:
     async def _transact(self, batch: Sequence[Settlement]) -> list[Settlement]:
         if self._line is None or self._line.is_closed():
             self._line = await self._database.line(rings=True)
-            if self._database.listens:  # a pooler would let others have it
-                await self._line.execute(_BY_KEYS)
         await self._database.turn(self._line)
         if self._database.listens and all(settlement.alone for settlement in batch):
             return await settle(self._line, self._mint, batch)  # one statement is its own transaction

@@ -186,3 +186,16 @@ async def test_a_lost_connection_only_delays_an_outcome(house: House, writer: Se
     )
     assert await writer.settle([second]) == [second]
     assert await house.balance() == (2, 2, 0)
+
+
+async def test_a_row_that_somebody_else_touches_meanwhile_is_settled_all_the_same(house: House) -> None:
+    row = await house.send(BOB)
+    await house.lease()
+    async with house.database.transaction() as other:
+        await other.execute("update deliveries set delay_reported = true")
+        writing = asyncio.create_task(write(house, outcome(row, status="delivered")))
+        while not await other.fetchval("select exists (select from pg_locks where not granted)"):
+            assert not writing.done()
+            await asyncio.sleep(0.01)
+    assert len(await writing) == 1
+    assert await house.balance() == (1, 1, 0)
