@@ -86,12 +86,12 @@ class Parts:
         self.audit = Audit(mint())
         self.bell = Bell(database, journal)
         self.runtime = Runtime(database, clock, mint, journal, self.bell.ring)
-        self.replies = Replies(database, self.bell)
         self.watch = DirectoryWatch(lambda: keys.directory_version(database))
         self.authenticator = Authenticator(
             database, self.watch, clock, journal, development=config.development, peers=_proving_keys(config)
         )
         self.provable = Provable(database, self.watch, _provable(config))
+        self.replies = Replies(database, self.bell, self.provable.domains)
         self.residents = Residents(database, self.watch)
         self.agents = Agents(database, self.audit)
         self.activity = Activity(database)

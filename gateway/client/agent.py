@@ -45,7 +45,8 @@ class Agent:
 
     `key` and `gateway` come from AMTP_KEY and AMTP_GATEWAY where they are not given. For `patience` seconds a
     call goes on when the gateway is away or busy; then it raises Unreachable, or Refused with the gateway's
-    code. Use it as `async with Agent(…) as agent`, or call `close()` in the end; `run()` does so by itself.
+    code. `request` takes replies of proven senders alone, unless `accept_unproven_replies` is set. Use it as
+    `async with Agent(…) as agent`, or call `close()` in the end; `run()` does so by itself.
     """
 
     def __init__(
@@ -56,12 +57,13 @@ class Agent:
         gateway: str | None = None,
         patience: float = PATIENCE_SECONDS,
         lease_seconds: int = LEASE_SECONDS,
+        accept_unproven_replies: bool = False,
     ) -> None:
         self.address = parse_address(address, "address").written
         gateway = gateway or os.environ.get("AMTP_GATEWAY") or GATEWAY_DEFAULT
         self._wire = Wire(gateway, key or os.environ.get("AMTP_KEY"), patience)
         self._mailbox = Mailbox(self._wire, self.address, lease_seconds)
-        self._expected = Expected(self._wire, self._mailbox)
+        self._expected = Expected(self._wire, self._mailbox, unproven=accept_unproven_replies)
         self._callbacks = Callbacks()
         self._verifier = Verifier()
         self._stop = asyncio.Event()

@@ -40,8 +40,14 @@ class Unreachable(ConnectionError):
 class NoReply(TimeoutError):
     """The reply did not come in time. When it comes later it is in the inbox, `in_reply_to` this id."""
 
-    def __init__(self, message_id: str, seconds: float) -> None:
-        super().__init__(f"No reply to {message_id} came within {seconds:g} seconds.")
+    def __init__(self, message_id: str, seconds: float, *, doubted: bool = False) -> None:
+        text = f"No reply to {message_id} came within {seconds:g} seconds."
+        if doubted:
+            text += (
+                " One lies in the inbox whose sender the gateway could not prove; agree on a key with its domain,"
+                " or take such replies with Agent(accept_unproven_replies=True)."
+            )
+        super().__init__(text)
         self.message_id = message_id
 
 

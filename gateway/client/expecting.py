@@ -7,6 +7,8 @@ reads the inbox meanwhile finds it there too: it is handed to the request once, 
 2. A gateway that does not wait answers at once, and more than some can't wait there at a time: for these the
    inbox is looked through, once for all of them.
 3. Only the one who was asked can answer. Further answers of theirs are duplicates.
+4. An answer whose sender the gateway could not prove is none, unless the agent was told to take such answers: it
+   stays in the inbox, like any message.
 """
 
 import asyncio
@@ -33,7 +35,7 @@ class Waited(Receipt, frozen=True):
     reply: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """One that waits. The first id is ours, so that a reply is known before the gateway has answered; where
     its key was used before, the gateway tells the id of then."""
@@ -42,12 +44,15 @@ class Request:
     recipient: str
     body: bytes
     reply: asyncio.Future[Message]
+    doubted: bool = False  # there is one, of a sender that proved nothing
 
 
 class Expected:
     """The requests of one agent that have no reply yet."""
 
-    def __init__(self, wire: Wire, mailbox: Mailbox) -> None:
+    def __init__(self, wire: Wire, mailbox: Mailbox, *, unproven: bool) -> None:
+        """`unproven` says whether answers of unproven senders are taken."""
+        self._unproven = unproven
         self._wire = wire
         self._mailbox = mailbox
         self._open: dict[str, Request] = {}
@@ -67,7 +72,7 @@ class Expected:
             if not request.reply.done() and asking.done():
                 asking.result()
             if not request.reply.done():
-                raise NoReply(request.ids[-1], seconds)
+                raise NoReply(request.ids[-1], seconds, doubted=request.doubted)
             return request.reply.result()
         finally:
             asking.cancel()
@@ -84,12 +89,19 @@ class Expected:
         recipient = self._answered.get(asked) if request is None else request.recipient
         if not message.is_failure_report and name_of(message.sender) != recipient:
             return False
+        if not self._believes(message):
+            if request is not None:
+                request.doubted = True
+            return False
         if request is not None:
             self._hand(request, message)
         elif recipient is None:
             return False
         self._mailbox.dismiss(message)
         return True
+
+    def _believes(self, message: Message) -> bool:
+        return self._unproven or message.proven
 
     def close(self) -> None:
         if self._looking is not None:
@@ -122,9 +134,7 @@ class Expected:
             request.ids.append(answer.message_id)
             self._open[answer.message_id] = request
         if answer.reply is not None:
-            message = read_message(answer.reply)
-            self._hand(request, message)
-            self._mailbox.dismiss(message)
+            self.take(read_message(answer.reply))
         for recipient in answer.recipients:
             if recipient.undone and not request.reply.done():
                 fault = recipient.error

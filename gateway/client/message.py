@@ -69,8 +69,11 @@ class Message:
 
     @property
     def reply_to(self) -> str:
-        """Where an answer goes."""
-        return self.headers.get("reply-to") or self.sender
+        """Where an answer goes. An unproven sender has it within its own domain alone."""
+        wanted = self.headers.get("reply-to")
+        if not wanted or not (self.proven or _domain_of(wanted) == _domain_of(self.sender)):
+            return self.sender
+        return str(wanted)
 
     @property
     def proven(self) -> bool:
@@ -152,6 +155,10 @@ class Receipt(msgspec.Struct, frozen=True):
     @property
     def refused(self) -> tuple[Recipient, ...]:
         return tuple(recipient for recipient in self.recipients if recipient.error is not None)
+
+
+def _domain_of(address: str) -> str:
+    return name_of(address).rpartition("@")[2]
 
 
 def name_of(address: str) -> str:

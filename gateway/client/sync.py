@@ -36,9 +36,15 @@ class Agent:
         gateway: str | None = None,
         patience: float = waiting.PATIENCE_SECONDS,
         lease_seconds: int = LEASE_SECONDS,
+        accept_unproven_replies: bool = False,
     ) -> None:
         self._agent = waiting.Agent(
-            address, key=key, gateway=gateway, patience=patience, lease_seconds=lease_seconds
+            address,
+            key=key,
+            gateway=gateway,
+            patience=patience,
+            lease_seconds=lease_seconds,
+            accept_unproven_replies=accept_unproven_replies,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None

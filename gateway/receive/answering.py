@@ -27,7 +27,7 @@ from gateway.report.reply import BY_HAND, reply_to
 from gateway.store.acknowledge import Acknowledgement, Meant, Result, Riders, acknowledge, look
 from gateway.store.admitted import Admitted
 from gateway.store.answered import Answer, Answered, Moved, NotSent, answer
-from gateway.store.deliveries import letters
+from gateway.store.deliveries import Letter, letters
 from gateway.store.runtime import Runtime
 
 MOVES_MAX = 3  # of what a name means, under one request
@@ -131,12 +131,12 @@ class Answering:
                 now.decided[number] = Acknowledgement(Result.UNKNOWN)
             else:
                 try:
-                    await self._enter(now, number, consumer, entry, found, originals[found.row].body)
+                    await self._enter(now, number, consumer, entry, found, originals[found.row])
                 except AMTPError as refusal:
                     now.decided[number] = refusal
 
     async def _enter(
-        self, now: _Round, number: int, consumer: Consumer, entry: Asked, found: Meant, original: bytes
+        self, now: _Round, number: int, consumer: Consumer, entry: Asked, found: Meant, original: Letter
     ) -> None:
         """Lets in what is said with one entry, all of it or nothing."""
         messages = []
@@ -149,7 +149,7 @@ class Answering:
                 fields.append(place)
         now.answers[number] = Answer(entry.name, found.row, tuple(messages))
 
-    async def _read(self, owner: Resident, entry: Asked, original: bytes) -> list[tuple[str, Message]]:
+    async def _read(self, owner: Resident, entry: Asked, original: Letter) -> list[tuple[str, Message]]:
         """The messages that are said, each with the field where it stands."""
         read = []
         if entry.said.reply is not None:
@@ -165,11 +165,12 @@ class Answering:
             read.append((place, message))
         return read
 
-    def _reply(self, owner: Resident, reply: Reply, original: bytes) -> Message:
+    def _reply(self, owner: Resident, reply: Reply, original: Letter) -> Message:
         message = reply_to(
-            original,
+            original.body,
             reply.payload,
             responder=owner.name,
+            proven=original.proven,
             row=self._mint(),
             now=self._clock.now(),
             submitted=BY_HAND,

@@ -71,6 +71,7 @@ class Aftermath:
                 letter.body,
                 response,
                 responder=agent,
+                proven=letter.proven,
                 row=self._runtime.row_ids(),
                 now=self._runtime.clock.now(),
             )

@@ -4,7 +4,7 @@ or a receipt. Pure: the original's bytes and the answer in, a message out.
 | member | value |
 |---|---|
 | `sender` | the agent that answers |
-| `recipients` | the original's `reply-to`, else its sender as written |
+| `recipients` | the original's `reply-to`, else its sender as written; of an unproven sender, within its own domain alone |
 | `in_reply_to` | the original's id |
 | `subject` | `Re: ` and the original's |
 | `schema` | what the original asked for as `response_type` |
@@ -21,6 +21,7 @@ from uuid import UUID
 
 import msgspec
 
+from gateway.protocol.address import parse_address
 from gateway.protocol.fields import LINE_CHARACTERS_MAX
 from gateway.protocol.members import encode, render
 from gateway.protocol.message import VERSION, Message, parse_message
@@ -50,6 +51,7 @@ def reply_to(
     payload: msgspec.Raw,
     *,
     responder: str,
+    proven: bool,
     row: UUID,
     now: datetime,
     submitted: str = REPLIED,
@@ -58,6 +60,7 @@ def reply_to(
 ) -> Message | None:
     """The reply of the agent `responder` to the stored body `original`, its payload kept byte for byte.
 
+    `proven` says whether the original's sender was: a stranger must not choose to which domain this house writes.
     `members` and `headers` come before what follows from the original. None: nothing answers an automatic message
     by itself. Raises AMTPError where payload, members or headers make no message.
     """
@@ -68,7 +71,7 @@ def reply_to(
     written = {
         "version": VERSION,
         "sender": responder,
-        "recipients": [known.get("reply-to") or asked.sender],
+        "recipients": [_addressee(asked.sender, known.get("reply-to"), proven=proven)],
         "in_reply_to": asked.message_id,
         "subject": _subject(asked.subject),
         "schema": asked.response_type,
@@ -89,6 +92,16 @@ def key_of(*, original_id: str, sender: str, responder: str) -> str:
     """The same for every reply of one agent to one message. Some gateways take a UUIDv4 alone."""
     text = "\0".join((sender, original_id, responder))
     return str(UUID(bytes=blake2b(text.encode(), digest_size=KEY_BYTES).digest(), version=4))
+
+
+def _addressee(sender: str, wanted: str | None, *, proven: bool) -> str:
+    if not wanted or not (proven or _domain_of(wanted) == _domain_of(sender)):
+        return sender
+    return wanted
+
+
+def _domain_of(address: str) -> str:
+    return parse_address(address, "headers.reply-to").domain
 
 
 def _subject(subject: str | None) -> str | None:

@@ -3,12 +3,13 @@
 1. Who waits has an ear before they look, so a reply committed in between is not missed.
 2. Looks that are wanted at the same time are one statement, whether a reply rang or the poll of the bell did.
 3. A reply is a message by an asked recipient, about the message asked, that came for the sender's own agent. What
-   came for anybody else is nobody's to wait for.
+   came for anybody else is nobody's to wait for. Where the recipient's domain can prove itself, a reply without proof
+   ends no wait; elsewhere a proven one goes before others.
 4. While the database is away there is no news, and the wait goes on.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -57,9 +58,13 @@ class Heard:
 
 
 class Replies:
-    def __init__(self, database: Database, bell: Bell) -> None:
+    def __init__(
+        self, database: Database, bell: Bell, provable: Callable[[], Awaitable[Collection[str]]]
+    ) -> None:
+        """`provable` tells the domains elsewhere that can prove themselves."""
         self._database = database
         self._bell = bell
+        self._provable = provable
         self._wanted: list[tuple[Asked, asyncio.Future[Heard]]] = []
         self._arrived = asyncio.Event()
         self.waiting = 0  # how many wait now
@@ -116,6 +121,7 @@ class Replies:
             [each.sender for each in asked],
             [" ".join(each.recipients) for each in asked],
             _shortly_before(min(each.row for each in asked)),
+            list(await self._provable()),
         )
         return {row["place"]: _item(row) for row in rows}
 
@@ -144,8 +150,9 @@ cross join lateral (
     ) came
     where m.in_reply_to = asked.message_id and m.id >= $5
       and m.sender = any (string_to_array(asked.recipients, ' '))
+      and (m.proven or split_part(m.sender, '@', 2) <> all ($6::text[]))
       and (m.expires_at is null or m.expires_at > amtp_now())
-    order by m.id limit 1
+    order by m.proven desc, m.id limit 1
 ) reply
 """
 

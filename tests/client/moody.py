@@ -30,7 +30,7 @@ def receipt(message_id: str = "m-1", status: str = "delivered", **members: Any) 
 
 def reply(asked: str, message_id: str = "r-1", **members: Any) -> dict[str, Any]:
     message = {"message_id": message_id, "sender": "bob@acme.test", "in_reply_to": asked, "payload": "yes"}
-    return message | members
+    return message | {"sender_verification": "pass"} | members
 
 
 def page(*messages: Any) -> bytes:

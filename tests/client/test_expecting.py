@@ -119,7 +119,8 @@ async def test_a_failure_report_ends_the_wait() -> None:
 
 
 async def test_a_forged_report_ends_nothing() -> None:
-    async with moody(receipt, looks=[report]) as gateway, alice_at(gateway) as agent:
+    looks = [lambda asked: report(asked, sender_verification="none")]
+    async with moody(receipt, looks=looks) as gateway, alice_at(gateway) as agent:
         with pytest.raises(NoReply):
             await agent.request("bob@acme.test", 1, timeout=0.2)
 

@@ -120,7 +120,11 @@ async def answered(crowd: Crowd) -> Act:
         Asked(row, str(row), agent, "alice@acme.test", ("bob@acme.test",), live=False)
         for row, agent in zip(crowd.asked or [crowd.mint()], crowd.agents or [1], strict=True)
     ]
-    found = Replies(crowd.database, Bell(crowd.database, Journal(io.StringIO())))
+
+    async def provable() -> frozenset[str]:
+        return frozenset({"peer.test"})
+
+    found = Replies(crowd.database, Bell(crowd.database, Journal(io.StringIO())), provable)
 
     async def look() -> None:
         running = asyncio.create_task(found.run())

@@ -44,9 +44,14 @@ def house(counted: Counted, mint: Mint, clock: Clock) -> House:
     return House(counted, mint, clock)
 
 
+async def nobody() -> frozenset[str]:
+    """The domains that can prove themselves."""
+    return frozenset()
+
+
 @pytest.fixture
 async def replies(counted: Counted) -> AsyncIterator[Replies]:
-    built = Replies(counted, Bell(counted, Journal(io.StringIO())))
+    built = Replies(counted, Bell(counted, Journal(io.StringIO())), nobody)
     running = asyncio.create_task(built.run())
     yield built
     running.cancel()
