@@ -188,8 +188,15 @@ def _keys_too_short(config: Config) -> str:
 
 
 def _bodies_too_small(config: Config) -> str:
-    small = config.limits.bodies_in_flight_bytes < config.limits.body_bytes
-    return "is less than limits.body_bytes, so that the largest message never fits; raise it" if small else ""
+    limits = config.limits
+    percent = min(limits.address_share_percent, limits.owner_share_percent, limits.unproven_share_percent)
+    share = limits.bodies_in_flight_bytes * percent // 100
+    if share >= limits.body_bytes:
+        return ""
+    return (
+        f"leaves a sender with the smallest share ({percent} %) only {share} bytes, less than limits.body_bytes, "
+        "so that the largest message never fits; raise it or the share"
+    )
 
 
 def _attachments_too_small(config: Config) -> str:
@@ -211,7 +218,16 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], str]], ...] = (
     (("peers",), _peer_in_clear),
     (("inbox.lease_seconds_default", "inbox.lease_seconds_max"), _lease_too_long),
     (("retention.keys_days", "queue.horizon_days"), _keys_too_short),
-    (("limits.bodies_in_flight_bytes", "limits.body_bytes"), _bodies_too_small),
+    (
+        (
+            "limits.bodies_in_flight_bytes",
+            "limits.body_bytes",
+            "limits.address_share_percent",
+            "limits.owner_share_percent",
+            "limits.unproven_share_percent",
+        ),
+        _bodies_too_small,
+    ),
     (("attachments.bytes_together", "attachments.bytes_each"), _attachments_too_small),
 )
 
@@ -225,10 +241,14 @@ RELOADABLE: Mapping[str, frozenset[str] | None] = {  # None: the section as a wh
     "limits": frozenset(
         {
             "connections",
-            "connections_per_address",
+            "requests_in_admission",
             "bodies_in_flight_bytes",
+            "address_share_percent",
+            "owner_share_percent",
+            "unproven_share_percent",
             "head_seconds",
             "body_seconds",
+            "bytes_per_second_min",
             "keep_alive_seconds",
         }
     ),

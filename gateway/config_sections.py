@@ -106,11 +106,19 @@ class Proxy:
 @dataclass(frozen=True, slots=True)
 class Limits:
     body_bytes: int = setting(10 * MEBIBYTE, "A message or batch.", low=1024, high=100 * MEBIBYTE)
-    connections: int = setting(10_000, "Open connections, each process.", low=1, high=1_000_000)
-    connections_per_address: int = setting(1000, "Open connections from one address.", low=1, high=1_000_000)
-    requests_in_admission: int = setting(256, "Requests at work at once; above it 503.", low=1, high=10_000)
+    connections: int = setting(
+        10_000, "Open connections of one listener, each process.", low=1, high=1_000_000
+    )
+    requests_in_admission: int = setting(1024, "Requests at work at once; above it 503.", low=1, high=10_000)
     bodies_in_flight_bytes: int = setting(
         256 * MEBIBYTE, "Bodies in memory; above it 503.", low=MEBIBYTE, high=2**40
+    )
+    address_share_percent: int = setting(
+        10, "Of what can be held at once: for one address that proved no identity.", low=1, high=100
+    )
+    owner_share_percent: int = setting(25, "The same for one agent, key or peer.", low=1, high=100)
+    unproven_share_percent: int = setting(
+        50, "The same for all addresses that proved no identity together.", low=1, high=100
     )
     batch_messages: int = setting(256, "Messages in one commit.", low=1, high=256)
     batch_bytes: int = setting(8 * MEBIBYTE, "Bytes in one commit.", low=1024, high=64 * MEBIBYTE)
@@ -119,7 +127,8 @@ class Limits:
     )
     schedules_per_agent: int = setting(100, "Messages of one agent that repeat.", low=0, high=100_000)
     head_seconds: float = setting(10.0, "For a request's head to arrive.", low=0.1, high=600)
-    body_seconds: float = setting(60.0, "Between two pieces of a body.", low=0.1, high=600)
+    body_seconds: float = setting(60.0, "A body may be behind its least rate so long.", low=0.1, high=600)
+    bytes_per_second_min: int = setting(16_384, "Least rate of a body.", low=1, high=MEBIBYTE)
     keep_alive_seconds: float = setting(75.0, "For the next request on a connection.", low=0.1, high=3600)
 
 

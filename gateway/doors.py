@@ -47,7 +47,7 @@ def door_of(parts: Parts) -> Door:
     routes = [route for door in doors for route in door.routes()]
     return Door(
         routes=[*routes, *OpenApiDoor(routes).routes()],
-        limits=parts.config.limits,
+        load=parts.load,
         manners=Manners(),
         watch=DoorWatch(parts.journal),
         clock=parts.clock,
@@ -70,7 +70,7 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             ),
             authenticator=parts.authenticator,
             parsing=parts.parsing,
-            slots=parts.slots,
+            slots=parts.load.requests,
             clock=parts.clock,
             mint=parts.mint,
             hostname=parts.config.hostname,
@@ -126,7 +126,7 @@ def _agent_doors(parts: Parts) -> tuple[HasRoutes, ...]:
                 runtime=parts.runtime,
                 accept=parts.accept,
                 parsing=parts.parsing,
-                slots=parts.slots,
+                slots=parts.load.requests,
                 interests=parts.interests,
                 room=parts.disk_has_room,
             ),

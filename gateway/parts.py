@@ -29,7 +29,7 @@ from gateway.mint import Mint
 from gateway.notifier import Notifier
 from gateway.outbound import Outbound
 from gateway.placing import Placing
-from gateway.receive.limits import Slots
+from gateway.receive.limits import Load
 from gateway.receive.parsing import Parsing
 from gateway.report.aftermath import Aftermath
 from gateway.report.audience import Audience
@@ -138,7 +138,7 @@ class Parts:
         self.ladder = self._ladder()
         self.notifier = self._notifier()
         self.parsing = Parsing()
-        self.slots = Slots(config.limits.requests_in_admission, "The gateway is busy; try again shortly.")
+        self.load = Load(config.limits)
         self.entry_books = tallies.EntryBooks(database)
         self.draining = False
         self.housekeeping = Housekeeping(self._chores(), journal)

@@ -18,7 +18,7 @@ FLOORS = [
     | {"config_file", "config_values", "log_writer", "metrics_folder"},
     {"config_fields", "metrics", "seldom"},
     {"config_sections"},
-    {"config", "embedded", "journal", "tls", "clock", "outbox", "shares"},
+    {"config", "embedded", "journal", "tls", "clock", "outbox", "pace", "shares"},
     {"mint", "config_show", "http_connection"},
     {"kept_connections"},
     {"outbound"},
@@ -57,6 +57,7 @@ PURE = {
     path
     for pattern in (
         "protocol/*.py",
+        "pace.py",
         "admit/policy.py",
         "route/decide.py",
         "route/destination.py",

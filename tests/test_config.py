@@ -161,7 +161,14 @@ def test_all_faults_are_told_at_once_with_line_and_key_and_remedy(tmp_path: Path
         ("peers: {p.example: {gateway: 'https://x'}, P.EXAMPLE: {gateway: 'https://y'}}", "two spellings"),
         ("inbox: {lease_seconds_default: 9999}", "is longer than inbox.lease_seconds_max"),
         ("retention: {keys_days: 6}", "is less than queue.horizon_days"),
-        ("limits: {body_bytes: 4000000, bodies_in_flight_bytes: 2000000}", "is less than limits.body_bytes"),
+        (
+            "limits: {body_bytes: 4000000, bodies_in_flight_bytes: 20000000}",
+            "share (10 %) only 2000000 bytes",
+        ),
+        (
+            "limits: {bodies_in_flight_bytes: 268435456, owner_share_percent: 1}",
+            "share (1 %) only 2684354 bytes",
+        ),
     ],
 )
 def test_a_bad_value_is_named_with_its_line(tmp_path: Path, line: str, fault: str) -> None:

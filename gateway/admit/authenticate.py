@@ -23,6 +23,7 @@ from gateway.admit.directory import DirectoryWatch, Remembered
 from gateway.clock import Clock
 from gateway.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
+from gateway.shares import Holder
 from gateway.store.database import Database
 from gateway.store.keys import PEER, KnownKey, find_keys, peers_of
 
@@ -47,6 +48,9 @@ class Presented(Protocol):
         """What the listener is for."""
 
     def header_values(self, name: str) -> Sequence[str]: ...
+
+    def belongs_to(self, holder: Holder) -> None:
+        """Counts what the request holds from now on for its caller."""
 
 
 class Authenticator:
@@ -77,9 +81,12 @@ class Authenticator:
         """Returns the caller; AUTHENTICATION_FAILED where a key is given and not right."""
         text = presented(request.header_values)
         if text is not None:
-            return await self._holder(text, request)
-        development = self._development and from_this_machine(request.header_values, request.client)
-        return Caller(request.client, development=development)
+            caller = await self._holder(text, request)
+        else:
+            development = self._development and from_this_machine(request.header_values, request.client)
+            caller = Caller(request.client, development=development)
+        request.belongs_to(caller.holder)
+        return caller
 
     async def _holder(self, text: str, request: Presented) -> Caller:
         key = parse_key(text)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from gateway.shares import Holder, site_of
+
 ADMIN = "admin"
 AGENT = "agent"
 SUBMIT = "submit"  # may hand in for every local agent; "submit:<address>" for that one
@@ -18,6 +20,14 @@ class Caller:
     development: bool = False
     proven_domain: str | None = None  # the foreign domain the caller proved to speak for
     hops: tuple[str, ...] = ()  # HTTP Via as received
+
+    @property
+    def holder(self) -> Holder:
+        """On whose account the caller's requests hold what they hold."""
+        owner = self.agent or self.proven_domain or self.name
+        if owner is None and self.development:
+            owner = "development"
+        return Holder(owner=owner) if owner is not None else Holder(site_of(self.address))
 
     @property
     def submits(self) -> bool:

@@ -20,10 +20,11 @@ from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message
 from gateway.protocol.status import Status
 from gateway.receive.inbox_query import Asked, Reply
-from gateway.receive.limits import Lately, Slots
+from gateway.receive.limits import Lately
 from gateway.receive.parsing import Parsing
 from gateway.report.interests import Interests
 from gateway.report.reply import BY_HAND, reply_to
+from gateway.shares import Pot
 from gateway.store.acknowledge import Acknowledgement, Meant, Result, Riders, acknowledge, look
 from gateway.store.admitted import Admitted
 from gateway.store.answered import Answer, Answered, Moved, NotSent, answer
@@ -64,7 +65,7 @@ class Answering:
         runtime: Runtime,
         accept: Accept,
         parsing: Parsing,
-        slots: Slots,
+        slots: Pot,
         interests: Interests,
         room: Callable[[], bool],
     ) -> None:
@@ -89,7 +90,7 @@ class Answering:
             raise AMTPError(
                 Code.TEMPORARY_FAILURE, "The gateway's disk is nearly full; try again later.", retry_after=60
             )
-        with self._slots:
+        with self._slots.held(consumer.caller.holder):
             for _ in range(MOVES_MAX):
                 try:
                     return await self._try(consumer, entries)

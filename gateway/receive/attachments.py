@@ -10,6 +10,7 @@ from gateway.admit.attachments import type_rule
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
 from gateway.config_sections import Attachments
+from gateway.pace import Pace
 from gateway.protocol.attachments import (
     Attachment,
     check_content_type,
@@ -70,7 +71,7 @@ class AttachmentDoor:
         type_rule(media_type_of(content_type), self._rules, "the header Content-Type")
         bytes_max = self._rules.bytes_each
         with self._slots:
-            pieces = request.pieces(bytes_max, GRACE_SECONDS + bytes_max / BYTES_PER_SECOND_MIN)
+            pieces = request.pieces(bytes_max, Pace(GRACE_SECONDS, BYTES_PER_SECOND_MIN))
             async with aclosing(pieces):
                 upload = await self._uploads.keep(
                     pieces, owner=owner, filename=filename, content_type=content_type

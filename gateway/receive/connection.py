@@ -21,17 +21,17 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 from multidict import CIMultiDictProxy
 
 from gateway.outbox import TOGETHER_BYTES_MAX
-from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.errors import AMTPError
 from gateway.receive.answers import Answer, Stream, answer_error, render_answer, render_stream_head
 from gateway.receive.framing import Head, head_of, unreadable
 from gateway.receive.incoming import NEVER, Incoming, break_off
-from gateway.receive.limits import RETRY_AFTER_SECONDS, site_of
 from gateway.receive.listener import Listener, Reply, mint_request_id
 from gateway.receive.origin import client_address, is_trusted, parse_address
 from gateway.receive.plain import PlainReader
 from gateway.receive.request import HungUp
 from gateway.receive.routing import Role
 from gateway.receive.stream import lively
+from gateway.shares import Holder, site_of
 
 QUEUED_REQUESTS_MAX = 2  # parsed ahead of the one in work, before the socket is left alone
 
@@ -42,13 +42,13 @@ class Connection(RequestHandler):
     __slots__ = (
         "_begun",
         "_ending",
+        "_holder",
         "_listener",
         "_over",
         "_peer",
         "_plain",
         "_refused",
         "_serving",
-        "_site",
         "_trusted",
         "_unsent_bytes",
         "deadline",
@@ -81,7 +81,7 @@ class Connection(RequestHandler):
         self._over = False
         self._unsent_bytes = 0
         self._peer = ""
-        self._site: str | None = None
+        self._holder = Holder()
         self._trusted = False
         self.deadline = NEVER
         self.task: asyncio.Task[None] | None = None
@@ -93,21 +93,19 @@ class Connection(RequestHandler):
         if address is not None:
             self._peer = str(address)
             self._trusted = is_trusted(address, listener.trusted)
-        self._site = None if self._trusted else site_of(self._peer)
-        if not listener.load.enter(self._site):
-            self._turn_away(cast(asyncio.Transport, transport))
+        self._holder = Holder() if self._trusted else Holder(site_of(self._peer))
+        refusal = listener.enter(self._holder)
+        if refusal is not None:
+            self._turn_away(cast(asyncio.Transport, transport), refusal)
             return
         self.deadline = self._loop.time() + listener.limits.head_seconds
         super().connection_made(transport)
         self.task = self._task_handler
 
-    def _turn_away(self, transport: asyncio.Transport) -> None:
-        """Too many connections: say so, and take nothing that comes."""
+    def _turn_away(self, transport: asyncio.Transport, error: AMTPError) -> None:
+        """Says that there are too many connections, and takes nothing that comes."""
         self._manager = None
         self._close = True
-        error = AMTPError(
-            Code.TEMPORARY_FAILURE, "Too many connections are open here.", retry_after=RETRY_AFTER_SECONDS
-        )
         request_id = mint_request_id()
         answer = answer_error(error, request_id, self._listener.clock.now())
         transport.write(
@@ -128,7 +126,7 @@ class Connection(RequestHandler):
     def _leave_when_over(self) -> None:
         """A client that went away still occupies what its last request does."""
         if self._over and self.transport is None:
-            self._listener.leave(self, self._site)
+            self._listener.leave(self, self._holder)
 
     def data_received(self, data: bytes) -> None:
         waiter = self._waiter
@@ -150,9 +148,7 @@ class Connection(RequestHandler):
                     self.incoming.spoil()
         elif not data or self._close:
             pass
-        elif self.incoming.receiving:
-            self.incoming.prolong()
-        elif not self._begun and self.incoming.arrived:
+        elif not (self._begun or self.incoming.receiving) and self.incoming.arrived:
             self._begun = True
             if not self._serving:
                 self.deadline = self._loop.time() + self._listener.limits.head_seconds

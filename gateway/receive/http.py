@@ -29,7 +29,7 @@ class Door:
         self,
         *,
         routes: Sequence[Route],
-        limits: Limits,
+        load: Load,
         manners: Manners,
         watch: Watch,
         clock: Clock,
@@ -40,7 +40,7 @@ class Door:
         self._watch = watch
         self._clock = clock
         self._trusted = trusted
-        self.load = Load(limits)
+        self.load = load
         self._open: list[Open] = []
         self._tick_handle: asyncio.TimerHandle | None = None
 
@@ -103,7 +103,7 @@ class Door:
 
     def adopt(self, limits: Limits, trusted: Sequence[Network]) -> None:
         """Go by a changed configuration from now on; whom an open connection belongs to stays as it was."""
-        self.load.limits = limits
+        self.load.adopt(limits)
         self._trusted = trusted
         for each in self._open:
             each.listener.trusted = trusted

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
+from gateway.pace import Pace
 from gateway.receive.framing import malformed
-from gateway.receive.limits import BODY_PAUSES_MAX, Load
+from gateway.receive.limits import Load, body_pace
 from gateway.receive.request import HungUp, too_large
+from gateway.shares import Holder
 
 if TYPE_CHECKING:  # a connection has the bodies of its requests
     from gateway.receive.connection import Connection
@@ -21,14 +23,24 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Incoming:
     """Of one connection, request after request."""
 
-    __slots__ = ("_connection", "_held_bytes", "_load", "_loop", "_payload", "_until", "_whole", "receiving")
+    __slots__ = (
+        "_connection",
+        "_held_bytes",
+        "_holder",
+        "_load",
+        "_loop",
+        "_payload",
+        "_seconds_left",
+        "_whole",
+        "receiving",
+    )
 
     def __init__(self, connection: "Connection", load: Load, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = connection
         self._load = load
         self._loop = loop
         self._held_bytes = 0
-        self._until = NEVER
+        self._holder = Holder()
         self.receiving = False
         self.begin(EMPTY_PAYLOAD)
 
@@ -36,6 +48,7 @@ class Incoming:
         """The next request's body; `whole` is one that came with its head."""
         self._payload = payload
         self._whole = whole
+        self._seconds_left = NEVER  # up to the grace of whoever asks first
 
     @property
     def arrived(self) -> bool:
@@ -49,49 +62,36 @@ class Incoming:
         """The parser stumbled in the middle of it, which it tells nobody."""
         break_off(self._payload, RequestPayloadError())
 
-    def prolong(self) -> None:
-        """Something came of what is waited for."""
-        self._connection.deadline = min(self._loop.time() + self._load.limits.body_seconds, self._until)
-
     def give_back(self) -> None:
-        self._load.give_bytes(self._held_bytes)
-        self._held_bytes = 0
+        """Ends the counting of a body that is no longer held."""
+        if self._held_bytes:
+            self._load.bodies.give(self._holder, self._held_bytes)
+            self._held_bytes = 0
 
-    async def read_piece(self, seconds_max: float) -> bytes:
-        """The next piece, b"" behind the end. The client has so long for it."""
+    async def read_piece(self, pace: Pace) -> bytes:
+        """Returns the next piece, b"" behind the end, of a body that is not kept together."""
         if self._whole:
             piece, self._whole = self._whole, b""
             return piece
-        self._wait_for(seconds_max)
-        try:
-            return await self._payload.readany()
-        except RequestPayloadError:
-            raise badly_framed() from None
-        finally:
-            self._stop_waiting()
+        return await self._next_piece(pace)
 
-    async def read(self, bytes_max: int, *, invited: bool) -> bytes:
-        """All of it; `invited` says that the client waits for a word before it sends."""
+    async def read(self, bytes_max: int, holder: Holder, *, invited: bool) -> bytes:
+        """Returns all of it; `invited` says that the client waits for a word before it sends."""
+        self._holder = holder
         body, self._whole = self._whole, b""
         if body:
             self._hold(body, bytes_max)
             return body
         rest = bytearray()  # many small pieces cost no more than their bytes
-        if not self.arrived:
-            self._wait_for(BODY_PAUSES_MAX * self._load.limits.body_seconds)
-            if invited:
-                await self._connection.write(CONTINUE)
-        try:
-            while piece := await self._payload.readany():
-                self._hold(piece, bytes_max)
-                if body:
-                    rest += piece
-                else:
-                    body = piece
-        except RequestPayloadError:
-            raise badly_framed() from None
-        finally:
-            self._stop_waiting()
+        if invited:
+            await self.invite()
+        pace = body_pace(self._load.limits)
+        while piece := await self._next_piece(pace):
+            self._hold(piece, bytes_max)
+            if body:
+                rest += piece
+            else:
+                body = piece
         return body + rest if rest else body
 
     async def invite(self) -> None:
@@ -103,16 +103,22 @@ class Incoming:
         """Counts another piece of a body that is kept together."""
         if self._held_bytes + len(piece) > bytes_max:
             raise too_large(bytes_max)
+        self._load.bodies.take(self._holder, len(piece))
         self._held_bytes += len(piece)
-        self._load.take_bytes(len(piece))
 
-    def _wait_for(self, seconds_max: float) -> None:
-        self._until = self._loop.time() + seconds_max
-        self.receiving = True
-        self.prolong()
-
-    def _stop_waiting(self) -> None:
-        self.receiving, self._connection.deadline = False, NEVER
+    async def _next_piece(self, pace: Pace) -> bytes:
+        """Waits for what comes next. The time is the client's, and what comes earns it more."""
+        left = min(self._seconds_left, pace.grace_seconds)
+        begun = self._loop.time()
+        self.receiving, self._connection.deadline = True, begun + left
+        try:
+            piece = await self._payload.readany()
+        except RequestPayloadError:
+            raise badly_framed() from None
+        finally:
+            self.receiving, self._connection.deadline = False, NEVER
+        self._seconds_left = pace.seconds_left(left - (self._loop.time() - begun), len(piece))
+        return piece
 
 
 def break_off(payload: StreamReader, reason: Exception) -> None:

@@ -2,22 +2,19 @@
 
 import asyncio
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address, ip_network
 from time import monotonic
 from types import TracebackType
 
 from gateway.config_sections import Limits
+from gateway.pace import Pace
 from gateway.protocol.errors import AMTPError, Code
+from gateway.shares import RETRY_AFTER_SECONDS, Pot, Shares
 
-RETRY_AFTER_SECONDS = 1  # a process that is full now is rarely full a second later
-BODY_PAUSES_MAX = 10  # a whole body may take this many of its longest pauses, so a trickle ends too
 TICK_SECONDS_MAX = 1.0  # the date in answers is no older
 LATELY_SECONDS = 0.25  # what arrives meanwhile is far less than the room that is kept free
 TICKS_PER_LIMIT = 4  # so a deadline is noticed a quarter of its time late at most
-IPV6_SITE_BITS = 64  # one host commands a whole /64, so it counts as one address
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,52 +42,52 @@ def tick_seconds(limits: Limits, manners: Manners) -> float:
 
 
 class Load:
-    """What all listeners of this process carry together."""
+    """The pots of this process, and how many connections its listeners have together."""
 
-    __slots__ = ("body_bytes", "closing", "connections", "counts", "empty", "limits")
+    __slots__ = ("_pots", "bodies", "closing", "connections", "empty", "limits", "requests")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self._pots: list[tuple[Pot, Callable[[Limits], int]]] = []
+        self.requests = self.pot("requests at work", lambda limits: limits.requests_in_admission)
+        self.bodies = self.pot("bytes of message bodies", lambda limits: limits.bodies_in_flight_bytes)
         self.closing = False
         self.connections = 0
-        self.body_bytes = 0
-        self.counts: Counter[str] = Counter()
         self.empty = asyncio.Event()
         self.empty.set()
 
-    def enter(self, site: str | None) -> bool:
-        """Count one more connection, if it fits; a trusted proxy (None) has no share of its own."""
-        if self.closing or self.connections >= self.limits.connections:
-            return False
-        if site is not None:
-            if self.counts[site] >= self.limits.connections_per_address:
-                return False
-            self.counts[site] += 1
+    def pot(self, what: str, size: Callable[[Limits], int]) -> Pot:
+        """Makes a pot that follows the configuration."""
+        pot = Pot(what, size(self.limits), shares_of(self.limits))
+        self._pots.append((pot, size))
+        return pot
+
+    def adopt(self, limits: Limits) -> None:
+        """Goes by other limits from now on."""
+        self.limits = limits
+        for pot, size in self._pots:
+            pot.adopt(size(limits), shares_of(limits))
+
+    def enter(self) -> None:
+        """Counts one more connection."""
         self.connections += 1
         self.empty.clear()
-        return True
 
-    def leave(self, site: str | None) -> None:
+    def leave(self) -> None:
+        """Counts one connection less."""
         self.connections -= 1
         if not self.connections:
             self.empty.set()
-        if site is not None:
-            self.counts[site] -= 1
-            if not self.counts[site]:
-                del self.counts[site]
 
-    def take_bytes(self, count: int) -> None:
-        """Count these bytes of a body; the caller gives them back whether or not this raises."""
-        self.body_bytes += count
-        if self.body_bytes > self.limits.bodies_in_flight_bytes:
-            raise AMTPError(
-                Code.TEMPORARY_FAILURE,
-                "The gateway holds as many message bodies as it may; send this one again shortly.",
-                retry_after=RETRY_AFTER_SECONDS,
-            )
 
-    def give_bytes(self, count: int) -> None:
-        self.body_bytes -= count
+def shares_of(limits: Limits) -> Shares:
+    """Returns the parts of every pot that the configuration gives to one address, one owner and all strangers."""
+    return Shares(limits.address_share_percent, limits.owner_share_percent, limits.unproven_share_percent)
+
+
+def body_pace(limits: Limits) -> Pace:
+    """Returns the least rate of bodies."""
+    return Pace(limits.body_seconds, limits.bytes_per_second_min)
 
 
 class Lately:
@@ -130,14 +127,3 @@ class Slots:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.taken -= 1
-
-
-def site_of(address: str) -> str:
-    """Who counts as one caller: an IPv4 address, or an IPv6 network of the size every host can get."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
-        return str(ip_network((parsed, IPV6_SITE_BITS), strict=False))
-    return address

@@ -13,11 +13,12 @@ from gateway.outbox import Outbox
 from gateway.protocol.errors import AMTPError, Code
 from gateway.receive.answers import Answer, Stream, answer_error, check_answer, fixed_head
 from gateway.receive.framing import Head
-from gateway.receive.limits import RETRY_AFTER_SECONDS, Load, Manners
+from gateway.receive.limits import Load, Manners
 from gateway.receive.origin import Network
 from gateway.receive.plain import PlainHeads
 from gateway.receive.request import HungUp, Request
 from gateway.receive.routing import Router
+from gateway.shares import RETRY_AFTER_SECONDS, Holder
 
 if TYPE_CHECKING:  # a connection is made for its listener
     from gateway.receive.connection import Connection
@@ -72,6 +73,7 @@ class Listener:
         self.trusted = trusted
         self.secure = secure
         self.connections: set[Connection] = set()
+        self._places = load.pot("connections", lambda limits: limits.connections)
         self.outbox = Outbox()
         self.plain = PlainHeads(manners)
         self.renew_head()
@@ -122,15 +124,30 @@ class Listener:
         """Put the time of now into the answers to come."""
         self.fixed_head = fixed_head(secure=self.secure, now=self.clock.now())
 
+    def enter(self, holder: Holder) -> AMTPError | None:
+        """Counts one more connection; returns why it must not stay, if so."""
+        if self.load.closing:
+            return AMTPError(
+                Code.TEMPORARY_FAILURE, "The gateway is closing.", retry_after=RETRY_AFTER_SECONDS
+            )
+        try:
+            self._places.take(holder)
+        except AMTPError as refusal:
+            return refusal
+        self.load.enter()
+        return None
+
     def connection_made(self, connection: "Connection", _transport: object) -> None:
         self.connections.add(connection)
 
     def connection_lost(self, connection: "Connection", _error: BaseException | None) -> None:
         """Not yet: the connection leaves when its last request has ended too."""
 
-    def leave(self, connection: "Connection", site: str | None) -> None:
+    def leave(self, connection: "Connection", holder: Holder) -> None:
+        """Ends the counting of a connection."""
         self.connections.discard(connection)
-        self.load.leave(site)
+        self._places.give(holder)
+        self.load.leave()
 
 
 def mint_request_id() -> str:

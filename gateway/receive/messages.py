@@ -18,11 +18,12 @@ from gateway.protocol.status import Receipt, render_receipt, render_recipients
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.answers import Answer, answer_error, answer_json
 from gateway.receive.hops import hops_of
-from gateway.receive.limits import Lately, Slots
+from gateway.receive.limits import Lately
 from gateway.receive.parsing import Parsing
 from gateway.receive.request import JSON, Request
 from gateway.receive.routing import Role, Route
 from gateway.receive.waiting import Sent, Waiting, sent, wait_seconds
+from gateway.shares import Pot
 
 LINES = "application/x-ndjson"
 LINES_MAX = 100  # messages in one batch
@@ -38,7 +39,7 @@ class MessageDoor:
         waiting: Waiting,
         authenticator: Authenticator,
         parsing: Parsing,
-        slots: Slots,
+        slots: Pot,
         clock: Clock,
         mint: Mint,
         hostname: str,
@@ -78,14 +79,15 @@ class MessageDoor:
 
     async def _post_one(self, request: Request, caller: Caller) -> Answer:
         seconds = wait_seconds(preferences) if (preferences := request.header_values("Prefer")) else 0
-        with self._slots:
-            message = await self._read(await request.body(self._body_bytes_max), caller)
+        body = await request.body(self._body_bytes_max)
+        with self._slots.held(request.holder):
+            message = await self._read(body, caller)
             receipt = await self._accept.accept(message, caller)
         immediate = self._accept.tells_outcome(message)
         if not seconds and not immediate:
             return answer_json(render_receipt(receipt), 202)
         kept = sent(message, immediate=immediate)
-        del message  # while somebody waits its body is nobody's to hold
+        del body, message  # while somebody waits its body is nobody's to hold
         return await self._waiting.answer(request, caller, kept, receipt, seconds)
 
     async def _read(self, body: bytes, caller: Caller) -> Message:
@@ -94,8 +96,8 @@ class MessageDoor:
 
     async def _post_lines(self, request: Request, caller: Caller) -> Answer:
         """One answer a line, in order; what was accepted is committed before the answer starts."""
-        with self._slots:
-            lines = self._lines(await request.body(self._body_bytes_max))
+        lines = self._lines(await request.body(self._body_bytes_max))
+        with self._slots.held(request.holder):
             taken = await asyncio.gather(*(self._take(line, caller) for line in lines))
         answers = [await self._told(each, request) for each in taken]
         return Answer(200, b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers), LINES)

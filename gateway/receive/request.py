@@ -3,14 +3,15 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Mapping
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from aiohttp import hdrs
 
+from gateway.pace import Pace
 from gateway.protocol.errors import AMTPError, Code
 from gateway.receive.framing import Head
+from gateway.shares import Holder, site_of
 
 if TYPE_CHECKING:  # the connection makes requests; a request only leans on the one it came by
     from gateway.receive.connection import Connection
@@ -32,6 +33,7 @@ class Request:
     __slots__ = (
         "_connection",
         "_head",
+        "_holder",
         "_query",
         "client",
         "params",
@@ -45,6 +47,7 @@ class Request:
         self.request_id = request_id
         self.client = connection.client_of(head.headers)
         self._head = head
+        self._holder: Holder | None = None
         self._query: dict[str, str] | None = None
         self._connection = connection
 
@@ -89,6 +92,17 @@ class Request:
         return self._connection.roles
 
     @property
+    def holder(self) -> Holder:
+        """On whose account it holds what it holds: its client's address, until the caller is known."""
+        if self._holder is None:
+            self._holder = Holder(site_of(self.client))
+        return self._holder
+
+    def belongs_to(self, holder: Holder) -> None:
+        """Counts what it holds from now on for its caller, who is known."""
+        self._holder = holder
+
+    @property
     def gone(self) -> bool:
         """Whether the client hung up meanwhile."""
         return self._connection.gone
@@ -120,24 +134,23 @@ class Request:
 
     async def body(self, bytes_max: int) -> bytes:
         """The raw bytes of the body, chunked or not; what is too large is refused before it is read."""
-        return await self._connection.incoming.read(bytes_max, invited=self._check_body(bytes_max))
+        invited = self._check_body(bytes_max)
+        return await self._connection.incoming.read(bytes_max, self.holder, invited=invited)
 
     def let_body_go(self) -> None:
         """The body is no longer held, though the answer is yet to come."""
         self._connection.incoming.give_back()
 
-    async def pieces(self, bytes_max: int, seconds_max: float) -> AsyncGenerator[bytes, None]:
+    async def pieces(self, bytes_max: int, pace: Pace) -> AsyncGenerator[bytes, None]:
         """The body as it comes, for one that is too large to be held. Only the client's time counts."""
         if self._check_body(bytes_max):
             await self._connection.incoming.invite()
-        size, begun = 0, monotonic()
-        while piece := await self._connection.incoming.read_piece(seconds_max):
-            seconds_max -= monotonic() - begun
+        size = 0
+        while piece := await self._connection.incoming.read_piece(pace):
             size += len(piece)
             if size > bytes_max:
                 raise too_large(bytes_max)
             yield piece
-            begun = monotonic()
 
     def _check_body(self, bytes_max: int) -> bool:
         """Whether the client waits to be told that it may send; raises where it may not."""

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -15,6 +15,7 @@ from gateway.admit.directory import DirectoryWatch
 from gateway.clock import Clock
 from gateway.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
+from gateway.shares import Holder
 from gateway.store.agents import Agents, Profile
 from gateway.store.audit import Audit
 from gateway.store.database import Database
@@ -55,9 +56,13 @@ class Asking:
     headers: Sequence[tuple[str, str]] = ()
     client: str = CLIENT
     roles: frozenset[str] = frozenset({"public", "agents", "admin"})
+    holders: list[Holder] = field(default_factory=list)
 
     def header_values(self, name: str) -> list[str]:
         return [value for given, value in self.headers if given.lower() == name.lower()]
+
+    def belongs_to(self, holder: Holder) -> None:
+        self.holders.append(holder)
 
 
 def new(key: ApiKey) -> NewKey:
@@ -96,6 +101,24 @@ async def test_an_operators_key_proves_its_name_and_scopes(house: House, header:
 
 async def test_the_admin_header_takes_admin_keys_alone(house: House) -> None:
     await refusal(house, ("X-Admin-Key", house.alice.text))
+
+
+@pytest.mark.parametrize(
+    ("headers", "holder"),
+    [
+        ([("X-API-Key", "alice")], Holder(owner="alice@acme.test")),
+        ([("X-API-Key", "admin")], Holder(owner="laptop")),
+        ([("X-API-Key", "a secret from the configuration")], Holder(owner="far.test")),
+        ([], Holder(CLIENT)),
+    ],
+)
+async def test_a_request_holds_what_it_holds_for_its_caller(
+    house: House, headers: list[tuple[str, str]], holder: Holder
+) -> None:
+    keys = {"alice": house.alice.text, "admin": house.admin.text}
+    asking = Asking([(name, keys.get(value, value)) for name, value in headers])
+    await house.authenticator.caller(asking)
+    assert asking.holders == [holder]
 
 
 async def test_each_caller_is_told_with_its_own_client_address(house: House) -> None:

@@ -20,7 +20,7 @@ from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 READY_SECONDS, STOP_SECONDS = 60.0, 60.0
-CONNECTIONS_PER_ADDRESS = 5000  # everybody here comes from one address
+SHARES = {"address_share_percent": 50, "owner_share_percent": 50}  # everybody here comes from one address
 REGISTERING = 8  # at once
 
 
@@ -159,7 +159,7 @@ class Site:
             "domains": [self.domain],
             "data": str(self.folder / "data"),
             "listen": [{"address": "127.0.0.1:0", "roles": ["all"]}],
-            "limits": {"connections_per_address": CONNECTIONS_PER_ADDRESS},
+            "limits": SHARES,
         }
 
     async def _first_words(self, process: asyncio.subprocess.Process) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.config_sections import Limits
 from gateway.receive.http import Door
-from gateway.receive.limits import Manners
+from gateway.receive.limits import Load, Manners
 from gateway.receive.origin import Network
 from gateway.receive.routing import EVERYWHERE, Role, Route
 
 DEADLINE_SECONDS = 10.0  # of a test that waits for what never comes
 SHORT_SECONDS = 0.2
-LIMITS = replace(Limits(), keep_alive_seconds=5.0)
+ALL = {"address_share_percent": 100, "owner_share_percent": 100, "unproven_share_percent": 100}
+LIMITS = replace(Limits(), keep_alive_seconds=5.0, **ALL)
 MANNERS = Manners(linger_seconds=SHORT_SECONDS)
 
 
@@ -143,7 +144,9 @@ async def doorway(
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Doorway]:
     diary = Diary()
-    door = Door(routes=routes, limits=limits, manners=manners, watch=diary, clock=Clock(), trusted=trusted)
+    door = Door(
+        routes=routes, load=Load(limits), manners=manners, watch=diary, clock=Clock(), trusted=trusted
+    )
     port = await door.open("127.0.0.1", 0, roles, tls)
     opened = Doorway(door, port, diary, tls is not None)
     yield opened

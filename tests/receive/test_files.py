@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from gateway.pace import Pace
 from gateway.protocol.errors import AMTPError, Code
 from gateway.receive.answers import Answer, Stream, answer_json
 from gateway.receive.files import answer_file
@@ -17,6 +18,7 @@ from gateway.store.blocks import BLOCK_BYTES, proven
 from tests.receive.doorway import LIMITS, MANNERS, Doorway, Wire, doorway, get, head, post, until
 
 MOMENT_SECONDS = 0.1
+PACE = Pace(60.0, 1)
 CONTENT = bytes(range(256)) * (3 * BLOCK_BYTES // 256) + b"end"
 
 
@@ -30,7 +32,7 @@ class Shop:
     closed: int = 0
     taken: list[int] = field(default_factory=list)
     failure: Exception | None = None
-    seconds_max: float = 60.0
+    pace: Pace = PACE
     pause: Callable[[], Awaitable[object]] | None = None
 
     def routes(self) -> list[Route]:
@@ -55,7 +57,7 @@ class Shop:
 
     async def take(self, request: Request) -> Answer:
         self.taken = []
-        async for piece in request.pieces(1_000_000, self.seconds_max):
+        async for piece in request.pieces(1_000_000, self.pace):
             self.taken.append(len(piece))
             if self.pause is not None:
                 await self.pause()
@@ -206,21 +208,23 @@ async def test_a_body_that_breaks_off_never_looks_whole() -> None:
 
 
 @asynccontextmanager
-async def slow_wire(shop: Shop, body_seconds: float) -> AsyncGenerator[tuple[Doorway, Wire], None]:
-    async with doorway(shop.routes(), limits=replace(LIMITS, body_seconds=body_seconds)) as opened:
+async def slow_wire(pace: Pace) -> AsyncGenerator[tuple[Doorway, Wire], None]:
+    async with doorway(
+        Shop(pace=pace).routes(), limits=replace(LIMITS, body_seconds=MOMENT_SECONDS)
+    ) as opened:
         wire = await opened.wire()
         await wire.send(head("POST", "/file", "Content-Length: 900000") + b"x" * 1000)
         yield opened, wire
 
 
 async def test_a_body_that_stops_coming_is_not_waited_for() -> None:
-    async with slow_wire(Shop(), MOMENT_SECONDS) as (opened, wire):
+    async with slow_wire(Pace(MOMENT_SECONDS, 1000)) as (opened, wire):
         assert await wire.rest() == b""
         assert opened.diary.answered == []
 
 
 async def test_a_body_that_trickles_in_is_not_waited_for_for_ever() -> None:
-    async with slow_wire(Shop(seconds_max=3 * MOMENT_SECONDS), 60) as (_, wire):
+    async with slow_wire(Pace(MOMENT_SECONDS, 1000)) as (_, wire):
         over = asyncio.create_task(wire.rest())
         while not over.done():
             try:
@@ -235,7 +239,7 @@ async def test_how_slowly_we_take_it_is_not_the_clients_fault() -> None:
     async def pause() -> None:
         await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=MOMENT_SECONDS)
 
-    shop = Shop(seconds_max=2 * MOMENT_SECONDS, pause=pause)
+    shop = Shop(pace=Pace(MOMENT_SECONDS, 10_000_000), pause=pause)
     async with doorway(shop.routes(), limits=replace(LIMITS, body_seconds=MOMENT_SECONDS)) as opened:
         reply = await opened.ask(post("/file", b"x" * 900_000))
     assert reply.json == {"size": 900_000}

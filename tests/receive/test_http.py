@@ -239,13 +239,13 @@ async def test_bodies_in_flight_are_bounded_and_counted_back() -> None:
     async with doorway(ROUTES, limits=limits) as opened:
         holder = await opened.wire()
         await holder.send(head("POST", "/echo", "Content-Length: 8") + b"x" * 7)
-        await until(lambda: opened.door.load.body_bytes == 7)
+        await until(lambda: opened.door.load.bodies.taken == 7)
         full = await opened.ask(post("/echo", b"y" * 4))
-        assert (full.status, full.code) == (503, "TEMPORARY_FAILURE")
+        assert (full.status, full.code) == (503, "QUEUE_FULL")
         assert int(full.headers["retry-after"]) >= 1
         assert (await holder.ask(b"x")).status == 202
         assert (await opened.ask(post("/echo", b"y" * 10))).status == 202
-        assert opened.door.load.body_bytes == 0
+        assert opened.door.load.bodies.taken == 0
 
 
 async def test_a_bug_is_told_the_operator_and_not_the_client() -> None:
@@ -278,7 +278,7 @@ async def test_the_clients_address_is_taken_from_a_proxy_only_where_it_is_truste
 async def test_a_changed_configuration_counts_from_the_next_connection() -> None:
     async with doorway(ROUTES) as opened:
         opened.door.adopt(replace(LIMITS, connections=0), [])
-        assert (await opened.ask(b"")).code == "TEMPORARY_FAILURE"
+        assert (await opened.ask(b"")).code == "QUEUE_FULL"
 
 
 async def test_tls_listeners_promise_to_stay_with_tls() -> None:
@@ -427,7 +427,7 @@ async def test_a_body_on_its_way_when_the_door_closes_is_still_answered() -> Non
     async with doorway(ROUTES) as opened:
         wire = await opened.wire()
         await wire.send(head("POST", "/echo", "Content-Length: 4") + b"ab")
-        await until(lambda: opened.door.load.body_bytes == 2)
+        await until(lambda: opened.door.load.bodies.taken == 2)
         closing = asyncio.create_task(opened.door.close(grace_seconds=5))
         await until(lambda: opened.door.load.closing)
         assert (await wire.ask(b"cd")).body == b"abcd"
@@ -511,8 +511,8 @@ async def test_a_body_whose_client_went_away_is_dropped() -> None:
     async with doorway(ROUTES, manners=MANNERS) as opened:
         wire = await opened.wire()
         await wire.send(head("POST", "/echo", "Content-Length: 4") + b"ab")
-        await until(lambda: opened.door.load.body_bytes == 2)
+        await until(lambda: opened.door.load.bodies.taken == 2)
         wire.close()
         await until(lambda: opened.door.load.connections == 0)
-        assert opened.door.load.body_bytes == 0
+        assert opened.door.load.bodies.taken == 0
         assert opened.diary.failed == []

@@ -202,7 +202,7 @@ async def house_of(
             runtime=replace(parts.runtime, ring=bell.ring),
             accept=parts.accept,
             parsing=parts.parsing,
-            slots=parts.slots,
+            slots=parts.load.requests,
             interests=parts.interests,
             room=parts.disk_has_room,
         ),

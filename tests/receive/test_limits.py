@@ -6,9 +6,10 @@ import pytest
 
 from gateway.config_sections import Limits
 from gateway.protocol.errors import AMTPError, Code
-from gateway.receive.limits import LATELY_SECONDS, Lately, Load, Manners, Slots, site_of, tick_seconds
+from gateway.receive.limits import LATELY_SECONDS, Lately, Load, Manners, Slots, tick_seconds
+from gateway.shares import Holder
 
-LIMITS = replace(Limits(), connections=3, connections_per_address=2, bodies_in_flight_bytes=10)
+LIMITS = replace(Limits(), connections=3)
 
 
 def test_slots_turn_away_with_503_when_all_are_taken_and_are_free_again_afterwards() -> None:
@@ -25,54 +26,28 @@ def test_slots_turn_away_with_503_when_all_are_taken_and_are_free_again_afterwar
     assert slots.taken == 0
 
 
-def test_connections_are_counted_by_site_and_in_all() -> None:
+def test_every_pot_follows_the_configuration() -> None:
     load = Load(LIMITS)
-    assert load.enter("a")
-    assert load.enter("a")
-    assert not load.enter("a")
-    assert load.enter("b")
-    assert not load.enter("c")
-    for site in ("a", "a", "b"):
-        assert not load.empty.is_set()
-        load.leave(site)
+    uploads = load.pot("uploads", lambda limits: limits.connections)
+    for holder in (Holder("192.0.2.1"), Holder(owner="a"), Holder(owner="b")):
+        uploads.take(holder)
+    with pytest.raises(AMTPError):
+        uploads.take(Holder("192.0.2.1"))
+    load.adopt(replace(LIMITS, connections=30, requests_in_admission=1))
+    uploads.take(Holder("192.0.2.1"), 2)
+    load.requests.take(Holder(owner="a"))
+    with pytest.raises(AMTPError):
+        load.requests.take(Holder(owner="b"))
+
+
+def test_the_process_is_empty_when_the_last_connection_has_left() -> None:
+    load = Load(LIMITS)
+    load.enter()
+    load.enter()
+    load.leave()
+    assert not load.empty.is_set()
+    load.leave()
     assert load.empty.is_set()
-    assert not load.counts
-
-
-def test_a_trusted_proxy_has_no_share_of_its_own() -> None:
-    load = Load(LIMITS)
-    assert all(load.enter(None) for _ in range(3))
-    assert not load.enter(None)
-
-
-def test_a_closing_door_lets_nobody_in() -> None:
-    load = Load(LIMITS)
-    load.closing = True
-    assert not load.enter("a")
-
-
-def test_bytes_over_the_bound_are_refused_and_given_back_by_who_took_them() -> None:
-    load = Load(LIMITS)
-    load.take_bytes(10)
-    with pytest.raises(AMTPError) as caught:
-        load.take_bytes(1)
-    assert caught.value.status == 503
-    load.give_bytes(11)
-    assert load.body_bytes == 0
-
-
-@pytest.mark.parametrize(
-    ("address", "site"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("", ""),
-    ],
-)
-def test_one_host_is_one_site(address: str, site: str) -> None:
-    assert site_of(address) == site
 
 
 def test_deadlines_are_looked_at_often_enough_for_the_shortest() -> None:
