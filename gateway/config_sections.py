@@ -178,7 +178,10 @@ class Attachments:
         "", "Where others fetch uploads; default: https:// and the hostname.", check=_https_url
     )
     unsent_bytes: int = setting(
-        1024 * MEBIBYTE, "Uploads of one agent that no message refers to yet.", low=1024, high=2**40
+        1024 * MEBIBYTE, "Uploads of one agent that no message refers to yet.", low=4096, high=2**40
+    )
+    agent_bytes: int = setting(
+        10 * 1024 * MEBIBYTE, "All uploads of one agent, sent or not.", low=4096, high=2**50
     )
     cache_bytes: int = setting(
         0, "Files fetched from elsewhere that are kept in `data`; 0: none.", low=0, high=2**40

@@ -315,6 +315,7 @@ def _uploads(config: Config, database: Database, mint: Mint) -> Uploads:
         UploadFiles(config.data / "attachments"),
         in_files=in_files,
         unsent_bytes_max=rules.unsent_bytes,
+        total_bytes_max=rules.agent_bytes,
         room=lambda: not on_our_disk or free_bytes(config.data) >= FREE_BYTES_MIN,
     )
 

@@ -28,13 +28,12 @@ from gateway.receive.limits import Slots
 from gateway.receive.request import Request
 from gateway.receive.routing import Role, Route
 from gateway.store.blocks import proven
-from gateway.store.uploads import Upload, Uploads
+from gateway.store.uploads import BYTES_PER_SECOND_MIN, Upload, Uploads
 
 FILENAME_DEFAULT = "attachment"
 CONTENT_TYPE_DEFAULT = "application/octet-stream"
 UPLOADS_AT_ONCE = 32  # each holds two blocks
 READERS_AT_ONCE = 256  # each holds three
-BYTES_PER_SECOND_MIN = 32_768  # an uploader who is slower for long is let go
 GRACE_SECONDS = 120.0  # for the slow start of any upload
 
 
@@ -69,12 +68,17 @@ class AttachmentDoor:
             request.header("Content-Type") or CONTENT_TYPE_DEFAULT, "the header Content-Type"
         )
         type_rule(media_type_of(content_type), self._rules, "the header Content-Type")
-        bytes_max = self._rules.bytes_each
+        bytes_max = min(self._rules.bytes_each, self._rules.unsent_bytes, self._rules.agent_bytes)
+        declared = request.declared_bytes
         with self._slots:
             pieces = request.pieces(bytes_max, Pace(GRACE_SECONDS, BYTES_PER_SECOND_MIN))
             async with aclosing(pieces):
                 upload = await self._uploads.keep(
-                    pieces, owner=owner, filename=filename, content_type=content_type
+                    pieces,
+                    owner=owner,
+                    filename=filename,
+                    content_type=content_type,
+                    bytes_max=bytes_max if declared is None else declared,
                 )
         return answer_json(render_attachment(self._attachment(upload)), 201)
 

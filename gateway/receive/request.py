@@ -137,6 +137,12 @@ class Request:
         invited = self._check_body(bytes_max)
         return await self._connection.incoming.read(bytes_max, self.holder, invited=invited)
 
+    @property
+    def declared_bytes(self) -> int | None:
+        """The length of the body, where the client told it beforehand."""
+        declared = self._head.headers.get(hdrs.CONTENT_LENGTH)
+        return None if declared is None else int(declared)
+
     def let_body_go(self) -> None:
         """The body is no longer held, though the answer is yet to come."""
         self._connection.incoming.give_back()
@@ -159,8 +165,8 @@ class Request:
                 Code.UNSUPPORTED_MEDIA_TYPE,
                 "Send the body without Content-Encoding; it is not unpacked here.",
             )
-        declared = self._head.headers.get(hdrs.CONTENT_LENGTH)
-        if declared is not None and int(declared) > bytes_max:
+        declared = self.declared_bytes
+        if declared is not None and declared > bytes_max:
             raise too_large(bytes_max)
         return self._head.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
 

@@ -2,6 +2,7 @@
 
 1. A row comes first and says how much is whole: without a digest, nothing. So a crash at any moment leaves a row
    that nobody can refer to, and it goes like every other that nobody refers to.
+   From its first block on an upload counts with all the bytes it may come to, and at its end with those it has.
 2. What a message refers to is held in the message's own transaction, and let go when the message goes.
 3. A row goes before its file. A file without a row is a stray, and goes when the longest upload would be over.
 """
@@ -26,6 +27,9 @@ TOKEN_BYTES = 32
 AT_ONCE = 1000  # rows of one statement of the chore
 DROPPED_AT_ONCE = 20  # uploads: each may have a thousand blocks in the database
 UNUSED_HOURS = 24  # an upload stays without a message
+BYTES_PER_SECOND_MIN = 32_768  # an uploader who is slower for long is let go
+ABANDONED_HOURS = 1.0  # an upload that takes so much longer than that was left behind by a crash
+RETRY_AFTER_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +85,32 @@ class Uploads:
         *,
         in_files: bool,
         unsent_bytes_max: int,
+        total_bytes_max: int,
         room: Callable[[], bool],
     ) -> None:
-        """`in_files`: where large ones are put; small ones, of a block at most, lie in the database."""
+        """`in_files`: where large ones are put; small ones, of a block at most, lie in the database. One owner has
+        `unsent_bytes_max` that no message refers to, and `total_bytes_max` in all."""
         self._database = database
         self._mint = mint
         self._files = files
         self._rows = UploadRows(database)
         self._large: Shelf = files if in_files else self._rows
         self._unsent_bytes_max = unsent_bytes_max
+        self._total_bytes_max = total_bytes_max
         self._room = room
 
     async def keep(
-        self, pieces: AsyncIterator[bytes], *, owner: str, filename: str, content_type: str
+        self, pieces: AsyncIterator[bytes], *, owner: str, filename: str, content_type: str, bytes_max: int
     ) -> Upload:
-        """Returns when the whole upload can't be lost any more; leaves nothing where that fails."""
+        """Returns when the whole upload can't be lost any more; leaves nothing where that fails. Until then it counts
+        as `bytes_max`, which it doesn't pass."""
         async with aclosing(in_blocks(pieces)) as blocks:
             first = await anext(blocks, b"")
-            shelf = self._large if len(first) == BLOCK_BYTES else self._rows
-            upload, token = await self._begin(owner, filename, content_type, shelf.place)
+            large = len(first) == BLOCK_BYTES
+            shelf = self._large if large else self._rows
+            upload, token = await self._begin(
+                owner, filename, content_type, shelf.place, bytes_max if large else len(first)
+            )
             try:
                 size, digest = await self._write(shelf, upload, first, blocks)
                 await shelf.seal(upload)
@@ -111,24 +122,26 @@ class Uploads:
                 raise
         return Upload(upload, token, filename, content_type, shelf.place, size, digest)
 
-    async def _begin(self, owner: str, filename: str, content_type: str, place: str) -> tuple[UUID, str]:
+    async def _begin(
+        self, owner: str, filename: str, content_type: str, place: str, size: int
+    ) -> tuple[UUID, str]:
+        """A new upload's row, which holds `size` bytes of what its owner may have."""
         upload, token = self._mint(), token_urlsafe(TOKEN_BYTES)
-        begun = await self._database.fetchval(
-            "insert into attachments (id, token, owner, filename, content_type, place)"
-            " select $1, $2, $3, $4, $5, $6"
-            " where (select coalesce(sum(size), 0) from attachments where owner = $3 and not used) < $7"
-            " returning true",
-            *(upload, token, owner, filename, content_type, place),
-            self._unsent_bytes_max,
-        )
-        if not begun:
-            raise AMTPError(
-                Code.RATE_LIMIT_EXCEEDED,
-                f"Your uploads that no message refers to hold {self._unsent_bytes_max} bytes, which is all"
-                f" that you may have: send them, or wait until they go after {UNUSED_HOURS} hours.",
-                {"limit": self._unsent_bytes_max},
-                retry_after=3600,
-            )
+        async with self._database.transaction() as connection:
+            if not await connection.fetchval(_HAS_ROOM, owner, size, self._total_bytes_max):
+                raise _too_much(
+                    "Your uploads together",
+                    self._total_bytes_max,
+                    "wait until the messages that hold them go",
+                )
+            if not await connection.fetchval(
+                _BEGIN, upload, token, owner, filename, content_type, place, size, self._unsent_bytes_max
+            ):
+                raise _too_much(
+                    "Your uploads that no message refers to",
+                    self._unsent_bytes_max,
+                    f"send them, or wait until they go after {UNUSED_HOURS} hours",
+                )
         return upload, token
 
     async def _write(
@@ -201,10 +214,14 @@ class Uploads:
     async def _drop_unused(self) -> int:
         rows = await self._database.fetch(
             "delete from attachments where not used and id in (select id from attachments"
-            " where not used and id < amtp_first_id(amtp_now() - make_interval(hours => $1)) limit $2)"
+            " where not used and (id < amtp_first_id(amtp_now() - make_interval(hours => $1))"
+            " or digest is null"
+            " and id < amtp_first_id(amtp_now() - make_interval(secs => $3 + size / $4))) limit $2)"
             " returning id, place",
             UNUSED_HOURS,
             DROPPED_AT_ONCE,
+            ABANDONED_HOURS * 3600,
+            float(BYTES_PER_SECOND_MIN),
         )
         await self._files.drop([row["id"] for row in rows if row["place"] == UploadFiles.place])
         return len(rows)
@@ -219,6 +236,32 @@ class Uploads:
             some = strays[start : start + AT_ONCE]
             rows = await self._database.fetch("select id from attachments where id = any($1)", some)
             await self._files.drop(set(some) - {row["id"] for row in rows})
+
+
+# Locks the owner's total until the upload has its row, so that uploads which begin side by side are counted one by one.
+_HAS_ROOM = """
+insert into upload_totals as t (owner, bytes) values ($1, 0)
+on conflict (owner) do update set bytes = t.bytes
+returning bytes + amtp_upload_cost($2) <= $3
+"""
+
+_BEGIN = """
+insert into attachments (id, token, owner, filename, content_type, place, size)
+select $1, $2, $3, $4, $5, $6, $7
+where $8 >= amtp_upload_cost($7)
+            + (select coalesce(sum(amtp_upload_cost(size)), 0) from attachments where owner = $3 and not used)
+returning true
+"""
+
+
+def _too_much(what: str, bytes_max: int, remedy: str) -> AMTPError:
+    return AMTPError(
+        Code.RATE_LIMIT_EXCEEDED,
+        f"{what} may hold {bytes_max} bytes, and with this one they would hold more: {remedy}. A large upload counts"
+        " as the largest there may be until it ends, unless the header Content-Length tells its size.",
+        {"limit": bytes_max},
+        retry_after=RETRY_AFTER_SECONDS,
+    )
 
 
 def no_room() -> AMTPError:

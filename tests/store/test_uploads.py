@@ -3,10 +3,12 @@
 import asyncio
 import hashlib
 import tracemalloc
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -17,11 +19,17 @@ from gateway.protocol.errors import AMTPError, Code
 from gateway.store.blocks import BLOCK_BYTES
 from gateway.store.database import Database
 from gateway.store.upload_files import UploadFiles
-from gateway.store.uploads import UNUSED_HOURS, Held, Upload, Uploads
+from gateway.store.uploads import ABANDONED_HOURS, UNUSED_HOURS, Held, Upload, Uploads
 
 SMALL = b"small"
 LARGE = bytes(range(256)) * (5 * BLOCK_BYTES // 512)  # two blocks and a half
 DAYS = 30
+ALICES: Any = {
+    "owner": "alice@acme.test",
+    "filename": "a.bin",
+    "content_type": "x/y",
+    "bytes_max": 10**8,
+}
 EITHER = pytest.mark.parametrize("in_files", [True, False], ids=["files", "rows"])
 
 
@@ -45,20 +53,21 @@ class Store:
     clock: Clock
     folder: Path
 
-    def uploads(self, *, in_files: bool = True, unsent: int = 10**9, room: bool = True) -> Uploads:
+    def uploads(
+        self, *, in_files: bool = True, unsent: int = 10**9, total: int = 10**9, room: bool = True
+    ) -> Uploads:
         return Uploads(
             self.database,
             self.mint,
             UploadFiles(self.folder),
             in_files=in_files,
             unsent_bytes_max=unsent,
+            total_bytes_max=total,
             room=lambda: room,
         )
 
     async def keep(self, content: bytes, *, in_files: bool = True) -> Upload:
-        return await self.uploads(in_files=in_files).keep(
-            pieces_of(content), owner="alice@acme.test", filename="a.bin", content_type="x/y"
-        )
+        return await self.uploads(in_files=in_files).keep(pieces_of(content), **ALICES)
 
     async def read(self, upload: Upload) -> bytes:
         return b"".join([block async for block in self.uploads().blocks(upload)])
@@ -86,6 +95,15 @@ class Store:
         self.clock.offset += timedelta(hours=hours)
         await self.uploads().clear(DAYS)
         await self.uploads().clear_strays()
+
+
+@pytest.fixture
+async def second(dsn: str, clock: Clock) -> AsyncGenerator[Database, None]:
+    """The same database, as another process reaches it."""
+    database = Database(dsn, clock=clock)
+    await database.open()
+    yield database
+    await database.close()
 
 
 @pytest.fixture
@@ -123,9 +141,7 @@ async def test_tokens_can_not_be_guessed_from_one_another(store: Store) -> None:
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
 async def test_an_upload_that_breaks_off_leaves_nothing(store: Store, content: bytes, in_files: bool) -> None:
     with pytest.raises(ConnectionResetError):
-        await store.uploads(in_files=in_files).keep(
-            breaking_off(content), owner="alice@acme.test", filename="a", content_type="x/y"
-        )
+        await store.uploads(in_files=in_files).keep(breaking_off(content), **ALICES)
     assert await store.left() == (0, 0, 0)
 
 
@@ -139,13 +155,13 @@ async def test_an_upload_is_not_found_before_its_last_byte_is_kept(store: Store,
             tokens = [row["token"] for row in await store.database.fetch("select token from attachments")]
             found.append((len(tokens), await store.uploads().find(tokens)))
 
-    await store.uploads(in_files=in_files).keep(looking(), owner="a@b", filename="a", content_type="x/y")
+    await store.uploads(in_files=in_files).keep(looking(), **ALICES)
     assert found[-1] == (1, {})
 
 
 async def test_a_disk_that_is_nearly_full_takes_nothing(store: Store) -> None:
     with pytest.raises(AMTPError) as refusal:
-        await store.uploads(room=False).keep(pieces_of(LARGE), owner="a@b", filename="a", content_type="x/y")
+        await store.uploads(room=False).keep(pieces_of(LARGE), **ALICES)
     assert (refusal.value.status, refusal.value.retry_after) == (503, 60)
     assert await store.left() == (0, 0, 0)
 
@@ -158,19 +174,94 @@ async def test_a_disk_that_fails_on_the_way_is_told_as_temporary(store: Store) -
     assert await store.database.fetchval("select count(*) from attachments") == 0
 
 
-async def test_an_agent_has_so_much_that_it_never_sent(store: Store) -> None:
-    async def keep(owner: str) -> Upload:
-        return await store.uploads(unsent=len(SMALL)).keep(
-            pieces_of(SMALL), owner=owner, filename="a", content_type="x/y"
-        )
+async def refused(keeping: Awaitable[Upload]) -> bool:
+    """Whether there is no room for it in what its owner may have."""
+    try:
+        await keeping
+    except AMTPError as refusal:
+        return refusal.code is Code.RATE_LIMIT_EXCEEDED
+    return False
 
-    first = await keep("alice@acme.test")
-    with pytest.raises(AMTPError) as refusal:
-        await keep("alice@acme.test")
-    assert refusal.value.code is Code.RATE_LIMIT_EXCEEDED
-    await keep("bob@acme.test")
+
+async def test_an_agent_has_so_much_that_it_never_sent(store: Store) -> None:
+    uploads = store.uploads(unsent=len(LARGE))
+    first = await uploads.keep(pieces_of(LARGE), **ALICES | {"bytes_max": len(LARGE)})
+    assert await refused(uploads.keep(pieces_of(SMALL), **ALICES))
+    await uploads.keep(pieces_of(SMALL), **ALICES | {"owner": "bob@acme.test"})
     await store.hold(await store.message(), first)
-    await keep("alice@acme.test")
+    await uploads.keep(pieces_of(SMALL), **ALICES)
+
+
+async def test_an_agent_has_so_much_in_all_until_the_messages_go_that_hold_it(store: Store) -> None:
+    uploads = store.uploads(total=2 * len(LARGE))
+    about = ALICES | {"bytes_max": len(LARGE)}
+    message = await store.message()
+    for _ in range(2):
+        await store.hold(message, await uploads.keep(pieces_of(LARGE), **about))
+    assert await refused(uploads.keep(pieces_of(SMALL), **about))
+    await uploads.keep(pieces_of(SMALL), **about | {"owner": "bob@acme.test"})
+    await store.database.execute("delete from messages where id = $1", message)
+    await store.turn((DAYS + 2) * 24)
+    await uploads.keep(pieces_of(LARGE), **about)
+
+
+@pytest.mark.parametrize("quota", ["unsent", "total"])
+async def test_uploads_that_come_side_by_side_pass_no_limit_together(
+    store: Store, second: Database, quota: str
+) -> None:
+    """At two gateways on one database, all of them begun before one has ended."""
+    go = asyncio.Event()
+
+    async def waiting() -> AsyncGenerator[bytes, None]:
+        yield LARGE[:BLOCK_BYTES]
+        await go.wait()
+        yield LARGE[BLOCK_BYTES:]
+
+    limits = {quota: 3 * len(LARGE)}
+    houses = [store.uploads(**limits), replace(store, database=second).uploads(**limits)]
+    about = ALICES | {"bytes_max": len(LARGE)}
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        keeping = [group.create_task(refused(house.keep(waiting(), **about))) for house in houses * 4]
+        first = [await done for done in islice(asyncio.as_completed(keeping), 5)]
+        go.set()
+    assert first == [True] * 5
+    assert sum(task.result() for task in keeping) == 5
+
+
+async def test_an_upload_of_unknown_size_counts_as_the_largest_there_may_be_until_it_ends(
+    store: Store,
+) -> None:
+    inner = []
+
+    async def looking() -> AsyncGenerator[bytes, None]:
+        async for piece in pieces_of(LARGE):
+            yield piece
+        inner.append(await refused(uploads.keep(pieces_of(SMALL), **ALICES)))
+
+    uploads = store.uploads(unsent=2 * len(LARGE))
+    await uploads.keep(looking(), **ALICES | {"bytes_max": 2 * len(LARGE)})
+    assert inner == [True]
+    await uploads.keep(pieces_of(SMALL), **ALICES)
+
+
+async def test_what_a_crash_left_unfinished_counts_no_longer_than_an_upload_may_take(store: Store) -> None:
+    await store.database.execute(
+        "insert into attachments (id, token, owner, filename, content_type, place, size)"
+        " values ($1, 't', 'alice@acme.test', 'a', 'x/y', 'file', $2)",
+        store.mint(),
+        len(LARGE),
+    )
+    uploads = store.uploads(total=len(LARGE))
+    await store.turn(ABANDONED_HOURS / 2)
+    assert await refused(uploads.keep(pieces_of(SMALL), **ALICES))
+    await store.turn(ABANDONED_HOURS)
+    await uploads.keep(pieces_of(SMALL), **ALICES)
+
+
+async def test_even_an_empty_upload_counts(store: Store) -> None:
+    uploads = store.uploads(unsent=2 * 4096)
+    kept = [await refused(uploads.keep(pieces_of(b""), **ALICES)) for _ in range(3)]
+    assert kept == [False, False, True]
 
 
 @EITHER
@@ -250,8 +341,10 @@ async def test_a_crash_between_the_file_and_its_row_leaves_nothing_for_long(stor
     )
     for upload in (unfinished, stray):
         await files.append(upload, 0, LARGE)
-    await store.turn(UNUSED_HOURS - 1)
+    await store.turn(ABANDONED_HOURS / 2)
     assert (await store.left())[2] == 2
+    await store.turn(UNUSED_HOURS - ABANDONED_HOURS)
+    assert (await store.left())[2] == 1
     young = store.mint()
     await files.append(young, 0, SMALL)
     await store.turn(2)
@@ -289,9 +382,7 @@ async def test_memory_holds_a_few_blocks_of_an_upload_whatever_its_size(store: S
             yield piece
 
     tracemalloc.start()
-    upload = await store.uploads(in_files=in_files).keep(
-        many(), owner="a@b", filename="a", content_type="x/y"
-    )
+    upload = await store.uploads(in_files=in_files).keep(many(), **ALICES)
     async for block in store.uploads().blocks(upload):
         assert len(block) <= BLOCK_BYTES
     peak = tracemalloc.get_traced_memory()[1]
