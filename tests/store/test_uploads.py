@@ -217,7 +217,7 @@ async def test_uploads_that_come_side_by_side_pass_no_limit_together(
         await go.wait()
         yield LARGE[BLOCK_BYTES:]
 
-    limits = {quota: 3 * len(LARGE)}
+    limits: Any = {quota: 3 * len(LARGE)}
     houses = [store.uploads(**limits), replace(store, database=second).uploads(**limits)]
     about = ALICES | {"bytes_max": len(LARGE)}
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
