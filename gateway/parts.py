@@ -137,7 +137,7 @@ class Parts:
         self.worker = self._worker()
         self.ladder = self._ladder()
         self.notifier = self._notifier()
-        self.parsing = Parsing()
+        self.parsing = Parsing(journal)
         self.load = Load(config.limits)
         self.entry_books = tallies.EntryBooks(database)
         self.draining = False

@@ -161,7 +161,7 @@ class Answering:
             place = f"{entry.field}messages[{index}]"
             with standing(place):
                 message = await self._parsing.message(
-                    raw, row=self._mint(), now=self._clock.now(), local=True
+                    raw, caller=owner.name, row=self._mint(), now=self._clock.now(), local=True
                 )
             read.append((place, message))
         return read

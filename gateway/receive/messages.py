@@ -92,13 +92,17 @@ class MessageDoor:
 
     async def _read(self, body: bytes, caller: Caller) -> Message:
         local = (caller.name is not None and caller.proven_domain is None) or caller.development
-        return await self._parsing.message(body, row=self._mint(), now=self._clock.now(), local=local)
+        who = caller.name or caller.proven_domain or ""
+        return await self._parsing.message(
+            body, caller=who, row=self._mint(), now=self._clock.now(), local=local
+        )
 
     async def _post_lines(self, request: Request, caller: Caller) -> Answer:
         """One answer a line, in order; what was accepted is committed before the answer starts."""
         lines = self._lines(await request.body(self._body_bytes_max))
         with self._slots.held(request.holder):
-            taken = await asyncio.gather(*(self._take(line, caller) for line in lines))
+            read = [await self._read_line(line, caller) for line in lines]  # one large line at a time
+            taken = await asyncio.gather(*(self._take(each, caller) for each in read))
         answers = [await self._told(each, request) for each in taken]
         return Answer(200, b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers), LINES)
 
@@ -112,9 +116,18 @@ class MessageDoor:
             )
         return lines
 
-    async def _take(self, line: bytes, caller: Caller) -> tuple[Receipt, Sent | None] | AMTPError:
+    async def _read_line(self, line: bytes, caller: Caller) -> Message | AMTPError:
         try:
-            message = await self._read(line, caller)
+            return await self._read(line, caller)
+        except AMTPError as error:
+            return error
+
+    async def _take(
+        self, message: Message | AMTPError, caller: Caller
+    ) -> tuple[Receipt, Sent | None] | AMTPError:
+        if isinstance(message, AMTPError):
+            return message
+        try:
             receipt = await self._accept.accept(message, caller)
         except AMTPError as error:
             return error
