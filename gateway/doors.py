@@ -73,6 +73,7 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             slots=parts.load.requests,
             clock=parts.clock,
             mint=parts.mint,
+            domains=parts.config.domains,
             hostname=parts.config.hostname,
             body_bytes_max=parts.config.limits.body_bytes,
             room=parts.disk_has_room,
