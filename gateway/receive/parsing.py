@@ -33,12 +33,16 @@ class Parsing:
     async def message(self, raw: bytes, *, caller: str, row: UUID, now: datetime, local: bool) -> Message:
         return await self.read(partial(parse_message, row=row, now=now, local=local), raw, caller)
 
-    async def read(self, task: Callable[[bytes], T], raw: bytes, caller: str) -> T:
-        """What the task makes of `raw`; callers share the children, those without a name as one."""
-        if len(raw) > LARGE_BYTES:
+    async def read(self, task: Callable[[bytes], T], raw: bytes, caller: str, size: int | None = None) -> T:
+        """What the task makes of `raw`, and of further bytes where `size` counts more.
+
+        Callers share the children, those without a name as one.
+        """
+        size = len(raw) if size is None else size
+        if size > LARGE_BYTES:
             return await self._readers.run(caller, task, raw)
-        if not self._turns.take(len(raw)):
-            await self._turns.wait(len(raw))
+        if not self._turns.take(size):
+            await self._turns.wait(size)
         return task(raw)
 
 

@@ -118,7 +118,9 @@ async def test_a_foreign_sender_is_shown_as_unproven_and_a_relay_reaches_local_r
 
 
 @pytest.mark.parametrize("name", ["Sender_Verification", "GATEWAY", "\u017fender", "senderVerification"])
-async def test_a_member_that_a_lenient_reader_takes_for_ours_reaches_no_agent(world: World, name: str) -> None:
+async def test_a_member_that_a_lenient_reader_takes_for_ours_reaches_no_agent(
+    world: World, name: str
+) -> None:
     async with world.gateway() as gateway:
         alice, bob = await gateway.register("alice"), await gateway.register("bob")
         forged = await post(gateway, stranger(bob, **{name: "pass"}))

@@ -228,7 +228,12 @@ async def test_in_development_a_foreign_message_is_as_complete_as_in_production(
     development: Gateway, absent: str
 ) -> None:
     await development.register("bob")
-    message = {"version": "1.0", "sender": "eve@elsewhere.test", "recipients": ["bob@acme.test"], "payload": 1}
+    message = {
+        "version": "1.0",
+        "sender": "eve@elsewhere.test",
+        "recipients": ["bob@acme.test"],
+        "payload": 1,
+    }
     assert (await development.call("POST", "/v1/messages", json=message)).status == 202
     del message[absent]
     refused = await development.call("POST", "/v1/messages", json=message)
