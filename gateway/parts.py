@@ -30,7 +30,7 @@ from gateway.notifier import Notifier
 from gateway.outbound import Outbound
 from gateway.placing import Placing
 from gateway.receive.limits import Load
-from gateway.receive.parsing import Parsing
+from gateway.receive.parsing import LARGE_BODIES_MAX, Parsing
 from gateway.report.aftermath import Aftermath
 from gateway.report.audience import Audience
 from gateway.report.interests import Interests
@@ -137,8 +137,8 @@ class Parts:
         self.worker = self._worker()
         self.ladder = self._ladder()
         self.notifier = self._notifier()
-        self.parsing = Parsing(journal)
         self.load = Load(config.limits)
+        self.parsing = Parsing(journal, self.load.pot("large bodies to read", lambda _: LARGE_BODIES_MAX))
         self.entry_books = tallies.EntryBooks(database)
         self.draining = False
         self.housekeeping = Housekeeping(self._chores(), journal)

@@ -82,9 +82,9 @@ class Answering:
         self._slots = slots
         self._room = Lately(room)  # whether the disk has room for more
 
-    async def read(self, parse: Callable[[bytes], T], body: bytes, owner: Resident) -> T:
-        """What the body of an acknowledgement says, read where it holds up nobody."""
-        return await self._parsing.read(parse, body, owner.name)
+    async def read(self, parse: Callable[[bytes], T], body: bytes, caller: Caller) -> T:
+        """Returns what the body of an acknowledgement says, read where it holds up nobody."""
+        return await self._parsing.read(parse, body, caller.holder)
 
     async def acknowledge(self, consumer: Consumer, entries: Sequence[Asked]) -> Sequence[Outcome]:
         """What became of each entry, in their order."""
@@ -149,7 +149,7 @@ class Answering:
         """Lets in what is said with one entry, all of it or nothing."""
         messages = []
         fields = now.fields.setdefault(number, [])
-        for place, message in await self._read(consumer.owner, entry, original):
+        for place, message in await self._read(consumer, entry, original):
             with standing(place):
                 admitted = await self._admit(now, message, consumer)
             if admitted.entries or admitted.deliveries:  # a heartbeat leaves nothing behind
@@ -157,27 +157,27 @@ class Answering:
                 fields.append(place)
         now.answers[number] = Answer(entry.name, found.row, tuple(messages))
 
-    async def _read(self, owner: Resident, entry: Asked, original: Letter) -> list[tuple[str, Message]]:
+    async def _read(self, consumer: Consumer, entry: Asked, original: Letter) -> list[tuple[str, Message]]:
         """The messages that are said, each with the field where it stands."""
         read = []
         if entry.said.reply is not None:
             place = f"{entry.field}reply"
             with standing(place):
-                read.append((place, await self._reply(owner, entry.said.reply, original)))
+                read.append((place, await self._reply(consumer, entry.said.reply, original)))
         for index, raw in enumerate(entry.said.messages):
             place = f"{entry.field}messages[{index}]"
             with standing(place):
                 message = await self._parsing.message(
-                    raw, caller=owner.name, row=self._mint(), now=self._clock.now(), local=True
+                    raw, holder=consumer.caller.holder, row=self._mint(), now=self._clock.now(), local=True
                 )
             read.append((place, message))
         return read
 
-    async def _reply(self, owner: Resident, reply: Reply, original: Letter) -> Message:
+    async def _reply(self, consumer: Consumer, reply: Reply, original: Letter) -> Message:
         written = partial(
             reply_to,
             original.body,
-            responder=owner.name,
+            responder=consumer.owner.name,
             proven=original.proven,
             row=self._mint(),
             now=self._clock.now(),
@@ -187,7 +187,7 @@ class Answering:
             headers=reply.headers,
         )
         size = len(original.body) + len(reply.payload)
-        message = await self._parsing.read(written, reply.payload, owner.name, size)
+        message = await self._parsing.read(written, reply.payload, consumer.caller.holder, size)
         assert message is not None, "an agent may answer by hand whatever it likes"
         return message
 

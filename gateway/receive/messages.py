@@ -101,9 +101,8 @@ class MessageDoor:
         return message
 
     async def _parse(self, body: bytes, caller: Caller, local: bool) -> Message:
-        who = caller.name or caller.proven_domain or ""
-        now = self._clock.now()
-        return await self._parsing.message(body, caller=who, row=self._mint(), now=now, local=local)
+        row, now = self._mint(), self._clock.now()
+        return await self._parsing.message(body, holder=caller.holder, row=row, now=now, local=local)
 
     async def _hand_in(self, message: Message, caller: Caller) -> Receipt:
         receipt = await self._accept.accept(message, caller)

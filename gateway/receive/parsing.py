@@ -15,32 +15,34 @@ from uuid import UUID
 from gateway.journal import Journal
 from gateway.protocol.message import Message, parse_message
 from gateway.receive.readers import Readers
+from gateway.shares import Holder, Pot
 
 T = TypeVar("T")
 
 LARGE_BYTES = 256 * 1024
+LARGE_BODIES_MAX = 64  # being read or waiting for it
 TURN_BYTES = LARGE_BYTES  # some 20 ms, however hard they are to read
 
 
 class Parsing:
     """Reads bodies, each within one turn of the event loop or in a child process."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._readers = Readers(journal)
+    def __init__(self, journal: Journal, places: Pot) -> None:
+        """`places` counts the large bodies that are read or wait for it."""
+        self._readers = Readers(journal, places)
         self._turns = Turns(TURN_BYTES)
         self.close = self._readers.close
 
-    async def message(self, raw: bytes, *, caller: str, row: UUID, now: datetime, local: bool) -> Message:
-        return await self.read(partial(parse_message, row=row, now=now, local=local), raw, caller)
+    async def message(self, raw: bytes, *, holder: Holder, row: UUID, now: datetime, local: bool) -> Message:
+        return await self.read(partial(parse_message, row=row, now=now, local=local), raw, holder)
 
-    async def read(self, task: Callable[[bytes], T], raw: bytes, caller: str, size: int | None = None) -> T:
-        """What the task makes of `raw`, and of further bytes where `size` counts more.
-
-        Callers share the children, those without a name as one.
-        """
+    async def read(
+        self, task: Callable[[bytes], T], raw: bytes, holder: Holder, size: int | None = None
+    ) -> T:
+        """Returns what the task makes of `raw`; `size` counts what else it has to read, where that is more."""
         size = len(raw) if size is None else size
         if size > LARGE_BYTES:
-            return await self._readers.run(caller, task, raw)
+            return await self._readers.run(holder, task, raw)
         if not self._turns.take(size):
             await self._turns.wait(size)
         return task(raw)

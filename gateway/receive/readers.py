@@ -3,7 +3,7 @@
 1. Each child reads one body at a time, and the limit on a body's reading counts the CPU time that it takes alone.
    Waiting for a child, or for one that makes no progress, is the gateway's fault: 503.
 2. A child that hangs or dies harms the body it was reading and no other. The next body starts a new child.
-3. One caller has a share of the places to wait in, and all callers together a bounded number.
+3. What waits for a child is bounded, and each caller has a share of it.
 """
 
 import asyncio
@@ -12,10 +12,9 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Timer
 from time import monotonic
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 
 from gateway.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
+from gateway.shares import Holder, Pot
 
 T = TypeVar("T")
 
@@ -37,8 +37,6 @@ class Rules:
         60.0  # of the wall clock: a child that is silent for so long was stopped or gets no CPU
     )
     wait_seconds_max: float = 10.0  # for a free child
-    held_max: int = 64  # bodies that are read or wait for it
-    held_each_max: int = 8  # of one caller
 
 
 class Lost(AMTPError):
@@ -52,18 +50,19 @@ class Lost(AMTPError):
 class Readers:
     """Runs tasks in child processes, which start with the first of them."""
 
-    def __init__(self, journal: Journal, rules: Rules | None = None) -> None:
+    def __init__(self, journal: Journal, places: Pot, rules: Rules | None = None) -> None:
+        """`places` counts the bodies that are read or wait for it."""
         self._journal = journal
+        self._places = places
         self._rules = rules = rules or Rules()
         self._threads = ThreadPoolExecutor(rules.processes, "amtp-reader")  # each waits for one child
         self._readers = [_Reader(rules) for _ in range(rules.processes)]
         self._idle = list(self._readers)
         self._free = asyncio.Semaphore(rules.processes)
-        self._held: Counter[str] = Counter()
 
-    async def run(self, caller: str, task: Callable[..., T], *arguments: object) -> T:
+    async def run(self, holder: Holder, task: Callable[..., T], *arguments: object) -> T:
         """Returns what the task returns, and raises its AMTPError; 503 where no child is free in time."""
-        with self._place(caller):
+        with self._places.held(holder):
             try:
                 async with asyncio.timeout(self._rules.wait_seconds_max):
                     await self._free.acquire()
@@ -80,18 +79,6 @@ class Readers:
                 self._journal.reader_lost(lost.why)
                 raise
             return result
-
-    @contextmanager
-    def _place(self, caller: str) -> Iterator[None]:
-        if self._held[caller] >= self._rules.held_each_max or self._held.total() >= self._rules.held_max:
-            raise _busy()
-        self._held[caller] += 1
-        try:
-            yield
-        finally:
-            self._held[caller] -= 1
-            if not self._held[caller]:
-                del self._held[caller]
 
     def _give_back(self, reader: "_Reader") -> None:
         self._idle.append(reader)
