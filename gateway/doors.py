@@ -57,7 +57,7 @@ def door_of(parts: Parts) -> Door:
 
 def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
     """What agents and other gateways use to send, and to see what became of it."""
-    reading = Reading(parts.uploads)
+    reading = Reading(parts.uploads, parts.load.downloads)
     return (
         MessageDoor(
             accept=parts.accept,
@@ -91,6 +91,7 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             authenticator=parts.authenticator,
             rules=parts.config.attachments,
             base=uploads_base(parts.config),
+            places=parts.load.uploads,
         ),
         MessageFileDoor(
             database=parts.database,
@@ -105,6 +106,7 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             journal=parts.journal,
             rules=parts.config.attachments,
             base=uploads_base(parts.config),
+            load=parts.load,
         ),
         ScheduleDoor(schedules=parts.schedules, authenticator=parts.authenticator),
         CapabilityDoor(
