@@ -19,7 +19,7 @@ from gateway.parts import Parts
 from gateway.receive.http import Door
 from gateway.receive.routing import roles_of
 from gateway.route.directory import Directory
-from gateway.store import migrate
+from gateway.store import migrate, sealed
 from gateway.store.audit import Audit
 from gateway.store.database import Database
 from gateway.store.intake import Intake
@@ -72,6 +72,7 @@ async def running(
         await migrate.migrate(database)
         config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         parts = Parts(config, database, clock, journal)
+        await sealed.agree(database, parts.sealer, config.data)
         stack.callback(parts.parsing.close)
         stack.push_async_callback(parts.outbound.close)
         stack.push_async_callback(parts.directory.close)
