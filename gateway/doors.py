@@ -12,6 +12,7 @@ from gateway.receive.agents import AgentDoor
 from gateway.receive.answering import Answering
 from gateway.receive.attachments import AttachmentDoor, Reading
 from gateway.receive.capabilities import CapabilityDoor
+from gateway.receive.content import ContentRule
 from gateway.receive.dead_letters import DeadLetterDoor
 from gateway.receive.health import DatabaseLook, HealthDoor, Look, disk_look, draining_look
 from gateway.receive.http import Door
@@ -58,6 +59,7 @@ def door_of(parts: Parts) -> Door:
 def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
     """What agents and other gateways use to send, and to see what became of it."""
     reading = Reading(parts.uploads, parts.load.downloads)
+    content = ContentRule(parts.database, parts.audit)
     return (
         MessageDoor(
             accept=parts.accept,
@@ -97,6 +99,7 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             database=parts.database,
             authenticator=parts.authenticator,
             reading=reading,
+            content=content,
             outbound=parts.outbound,
             fetched=FetchedFiles(
                 parts.config.data / "fetched",
@@ -197,6 +200,7 @@ def _operator_doors(parts: Parts) -> tuple[HasRoutes, ...]:
         DeadLetterDoor(
             database=parts.database,
             authenticator=parts.authenticator,
+            content=ContentRule(parts.database, parts.audit),
             dead_letters=DeadLetters(
                 parts.database,
                 parts.mint,

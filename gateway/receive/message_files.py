@@ -18,6 +18,7 @@ from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.url import Url, parse_url
 from gateway.receive.answers import Answer, Stream
 from gateway.receive.attachments import Reading
+from gateway.receive.content import ContentRule
 from gateway.receive.files import answer_file, attended, within
 from gateway.receive.limits import Load
 from gateway.receive.request import Request
@@ -46,6 +47,7 @@ class MessageFileDoor:
         database: Database,
         authenticator: Authenticator,
         reading: Reading,
+        content: ContentRule,
         outbound: Outbound,
         fetched: FetchedFiles,
         journal: Journal,
@@ -56,6 +58,7 @@ class MessageFileDoor:
         self._database = database
         self._authenticator = authenticator
         self._reading = reading
+        self._content = content
         self._outbound = outbound
         self._fetched = fetched
         self._journal = journal
@@ -74,6 +77,7 @@ class MessageFileDoor:
         place = request.params["n"]
         if not _PLACE.fullmatch(place) or int(place) >= len(attachments):
             raise not_found()
+        await self._content.require(request, caller, seen.found.message_id, f"attachment {place}")
         return await self._answer(request, attachments[int(place)])
 
     async def _answer(self, request: Request, attachment: Attachment) -> Answer | Stream:
