@@ -36,6 +36,7 @@ FLOORS = [
     {"flow", "coordinate"},
     {"receive", "a2a", "client", "worker", "ticker", "notifier", "housekeeping"},
     {"features"},
+    {"wired"},
     {"parts"},
     {"doors"},
     {"app"},

@@ -36,6 +36,7 @@ from gateway.store.intake import Intake
 from gateway.store.keys import directory_version
 from gateway.store.poison import bury
 from gateway.store.straight import Hand, Straight
+from gateway.wired import FEATURES
 from tests.receive.doorway import DEADLINE_SECONDS, Doorway, Reply, Wire, doorway, head, post
 
 ALICE = "/v1/inbox/alice@acme.test"
@@ -193,7 +194,7 @@ async def house_of(
     intake = Intake(database, mint, journal, committed=bell.ring, promise=straight.promise)
     activity = Activity(database)
     config = complete(replace(Config(), domains=("acme.test",), data=folder))
-    parts = Parts(config, database, clock, journal)
+    parts = Parts(config, database, clock, journal, FEATURES)
     door = InboxDoor(
         database=database,
         authenticator=Authenticator(database, watch, clock, Journal(io.StringIO()), development=development),
