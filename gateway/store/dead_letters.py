@@ -3,7 +3,8 @@
 1. A replay takes back the failure: the settled row goes, the delivery lives again under the same ids, and the
    books say one less is finished.
 2. Recipients that may have it already are tried as a repetition, never as a first attempt.
-3. What an agent took and never acknowledged is its own dead letter (poison.py), shown to operators here too.
+3. What an agent took and never acknowledged is its own dead letter (poison.py). Operators see it here, and a replay
+   puts the entry back into its inbox. It was delivered, so the books say nothing of it.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 from gateway.mint import Mint
 from gateway.store.audit import Audit
 from gateway.store.database import Database
+from gateway.store.topics import notice_of
 
 AT_ONCE_MAX = 10_000  # letters by one act
 REMEMBERED = timedelta(days=14)  # how long a recipient's gateway knows a repetition
@@ -120,13 +122,17 @@ async def original(database: Database, number: int) -> bytes | None:
     return body
 
 
-_OPEN = "l.replayed_at is null and l.agent is null"
+_OPEN = "l.replayed_at is null"
+_PURGEABLE = f"{_OPEN} and l.agent is null"  # an agent lets go of its own
 
-# Its time to live is not over, and its delivery still counts as failed.
+# Its time to live is not over, and its delivery still counts as failed, or its entry is still aside.
 _REPLAYABLE = f"""
     {_OPEN} and (m.expires_at is null or m.expires_at > amtp_now())
-    and exists (select from settled s where s.message = l.message and s.recipient = l.recipient
-                and s.status = 'failed')
+    and case when l.agent is null
+        then exists (select from settled s where s.message = l.message and s.recipient = l.recipient
+                     and s.status = 'failed')
+        else exists (select from entries e where e.message = l.message and e.agent = l.agent
+                     and e.dead_at is not null and e.acknowledged_at is null) end
 """
 
 _LETTERS = "from dead_letters l join messages m on m.id = l.message"
@@ -139,9 +145,13 @@ with {picked}, placed as (
     select l.*, m.accepted_at, m.expires_at, coalesce(m.public_id, m.id::text) as message_id,
            amtp_now() + make_interval(secs => (row_number() over (order by l.id) - 1) * $2::float8) as new_due
     from picked join dead_letters l using (id) join messages m on m.id = l.message
+), revived as (
+    update entries e set dead_at = null, read_at = null, lapses = 0
+    from placed p where e.message = p.message and e.agent = p.agent
+    returning p.*
 ), reopened as (
     delete from settled s using placed p
-    where s.message = p.message and s.recipient = p.recipient and s.status = 'failed'
+    where p.agent is null and s.message = p.message and s.recipient = p.recipient and s.status = 'failed'
     returning p.*
 ), alive as (
     insert into deliveries
@@ -153,15 +163,20 @@ with {picked}, placed as (
            least(expires_at, new_due + $4::interval),
            case when expires_at < new_due + $4::interval then 'ttl' else 'horizon' end
     from reopened
+), replayed as (
+    select id, message, message_id, recipient, address, agent, new_due,
+           accepted_at < amtp_now() - $7::interval as forgotten from reopened
+    union all
+    select id, message, message_id, recipient, address, agent, amtp_now(), false from revived
 ), marked as (
-    update dead_letters l set replayed_at = amtp_now() from reopened r where l.id = r.id
+    update dead_letters l set replayed_at = amtp_now() from replayed r where l.id = r.id
 ), told as (
     insert into events (message, at, event, recipient, actor)
-    select message, amtp_now(), 'replayed', recipient, $5 from reopened
+    select message, amtp_now(), 'replayed', recipient, $5 from replayed
 ), counted as (
     insert into tallies (id, at, accepted, finished) select $6, amtp_now(), 0, -count(*) from reopened
 )
-select id, message_id, address, new_due, accepted_at < amtp_now() - $7::interval from reopened order by id
+select id, message_id, address, new_due, forgotten, agent from replayed order by id
 """
 
 _PURGE = "with {picked} delete from dead_letters l using picked where l.id = picked.id"
@@ -183,14 +198,14 @@ class DeadLetters:
     async def count(self, which: Which, *, replayable: bool) -> int:
         """How many are meant: those that can be replayed, or all."""
         arguments: list[Any] = []
-        meant = f"{_REPLAYABLE if replayable else _OPEN} and {_conditions(which, arguments)}"
+        meant = f"{_REPLAYABLE if replayable else _PURGEABLE} and {_conditions(which, arguments)}"
         count: int = await self._database.fetchval(f"select count(*) {_LETTERS} where {meant}", *arguments)
         return count
 
     async def replay(
         self, which: Which, *, actor: str, limit: int = 1, per_second: float | None = None
     ) -> list[Replayed]:
-        """Puts letters back into the queue, the oldest first, due one after another at the rate."""
+        """Puts letters back into the queue, the oldest first, due one after another at the rate, or into their inbox."""
         arguments: list[Any] = [
             limit,
             1 / per_second if per_second else 0.0,
@@ -203,13 +218,15 @@ class DeadLetters:
         picked = _PICKED.format(meant=f"{_REPLAYABLE} and {_conditions(which, arguments)}")
         async with self._database.transaction() as connection:
             rows = await connection.fetch(_REPLAY.format(picked=picked), *arguments)
+            if inboxes := {row["agent"] for row in rows if row["agent"] is not None}:
+                await connection.execute("select pg_notify('amtp_inbox', $1)", notice_of(inboxes))
             await self._note(connection, "replay", which, len(rows), actor)
-        return [Replayed(*row) for row in rows]
+        return [Replayed(*row[:5]) for row in rows]
 
     async def purge(self, which: Which, *, actor: str, limit: int = 1) -> int:
         """Lets go of letters; their deliveries stay failed."""
         arguments: list[Any] = [limit]
-        picked = _PICKED.format(meant=f"{_OPEN} and {_conditions(which, arguments)}")
+        picked = _PICKED.format(meant=f"{_PURGEABLE} and {_conditions(which, arguments)}")
         async with self._database.transaction() as connection:
             purged = int((await connection.execute(_PURGE.format(picked=picked), *arguments)).split()[-1])
             await self._note(connection, "purge", which, purged, actor)

@@ -143,7 +143,7 @@ async def test_purged_letters_are_gone(office: Office) -> None:
     assert len(await office.numbers()) == 1
 
 
-async def test_what_an_agent_never_acknowledged_is_for_itself_to_decide(office: Office) -> None:
+async def test_what_an_agent_never_acknowledged_is_for_itself_to_let_go_of(office: Office) -> None:
     sent = await office.alice.send(office.bob.address)
     await office.house.database.execute(
         "insert into dead_letters (message, recipient, address, agent, failure_code, failure_reason, attempts, at)"
@@ -154,10 +154,15 @@ async def test_what_an_agent_never_acknowledged_is_for_itself_to_decide(office: 
     (number,) = await office.numbers()
     assert (await office.do("GET", f"/{number}"))["kind"] == "undigested"
     assert await office.numbers(key=office.alice.key) == []
-    for method, path in (("POST", f"/{number}/replay"), ("DELETE", f"/{number}")):
-        reply = await office.ask(method, path)
-        assert (reply.code, "/v1/inbox/bob@acme.test/dead-letters" in reply.text) == ("CONFLICT", True)
+    reply = await office.ask("DELETE", f"/{number}")
+    assert (reply.code, "/v1/inbox/bob@acme.test/dead-letters" in reply.text) == ("CONFLICT", True)
     assert (await office.do("POST", "/purge", {"all": True}))["purged"] == 0
+    assert (await office.ask("POST", f"/{number}/replay")).code == "CONFLICT", "its entry is not aside"
+    await office.house.database.execute("update entries set dead_at = amtp_now(), lapses = 9")
+    assert (await office.do("POST", f"/{number}/replay"))["recipient"] == "bob@acme.test"
+    (item,) = await office.bob.inbox("?status=unread")
+    assert (item["message_id"], item["gateway"].get("lapses")) == (sent.json["message_id"], None)
+    assert (await balance(office.gateway.app.database)).unaccounted == 0
 
 
 async def test_what_can_not_be_read_is_refused(office: Office) -> None:
