@@ -102,6 +102,8 @@ def _print_messages(messages: list[dict[str, Any]], answer: dict[str, Any]) -> N
         print_table(MESSAGES, [_row(message) for message in messages])
     more = ", and more behind them" if answer["has_more"] else ""
     typer.echo(f"{len(messages)} message{'' if len(messages) == 1 else 's'}{more}.")
+    if answer.get("unread"):
+        typer.echo(f"{answer['unread']}{'+' if answer.get('unread_more') else ''} unread.")
     if "lease" in answer:
         typer.echo(f"They are yours until {answer['lease']['until']}: lease {answer['lease']['token']}.")
 

@@ -132,7 +132,7 @@ class InboxDoor:
         body = await request.body(self._answer_bytes_max)
         if body:
             request.require_content_type(JSON)
-        entry = Asked(name, await self._answering.read(parse_said, body, caller))
+        entry = Asked(name, parse_said(body))
         (outcome,) = await self._answering.acknowledge(Consumer(owner, caller, lease), [entry])
         self._note(owner, [entry], [outcome])
         if isinstance(outcome, AMTPError):
@@ -143,8 +143,7 @@ class InboxDoor:
 
     async def acknowledge_many(self, request: Request) -> Answer:
         caller, owner = await self._opened(request)
-        body = await request.json_body(self._answer_bytes_max)
-        entries, lease = await self._answering.read(parse_names, body, caller)
+        entries, lease = parse_names(await request.json_body(self._answer_bytes_max))
         outcomes = await self._answering.acknowledge(Consumer(owner, caller, lease), entries)
         self._note(owner, entries, outcomes)
         return answer_json(render_results(entries, outcomes))
@@ -247,7 +246,8 @@ class InboxDoor:
                     yield piece
                 hand.caught_up = not page.has_more
                 if page.has_more:
-                    listing = replace(listing, offset=0, after=page.items[-1].row)
+                    if lease is None:  # what is leased is no longer listed
+                        listing = replace(listing, offset=0, after=page.items[-1].row)
                     owner = await self._owner(request)
                     continue
                 listing, last = unread, None

@@ -10,7 +10,7 @@ from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.answers import encode_json
 from gateway.receive.inbox_query import Asked
 from gateway.store.acknowledge import Acknowledgement, Result
-from gateway.store.inbox import Item, Lease, Page
+from gateway.store.inbox import Item, Lease, Page, Unread
 from gateway.store.poison import Undigested
 
 FAULTS = {
@@ -20,7 +20,7 @@ FAULTS = {
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
-def render_page(page: Page, owner: str, lease: Lease | None = None, unread: int | None = None) -> bytes:
+def render_page(page: Page, owner: str, lease: Lease | None = None, unread: Unread | None = None) -> bytes:
     """The answer to a listing."""
     items = b",".join(render_item(item, owner, lease) for item in page.items)
     about: dict[str, Any] = {
@@ -31,7 +31,9 @@ def render_page(page: Page, owner: str, lease: Lease | None = None, unread: int 
         "cursor": str(page.items[-1].row) if page.items else None,
     }
     if unread is not None:
-        about["unread"] = unread
+        about["unread"] = unread.count
+        if unread.at_least:
+            about["unread_more"] = True
     if lease is not None and page.items:
         about["lease"] = _lease(page.items[0], lease)
     return b'{"messages":[%b],%b' % (items, encode_json(about)[1:])

@@ -1,9 +1,9 @@
 """What is asked of an inbox: parameters and bodies, parsed once."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -11,18 +11,15 @@ import msgspec
 from gateway.config_sections import Inbox
 from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code
-from gateway.protocol.json_strict import read_strict
 from gateway.protocol.timestamp import parse_timestamp
 from gateway.receive.request import bad_parameter
 from gateway.receive.routing import ID
 from gateway.store.acknowledge import Named
 from gateway.store.inbox import Lease, Listing, Mark
 
-T = TypeVar("T")
-
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
-OFFSET_MAX = 1_000_000  # further in, a cursor is the way
+OFFSET_MAX = 10_000  # what is skipped is read all the same: further in, a cursor is the way
 NUMBER_MAX = 10**18 - 1
 NAMES_MAX = 1000  # in one acknowledgement
 BODY_BYTES_MAX = 512 * 1024  # a thousand ids with their senders
@@ -51,7 +48,7 @@ class Question:
 def parse_question(query: Mapping[str, str], rules: Inbox) -> Question:
     listing = Listing(
         limit=_count(query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),
-        offset=_count(query, "offset", 0, 0, OFFSET_MAX),
+        offset=_count(query, "offset", 0, 0, OFFSET_MAX, "; give the cursor of the page before instead"),
         after=_row(query, "cursor", "must be one that an answer gave"),
         since=parse_timestamp(query["since"], "since") if "since" in query else None,
         mark=_mark(query),
@@ -87,7 +84,7 @@ def dead_letter_number(text: str) -> int:
 class Reply:
     """What an acknowledgement answers; the payload keeps its bytes."""
 
-    payload: bytes
+    payload: msgspec.Raw
     members: Mapping[str, Any]
     headers: Mapping[str, Any]
 
@@ -153,7 +150,7 @@ _read_renewal = msgspec.json.Decoder(Renewal).decode
 def parse_names(body: bytes) -> tuple[list[Asked], UUID | None]:
     """The entries to acknowledge, and the lease they are held under."""
     try:
-        asked = _strict(_read_names, body)
+        asked = _read_names(body)
     except _UNREADABLE as failure:
         raise _bad_body(failure, '{"message_ids": ["…"], "lease": "…"}; lease may be left out') from None
     if not 0 < len(asked.message_ids) <= NAMES_MAX:
@@ -173,7 +170,7 @@ def parse_said(body: bytes) -> Said:
     if not body:
         return Said()
     try:
-        return _said(_strict(_read_said, body), "")
+        return _said(_read_said(body), "")
     except _UNREADABLE as failure:
         raise _bad_body(failure, '{"reply": {"payload": …}, "messages": […]}, or no body') from None
 
@@ -204,7 +201,7 @@ def _reply(raw: msgspec.Raw, field: str) -> Reply | None:
         ) from None
     members = {name: getattr(reply, name) for name in _REPLY_MEMBERS}
     return Reply(
-        bytes(reply.payload), {name: value for name, value in members.items() if value}, reply.headers or {}
+        reply.payload, {name: value for name, value in members.items() if value}, reply.headers or {}
     )
 
 
@@ -218,7 +215,7 @@ def _too_many(field: str) -> AMTPError:
 
 def parse_renewal(body: bytes, rules: Inbox) -> Renewal:
     try:
-        renewal = _strict(_read_renewal, body)
+        renewal = _read_renewal(body)
     except _UNREADABLE as failure:
         raise _bad_body(failure, '{"lease": "…", "seconds": 60}') from None
     if renewal.seconds != 0 and not 1 <= renewal.seconds <= rules.lease_seconds_max:
@@ -242,12 +239,6 @@ def _named(message_id: str, sender: str | None, field: str) -> Named:
     return Named(message_id, parse_address(sender, f"{field}.sender").name)
 
 
-def _strict(read: Callable[[bytes], T], body: bytes) -> T:
-    """The body as one of the shapes above, where it is JSON that every reader understands alike."""
-    read_strict(body)
-    return read(body)
-
-
 def _bad_body(failure: Exception, remedy: str) -> AMTPError:
     return AMTPError(Code.INVALID_MESSAGE_FORMAT, f"The body can't be read: {_told(failure)}. Send {remedy}.")
 
@@ -256,12 +247,12 @@ def _told(failure: Exception) -> str:
     return str(failure) if isinstance(failure, msgspec.ValidationError) else "it is no JSON"
 
 
-def _count(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+def _count(query: Mapping[str, str], name: str, default: int, least: int, most: int, remedy: str = "") -> int:
     text = query.get(name)
     if text is None:
         return default
     if _COUNT.fullmatch(text) is None or not least <= int(text) <= most:
-        raise bad_parameter(name, f"must be a whole number from {least} to {most}")
+        raise bad_parameter(name, f"must be a whole number from {least} to {most}{remedy}")
     return int(text)
 
 

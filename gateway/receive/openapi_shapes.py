@@ -87,11 +87,6 @@ ANSWERED = {
     "sent": {**listed(TEXT), "description": "The ids of what the first acknowledgement sent."},
 }
 
-WARNINGS = {
-    **listed(shape({"field": TEXT, "nearest": TEXT})),
-    "description": "Members of the message that are not known and close to one that is: misspelt, it seems.",
-}
-
 SHAPES: dict[str, Shape] = {
     "Code": {"enum": [code.value for code in Code]},
     "Error": shape(
@@ -110,14 +105,13 @@ SHAPES: dict[str, Shape] = {
             "schedule": shape(
                 {"id": TEXT, "repeat": TEXT, "next_at": nullable(MOMENT), "ends_at": nullable(MOMENT)},
                 description="Of a message that repeats.",
-            ),
-            "warnings": WARNINGS,
+            )
         },
         description="Committed; what became of each recipient so far.",
     ),
     "Answered": shape(
         {"message_id": TEXT, "status": MESSAGE_STATUS, "recipients": listed(RECEIVED)},
-        {"reply": ref("InboxItem"), "warnings": WARNINGS},
+        {"reply": ref("InboxItem")},
         "The receipt, later: with the reply that was waited for, or with what came of the message.",
     ),
     "RecipientStatus": shape(
@@ -160,7 +154,7 @@ SHAPES: dict[str, Shape] = {
             **PAGE,
             "cursor": CURSOR,
         },
-        {"unread": COUNT, "lease": LEASE},
+        {"unread": COUNT, "unread_more": YES_NO, "lease": LEASE},
     ),
     "Acknowledged": shape(
         {"message_id": TEXT, "status": {"enum": ["acknowledged"]}, "timestamp": MOMENT, "sender": TEXT},

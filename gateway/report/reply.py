@@ -48,7 +48,7 @@ _decoder = msgspec.json.Decoder(_Original)
 
 def reply_to(
     original: bytes,
-    payload: bytes | msgspec.Raw,
+    payload: msgspec.Raw,
     *,
     responder: str,
     proven: bool,

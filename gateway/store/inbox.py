@@ -7,6 +7,8 @@
 3. Reading marks what can be marked and never waits: it skips rows that another statement holds. Acknowledging
    locks in the order of ids. So no two of them deadlock.
 4. A page is bounded in bytes too; its last message may go over, so that every message fits a page of its own.
+5. A consumer that dies of one message lets the leases of its whole page run out. After some lapses an entry is a
+   suspect and leased alone: what lapses more often than that, lapsed of itself.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,18 +22,26 @@ from gateway.store.admitted import Rider, write_riders
 from gateway.store.database import Database
 
 PAGE_BYTES_MAX = 8 * 1024 * 1024  # of bodies
-UNREAD_COUNTED_MAX = 1000  # a larger number tells nobody more
+UNREAD_COUNTED_MAX = 1000  # beyond, an answer says that there are more
+SUSPECT_LAPSES = 3  # lapses that make an entry a suspect
+SUSPECTS_LOOKED_AT_MAX = 1000
+LAPSED_LOOKED_AT_MAX = 1000  # whose leases ran out: of more, those that ran out first
 
-# The open entries that a consumer may have now. One whose last allowed lease ran out waits to be put aside.
-_OPEN = (
-    "e.acknowledged_at is null and e.dead_at is null and (e.expires_at is null or e.expires_at > amtp_now())"
-)
-_VISIBLE = (
-    f"e.agent = $1 and {_OPEN}"
-    " and (e.lease_until is null or (e.lease_until <= amtp_now() and e.lapses + 1 < $2))"
-)
-_UNREAD = "(e.read_at is null or e.lease_until is not null)"  # of a visible entry: its lease ran out
-
+# Each open entry is in one of three states. Each state has an index of its own, so that a look walks through what it
+# hands out, whatever else lies in the inbox. A look that asks for the order of that index has no other to take.
+OPEN = "e.acknowledged_at is null and e.dead_at is null"
+STATES = {
+    "unread": "e.read_at is null",
+    "read": "e.read_at is not null and e.lease_until is null",
+    "leased": "e.lease_until is not null",
+}
+BY_ID = "order by e.message nulls first"
+BY_END = "order by e.lease_until, e.message"
+_LIVE = f"{OPEN} and (e.expires_at is null or e.expires_at > amtp_now())"
+_UNREAD = f"{STATES['unread']} and {_LIVE}"
+_READ = f"{STATES['read']} and {_LIVE}"
+# Unread again, for its lease ran out; not so one whose last allowed lease did: it waits to be put aside.
+_LAPSED = f"e.lease_until <= amtp_now() and e.lapses + 1 < $2 and {_LIVE}"
 
 _CAME = "coalesce(e.delivered_at, (select accepted_at from messages where id = e.message))"
 
@@ -39,9 +49,6 @@ _CAME = "coalesce(e.delivered_at, (select accepted_at from messages where id = e
 class Mark(StrEnum):
     UNREAD = "unread"
     READ = "read"
-
-
-_MARKED = {Mark.UNREAD: _UNREAD, Mark.READ: f"not {_UNREAD}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +108,14 @@ async def fetch(
     riders: Riders = None,
 ) -> Page:
     """The entries asked for, marked as read, or leased, by the statement that finds them."""
-    arguments: list[Any] = [agent, lapses_max, listing.limit, listing.offset, PAGE_BYTES_MAX]
-    marking, until = _READING, "null::timestamptz"
-    if lease is not None:
-        arguments += [float(lease.seconds), lease.token]
-        marking, until = _LEASING, "amtp_now() + make_interval(secs => $6)"
-    statement = _FETCH.format(
-        wanted=_wanted(listing, arguments),
-        lock="" if lease is None else "for update of e skip locked",
-        marking=marking,
-        until=until,
-    )
+    arguments: list[Any] = [agent, lapses_max, listing.limit, PAGE_BYTES_MAX]
+    if lease is None:
+        arguments.append(listing.offset)
+        page = _READ_PAGE
+    else:
+        arguments += [float(lease.seconds), lease.token, suspect_from(lapses_max), UUID(int=0)]
+        page = _LEASED_PAGE
+    statement = page.format(**_meant(listing, arguments))
     async with database.connection() if riders is None else database.transaction() as connection:
         rows = await connection.fetch(statement, *arguments)
         items = tuple(Item(*(*row[:11], tuple(row["hops"]))) for row in rows)
@@ -120,46 +124,47 @@ async def fetch(
     return Page(items, bool(rows and rows[0]["has_more"]))
 
 
-def _wanted(listing: Listing, arguments: list[Any]) -> str:
-    """The conditions of a listing; their values join the arguments."""
+def suspect_from(lapses_max: int) -> int:
+    """Returns from how many lapses on an entry is leased alone, so that no other lapses because of it."""
+    return min(SUSPECT_LAPSES, lapses_max - 1)
+
+
+def _meant(listing: Listing, arguments: list[Any]) -> dict[str, str]:
+    """Returns which entries of each state a listing means; its values join the arguments."""
     wanted = ""
-    if listing.mark is not None:
-        wanted += f" and {_MARKED[listing.mark]}"
     if listing.after is not None:
         arguments.append(listing.after)
         wanted += f" and e.message > ${len(arguments)}"
     if listing.since is not None:
         arguments.append(listing.since)
         wanted += f" and {_CAME} >= ${len(arguments)}"
-    return wanted
+    unread, read = (str(listing.mark in (None, mark)).lower() for mark in Mark)
+    return {
+        "unread": f"{unread} and {_UNREAD}{wanted}",
+        "lapsed": f"{unread} and {_LAPSED}{wanted}",
+        "read": f"{read} and {_READ}{wanted}",
+    }
 
 
-# Entries are found without their messages, each message by its key, and what is marked by an array of keys: a
-# planner that doesn't know how long a page is would join whole tables.
-_FETCH = f"""
-with seen as (
-    select e.message, e.address, e.delivered_at, e.expires_at, e.receipt, {_UNREAD} as unread,
-           e.lapses + (e.lease_until is not null)::int as lapses
-    from entries e
-    where {_VISIBLE}{{wanted}}
-    order by e.message limit $3 offset $4 {{lock}}
-), whole as materialized (
-    select seen.*, m.*, sum(m.bytes) over (order by seen.message) - m.bytes as bytes_before
-    from seen cross join lateral (
-        select body, accepted_at, proven, automatic, coalesce(hops, '{{{{}}}}') as hops,
+_COLUMNS = """e.message, e.address, e.delivered_at, e.expires_at, e.receipt,
+           e.read_at is null or e.lease_until is not null as unread,
+           e.lapses + (e.lease_until is not null)::int as lapses"""
+
+# Messages are looked up by their keys, and what is marked by an array of keys: a planner that doesn't know how long a
+# page is would join whole tables.
+_PICKED = """whole as materialized (
+    select found.*, m.*, sum(m.bytes) over (order by found.message) - m.bytes as bytes_before,
+           row_number() over (order by found.message) as place
+    from found cross join lateral (
+        select body, accepted_at, proven, automatic, coalesce(hops, '{{}}') as hops,
                octet_length(body) as bytes
-        from messages where id = seen.message offset 0
+        from messages where id = found.message offset 0
     ) m
 ), picked as materialized (
-    select * from whole where bytes_before < $5
-), {{marking}}
-select message, body, address, accepted_at, delivered_at, expires_at, proven, automatic, unread, lapses,
-       {{until}}, hops,
-       (select true from entries e
-        where {_VISIBLE}{{wanted}} and e.message > (select message from picked order by message desc limit 1)
-        order by e.message limit 1) as has_more
-from picked order by message
-"""
+    select * from whole where bytes_before < $4 and place <= $3
+)"""
+
+_SHOWN = "message, body, address, accepted_at, delivered_at, expires_at, proven, automatic, unread, lapses"
 
 # Whoever asked to hear when it is read, hears it once.
 _OWED = """owed as (
@@ -168,34 +173,112 @@ _OWED = """owed as (
     on conflict do nothing
 )"""
 
-_READING = f"""fresh as materialized (
+# One entry more than the page holds is found, which tells whether there are more.
+_READ_PAGE = f"""
+with found as materialized (
+    select * from (
+        (select {_COLUMNS} from entries e
+         where e.agent = $1 and {{unread}} {BY_ID} limit $5::bigint + $3::bigint + 1)
+        union all
+        (select {_COLUMNS} from entries e
+         where e.agent = $1 and {{read}} {BY_ID} limit $5::bigint + $3::bigint + 1)
+        union all
+        (select {_COLUMNS} from entries e
+         where e.agent = $1 and {{lapsed}} {BY_END} limit {LAPSED_LOOKED_AT_MAX})
+    ) any_state order by message offset $5 limit $3::bigint + 1
+), {_PICKED}, fresh as materialized (
     select e.message, e.address, e.receipt from entries e
-    where {_VISIBLE} and {_UNREAD} and e.message = any (array(select message from picked))
+    where e.agent = $1 and ({_UNREAD} or {_LAPSED}) and e.message = any (array(select message from picked))
     order by e.message for no key update skip locked
 ), marked as (
     update entries e
     set read_at = coalesce(e.read_at, amtp_now()), lapses = e.lapses + (e.lease_until is not null)::int,
         lease_until = null, lease_token = null, receipt = null
     where e.agent = $1 and e.message = any (array(select message from fresh))
-), {_OWED.format(read="fresh")}"""
+), {_OWED.format(read="fresh")}
+select {_SHOWN}, null::timestamptz, hops,
+       (select count(*) from found) > (select count(*) from picked) as has_more
+from picked order by message
+"""
 
-_LEASING = f"""marked as (
+# A suspect is leased alone. Else those whose leases ran out come first, then those that were read, then the others.
+_LEASED_PAGE = f"""
+with ran_out as materialized (
+    select e.message, e.lapses from entries e
+    where e.agent = $1 and {{lapsed}} {BY_END} limit {LAPSED_LOOKED_AT_MAX}
+), lapsed_suspect as materialized (
+    select {_COLUMNS} from entries e
+    where e.agent = $1 and e.message = any (array(select message from ran_out where lapses + 1 >= $7)) and {{lapsed}}
+    order by e.message limit 1 for update skip locked
+), worn as materialized (
+    select e.message from entries e
+    where e.lapses = any (array(select generate_series($7, $2))) and e.lapses > 0 and e.agent = $1
+      and e.lease_until is null and {OPEN}
+    order by e.lapses, e.message limit {SUSPECTS_LOOKED_AT_MAX}
+), free_suspect as materialized (
+    select {_COLUMNS} from entries e
+    where e.agent = $1 and e.message = any (array(select message from worn)) and ({{unread}} or {{read}})
+    order by e.message limit 1 - (select count(*) from lapsed_suspect) for update skip locked
+), suspect as (
+    select * from lapsed_suspect union all select * from free_suspect
+), room as materialized (
+    select case when exists (select from suspect) then 0 else $3 end as places
+), lapsed as materialized (
+    select {_COLUMNS} from entries e
+    where e.agent = $1 and {{lapsed}} and e.lapses + 1 < $7
+    {BY_END} limit (select places from room) for update skip locked
+), read as materialized (
+    select {_COLUMNS} from entries e
+    where e.agent = $1 and {{read}} and e.lapses < $7
+    {BY_ID}
+    limit (select places from room) - (select count(*) from lapsed) for update skip locked
+), unread as materialized (
+    select {_COLUMNS} from entries e
+    where e.agent = $1 and {{unread}} and e.lapses < $7
+    {BY_ID}
+    limit (select places from room) - (select count(*) from lapsed) - (select count(*) from read)
+    for update skip locked
+), found as materialized (
+    select * from suspect
+    union all select * from lapsed union all select * from read union all select * from unread
+), {_PICKED}, marked as (
     update entries e
     set read_at = coalesce(e.read_at, amtp_now()), lapses = e.lapses + (e.lease_until is not null)::int,
-        lease_until = amtp_now() + make_interval(secs => $6), lease_token = $7, receipt = null
+        lease_until = amtp_now() + make_interval(secs => $5), lease_token = $6, receipt = null
     where e.agent = $1 and e.message = any (array(select message from picked))
-), {_OWED.format(read="picked")}"""
+), {_OWED.format(read="picked")}
+select {_SHOWN}, amtp_now() + make_interval(secs => $5), hops,
+       (select count(*) from found) > (select count(*) from picked)
+       or exists (select from ran_out where message not in (select message from found))
+       or (select true from entries e where e.agent = $1 and {{read}}
+           and e.message > coalesce((select message from read order by message desc limit 1), $8) {BY_ID} limit 1)
+       or (select true from entries e where e.agent = $1 and {{unread}}
+           and e.message > coalesce((select message from unread order by message desc limit 1), $8) {BY_ID} limit 1)
+       as has_more
+from picked order by message
+"""
 
 
-async def unread(database: Database, agent: int, *, lapses_max: int) -> int:
-    """How many entries nobody has read yet, counted up to a limit."""
-    count: int = await database.fetchval(
-        f"select count(*) from (select from entries e where {_VISIBLE} and {_UNREAD} limit $3) counted",
-        agent,
-        lapses_max,
-        UNREAD_COUNTED_MAX,
-    )
-    return count
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """How many entries nobody has read yet, or at least so many."""
+
+    count: int
+    at_least: bool
+
+
+async def unread(database: Database, agent: int, *, lapses_max: int) -> Unread:
+    count: int = await database.fetchval(_COUNT_UNREAD, agent, lapses_max, UNREAD_COUNTED_MAX + 1)
+    return Unread(min(count, UNREAD_COUNTED_MAX), count > UNREAD_COUNTED_MAX)
+
+
+_COUNT_UNREAD = f"""
+select count(*) from (
+    (select from entries e where e.agent = $1 and {_UNREAD} {BY_ID} limit $3)
+    union all
+    (select from entries e where e.agent = $1 and {_LAPSED} {BY_END} limit $3)
+) counted
+"""
 
 
 async def with_unread(database: Database, agents: Sequence[int]) -> list[int]:
@@ -207,8 +290,9 @@ async def with_unread(database: Database, agents: Sequence[int]) -> list[int]:
 # For each agent by itself: a plan made while the table was empty would read all of it ever after.
 _WITH_UNREAD = f"""
 select a.id from unnest($1::bigint[]) as a (id), lateral (
-    select from entries e
-    where e.agent = a.id and {_OPEN} and {_UNREAD} and (e.lease_until is null or e.lease_until <= amtp_now())
+    (select from entries e where e.agent = a.id and {_UNREAD} {BY_ID} limit 1)
+    union all
+    (select from entries e where e.agent = a.id and e.lease_until <= amtp_now() and {_LIVE} {BY_END} limit 1)
     limit 1
 ) e
 """
@@ -217,8 +301,8 @@ select a.id from unnest($1::bigint[]) as a (id), lateral (
 async def seconds_to_lease_end(database: Database, agent: int) -> float | None:
     """When the next of its running leases ends, after which there may be something to fetch."""
     seconds = await database.fetchval(
-        "select extract(epoch from min(e.lease_until) - amtp_now())::float8 from entries e"
-        f" where e.agent = $1 and {_OPEN} and e.lease_until > amtp_now()",
+        "select extract(epoch from e.lease_until - amtp_now())::float8 from entries e"
+        f" where e.agent = $1 and e.lease_until > amtp_now() and {_LIVE} {BY_END} limit 1",
         agent,
     )
     return None if seconds is None else float(seconds)
@@ -236,8 +320,8 @@ async def give_back(database: Database, agent: int, token: UUID) -> int:
 
 _HELD = f"""held as materialized (
     select e.message from entries e
-    where e.agent = $1 and e.lease_token = $2 and e.lease_until > amtp_now() and {_OPEN}
-    order by e.message for no key update
+    where e.agent = $1 and e.lease_token = $2 and e.lease_until > amtp_now() and {_LIVE}
+    {BY_END} for no key update
 )"""
 
 _RENEW = f"""

@@ -57,17 +57,18 @@ async def bury(
     return buried
 
 
-# Only an entry with a lapse behind it is in the index, so a house of healthy agents pays nothing.
+# Only an entry with a lapse behind it is in the index, so a house of healthy agents pays nothing. The last lapses were
+# of a lease that held nothing else.
 _BURY = """
 with worn as (
-    select message, agent, lease_until from entries
+    select ctid as place, lease_until from entries
     where lapses > 0 and lapses >= $1 - 1 and lease_until <= amtp_now()
       and acknowledged_at is null and dead_at is null
-    order by lease_until limit $3 for update skip locked
+    order by lapses limit $3 for update skip locked
 ), dead as (
     update entries e
     set dead_at = amtp_now(), lapses = e.lapses + 1, lease_until = null, lease_token = null
-    from worn where e.message = worn.message and e.agent = worn.agent
+    from worn where e.ctid = worn.place
     returning e.message, e.agent, e.address, e.lapses, e.read_at, worn.lease_until as last
 ), letters as (
     insert into dead_letters

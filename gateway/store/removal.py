@@ -5,9 +5,12 @@ piece by piece, and also what another process put there before it noticed. Retur
 queue, from where it fails like any other: a dead letter, and a report to its sender.
 """
 
+from collections.abc import Iterable
+
 from gateway.mint import Mint
 from gateway.store.agents import POSTMASTER, REMOVED
 from gateway.store.database import Database
+from gateway.store.inbox import BY_END, BY_ID, OPEN, STATES
 
 CLEARED_AT_ONCE = 1000
 
@@ -42,8 +45,7 @@ _OF_REMOVED = """
            a.mail = 'return' and (e.expires_at is null or e.expires_at > amtp_now()) as returned
     from agents a cross join lateral (
         select * from entries e
-        where e.agent = a.id and e.acknowledged_at is null and e.dead_at is null
-        order by e.message limit $1 for update skip locked
+        where e.agent = a.id and {state} and {open} {order} limit $1 for update skip locked
     ) e
     where a.state = 'removed' limit $1
 """
@@ -52,8 +54,7 @@ _OF_POSTMASTERS = """
     select e.message, e.agent, a.name, coalesce(e.address, a.name) as address, false as returned
     from agents a cross join lateral (
         select * from entries e
-        where e.agent = a.id and e.acknowledged_at is null and e.dead_at is null
-        order by e.message desc offset $4 limit $1
+        where e.agent = a.id and {state} and {open} order by e.message desc nulls last offset $4 limit $1
     ) e
     where a.local = $5 and a.state <> 'removed' limit $1
 """
@@ -61,15 +62,22 @@ _OF_POSTMASTERS = """
 
 async def clear_removed(database: Database, mint: Mint) -> int:
     """Clears a piece of the inboxes of removed agents; the number of entries, 0 when nothing is left."""
-    cleared: int = await database.fetchval(
-        _CLEAR.format(chosen=_OF_REMOVED), CLEARED_AT_ONCE, mint(), REMOVED
-    )
-    return cleared
+    return await _clear(database, mint, _OF_REMOVED, STATES.values())
 
 
 async def bound_postmasters(database: Database, mint: Mint, kept: int) -> int:
-    """Lets go of a piece of what a postmaster has beyond the newest `kept`; the number of entries."""
-    cleared: int = await database.fetchval(
-        _CLEAR.format(chosen=_OF_POSTMASTERS), CLEARED_AT_ONCE, mint(), REMOVED, kept, POSTMASTER
-    )
+    """Lets go of a piece of what a postmaster has beyond the newest `kept`, unread or read; the number of entries."""
+    states = STATES["unread"], STATES["read"]
+    return await _clear(database, mint, _OF_POSTMASTERS, states, kept, POSTMASTER)
+
+
+async def _clear(
+    database: Database, mint: Mint, chosen: str, states: Iterable[str], *arguments: object
+) -> int:
+    """Clears a piece of the entries in each of these states, which an index finds."""
+    cleared = 0
+    for state in states:
+        order = BY_END if state == STATES["leased"] else BY_ID
+        statement = _CLEAR.format(chosen=chosen.format(state=state, open=OPEN, order=order))
+        cleared += await database.fetchval(statement, CLEARED_AT_ONCE, mint(), REMOVED, *arguments)
     return cleared

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.cli.plain import plain, plain_json
+from gateway.store import inbox
 from tests.world import Agent, World
 
 COMMAND = [sys.executable, "-c", "from gateway.cli.main import main; main()", "inbox"]
@@ -51,6 +52,18 @@ async def test_an_inbox_is_listed_read_and_acknowledged(world: World) -> None:
         done = await amtp(bob, "ack", message_id, "no-such-id")
         assert (done.status, done.out.splitlines()[0]) == (1, f"{message_id}: acknowledged")
         assert json.loads((await amtp(bob, "--json")).out)["count"] == 0
+
+
+async def test_what_is_left_unread_is_told_and_at_least_how_much_where_it_is_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "UNREAD_COUNTED_MAX", 2)
+    async with world.gateway() as gateway:
+        alice, bob = await gateway.register("alice"), await gateway.register("bob")
+        for _ in range(4):
+            await alice.send(bob.address)
+        assert "2+ unread." in (await amtp(bob, "--unread", "--limit", "1")).out
+        assert "2 unread." in (await amtp(bob, "--unread", "--limit", "1")).out
 
 
 async def test_a_lease_is_shown_and_acknowledged_by_its_token(world: World) -> None:

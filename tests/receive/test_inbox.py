@@ -28,6 +28,7 @@ from gateway.receive.answering import Answering
 from gateway.receive.inbox import InboxDoor
 from gateway.receive.routing import Role
 from gateway.store import bell as bells
+from gateway.store import inbox
 from gateway.store.activity import Activity
 from gateway.store.admitted import Admitted, Entry
 from gateway.store.bell import Bell
@@ -36,7 +37,6 @@ from gateway.store.intake import Intake
 from gateway.store.keys import directory_version
 from gateway.store.poison import bury
 from gateway.store.straight import Hand, Straight
-from gateway.wired import FEATURES
 from tests.receive.doorway import DEADLINE_SECONDS, Doorway, Reply, Wire, doorway, head, post
 
 ALICE = "/v1/inbox/alice@acme.test"
@@ -194,7 +194,7 @@ async def house_of(
     intake = Intake(database, mint, journal, committed=bell.ring, promise=straight.promise)
     activity = Activity(database)
     config = complete(replace(Config(), domains=("acme.test",), data=folder))
-    parts = Parts(config, database, clock, journal, FEATURES)
+    parts = Parts(config, database, clock, journal)
     door = InboxDoor(
         database=database,
         authenticator=Authenticator(database, watch, clock, Journal(io.StringIO()), development=development),
@@ -261,6 +261,16 @@ async def test_an_inbox_shows_its_messages_oldest_first_with_the_counts_around_t
     assert await house.ids(f"?cursor={answer['cursor']}") == ids[2:]
     assert await house.ids("?offset=2") == ids[2:]
     assert await house.ids("?status=read&limit=1000") == ids
+
+
+async def test_more_unread_than_are_counted_are_told_as_at_least_so_many(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "UNREAD_COUNTED_MAX", 2)
+    for _ in range(4):
+        await house.put()
+    told = [await house.read("?status=unread&limit=1") for _ in range(3)]
+    assert [(page["unread"], page.get("unread_more")) for page in told] == [(2, True), (2, None), (1, None)]
 
 
 async def test_an_empty_inbox_is_an_answer(house: House) -> None:
@@ -344,7 +354,7 @@ async def test_since_lists_what_was_accepted_from_then_on(house: House) -> None:
         ("limit=1001", "limit"),
         ("limit=ten", "limit"),
         ("offset=-1", "offset"),
-        ("offset=1000001", "offset"),
+        ("offset=10001", "cursor"),
         ("since=yesterday", "since"),
         ("status=new", "status"),
         ("cursor=first", "cursor"),
@@ -463,8 +473,7 @@ async def test_many_are_acknowledged_by_one_request_each_with_its_result(house: 
         ({"message_ids": ["a"] * 1001}, "message_ids"),
         ({"message_ids": "a"}, "message_ids"),
         ({"message_ids": [1]}, "message_ids"),
-        ({"message_ids": ["a\0b"]}, "NUL"),
-        ({"message_ids": ["a/b"]}, "message_ids[0]"),
+        ({"message_ids": ["a\0b"]}, "message_ids[0]"),
         ({"message_ids": [{"message_id": "a", "sender": "bob"}]}, "message_ids[0].sender"),
         ({"message_ids": ["a"], "lease": "mine"}, "lease"),
         ({"message_ids": ["a"], "leese": None}, "leese"),

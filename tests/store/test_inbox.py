@@ -75,7 +75,7 @@ class Box:
         return await acknowledge(self.database, self.agent, named, lease.token if lease else None)
 
     async def unread(self) -> int:
-        return await inbox.unread(self.database, self.agent, lapses_max=LAPSES_MAX)
+        return (await inbox.unread(self.database, self.agent, lapses_max=LAPSES_MAX)).count
 
     async def bury(self, lapses_max: int = LAPSES_MAX) -> list[Buried]:
         journal = Journal(self.log)
@@ -456,9 +456,22 @@ class Model:
     now: float = 0.0
     lapses: dict[UUID, int] = field(default_factory=dict)  # of the open entries, oldest first
     held: dict[UUID, tuple[Lease, float]] = field(default_factory=dict)
+    ran_out: dict[UUID, float] = field(
+        default_factory=dict
+    )  # when the lease of each ended that nobody took since
 
     def free(self) -> list[UUID]:
         return [row for row in sorted(self.lapses) if row not in self.held and self.lapses[row] < 3]
+
+    def next(self, number: int) -> list[UUID]:
+        """What a lease of at most so many is for: a suspect alone, else what ran out before the others."""
+        lapsed = sorted((until, row) for row, until in self.ran_out.items() if self.lapses[row] < 3)
+        suspects = sorted(row for _, row in lapsed if self.lapses[row] == 2)
+        suspects += [row for row in self.free() if self.lapses[row] == 2 and row not in self.ran_out]
+        if suspects:
+            return suspects[:1]
+        others = [row for row in self.free() if row not in self.ran_out]
+        return sorted(([row for _, row in lapsed] + others)[:number])
 
     def turn(self, seconds: float) -> None:
         self.now += seconds
@@ -466,6 +479,7 @@ class Model:
             if until <= self.now:
                 del self.held[row]
                 self.lapses[row] += 1
+                self.ran_out[row] = until
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -486,13 +500,15 @@ async def take_step(box: Box, model: Model, step: str, number: int) -> None:
         case ["put"]:
             model.lapses[await box.put()] = 0
         case ["take", seconds]:
-            lease, expected = Lease(float(seconds)), model.free()[:number]
+            lease, expected = Lease(float(seconds)), model.next(number)
             page = await inbox.fetch(
                 box.database, box.agent, Listing(limit=number), lapses_max=3, lease=lease
             )
             assert rows_of(page) == expected
             assert [item.lapses for item in page.items] == [model.lapses[row] for row in expected]
             model.held |= dict.fromkeys(expected, (lease, model.now + lease.seconds))
+            for row in expected:
+                model.ran_out.pop(row, None)
         case ["turn"]:
             box.turn(number)
             model.turn(number)
@@ -512,4 +528,4 @@ async def take_step(box: Box, model: Model, step: str, number: int) -> None:
             buried = await box.bury(3)
             assert sorted(each.message_id for each in buried) == sorted(map(str, worn))
             for row in worn:
-                del model.lapses[row]
+                del model.lapses[row], model.ran_out[row]

@@ -1,1 +1,0 @@
-"""What operators steer a running gateway with: queue, destinations, dead letters and peers."""
