@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ from gateway import __version__
 from gateway.clock import Clock
 from gateway.config import Config
 from gateway.doors import door_of
+from gateway.features.feature import Plug
 from gateway.flow.accept import Accept
 from gateway.housekeeping import Housekeeping
 from gateway.journal import Journal
@@ -19,11 +20,12 @@ from gateway.parts import Parts
 from gateway.receive.http import Door
 from gateway.receive.routing import roles_of
 from gateway.route.directory import Directory
-from gateway.store import migrate
+from gateway.store import migrate, sealed
 from gateway.store.audit import Audit
 from gateway.store.database import Database
 from gateway.store.intake import Intake
 from gateway.store.replies import Replies
+from gateway.wired import FEATURES
 
 GRACE_SECONDS = 25.0  # for requests under way when the gateway stops
 
@@ -57,6 +59,7 @@ async def running(
     journal: Journal,
     tls: ssl.SSLContext | None = None,
     reuse_port: bool = False,
+    features: Sequence[Plug] = FEATURES,
 ) -> AsyncIterator[App]:
     """A gateway that takes messages while the block lasts, and loses none when it ends."""
     async with AsyncExitStack() as stack:
@@ -71,12 +74,15 @@ async def running(
         stack.push_async_callback(database.close)
         await migrate.migrate(database)
         config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        parts = Parts(config, database, clock, journal)
+        parts = Parts(config, database, clock, journal, features)
+        await sealed.agree(database, parts.sealer, config.data)
         stack.callback(parts.parsing.close)
         stack.push_async_callback(parts.outbound.close)
         stack.push_async_callback(parts.directory.close)
         await parts.agents.ensure_postmasters(config.domains)
-        await parts.audience.look()  # before the first message: whoever subscribed hears of it
+        for faces in parts.faces:
+            if faces.prepare is not None:
+                await faces.prepare()
         await stack.enter_async_context(_at_work(parts))
         door = door_of(parts)
         ports = await _open(door, config, tls, reuse_port)
@@ -116,17 +122,17 @@ async def _at_work(parts: Parts) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
         intake = group.create_task(parts.intake.run())
         settle = group.create_task(parts.settle.run())
-        worker = group.create_task(parts.worker.run())
-        notifier = group.create_task(parts.notifier.run())
+        workers = [parts.worker, *(worker for faces in parts.faces for worker in faces.workers)]
+        working = {group.create_task(worker.run()) for worker in workers}
         until_the_end = [
             group.create_task(work)
             for work in (
                 parts.watch.run(),
-                parts.audience.run(),
                 parts.bell.run(),
                 parts.straight.run(),
                 parts.replies.run(),
                 parts.housekeeping.run(),
+                *(watch() for faces in parts.faces for watch in faces.watches),
             )
         ]
         try:
@@ -134,9 +140,9 @@ async def _at_work(parts: Parts) -> AsyncIterator[None]:
         finally:
             parts.intake.stop()
             await asyncio.wait({intake})
-            parts.worker.stop()
-            parts.notifier.stop()
-            await asyncio.wait({worker, notifier})
+            for worker in workers:
+                worker.stop()
+            await asyncio.wait(working)
             parts.settle.stop()
             await asyncio.wait({settle})
             for task in until_the_end:

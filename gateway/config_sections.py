@@ -113,6 +113,9 @@ class Limits:
     bodies_in_flight_bytes: int = setting(
         256 * MEBIBYTE, "Bodies in memory; above it 503.", low=MEBIBYTE, high=2**40
     )
+    uploads: int = setting(32, "Files on their way in at once, each process.", low=1, high=10_000)
+    downloads: int = setting(256, "Files on their way out at once, each process.", low=1, high=100_000)
+    fetches: int = setting(32, "Files fetched from elsewhere at once, each process.", low=1, high=10_000)
     address_share_percent: int = setting(
         10, "Of what can be held at once: for one address that proved no identity.", low=1, high=100
     )

@@ -1,51 +1,33 @@
 """The doors of a gateway: every HTTP endpoint, given the parts it works with."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
-from typing import Protocol
 
 from gateway.embedded import FREE_BYTES_MIN, free_bytes
+from gateway.features.feature import Door
 from gateway.journal import Journal
 from gateway.parts import Parts
 from gateway.receive.agents import AgentDoor
 from gateway.receive.answering import Answering
-from gateway.receive.attachments import AttachmentDoor, Reading
 from gateway.receive.capabilities import CapabilityDoor
-from gateway.receive.dead_letters import DeadLetterDoor
 from gateway.receive.health import DatabaseLook, HealthDoor, Look, disk_look, draining_look
-from gateway.receive.http import Door
+from gateway.receive.http import Door as HttpDoor
 from gateway.receive.inbox import InboxDoor
 from gateway.receive.limits import Manners
-from gateway.receive.message_files import MessageFileDoor
 from gateway.receive.messages import MessageDoor
 from gateway.receive.openapi import OpenApiDoor
-from gateway.receive.peers import PeerDoor
-from gateway.receive.queue import QueueDoor
-from gateway.receive.routing import Route
-from gateway.receive.schedules import ScheduleDoor
 from gateway.receive.status import StatusDoor
-from gateway.receive.traffic import TrafficDoor
 from gateway.receive.waiting import Waiting
-from gateway.receive.webhooks import WebhookDoor
-from gateway.route.configured import published, uploads_base
+from gateway.route.configured import published
 from gateway.store.cancellation import Cancellations
-from gateway.store.dead_letters import DeadLetters
-from gateway.store.fetched_files import FetchedFiles
-from gateway.store.queue import Queue
-from gateway.store.subscriptions import Subscriptions
-from gateway.store.traffic import Traffic
 
 
-class HasRoutes(Protocol):
-    def routes(self) -> list[Route]: ...
-
-
-def door_of(parts: Parts) -> Door:
+def door_of(parts: Parts) -> HttpDoor:
     """The server with all its routes; it listens when it is opened."""
-    doors = (*_message_doors(parts), *_agent_doors(parts), *_operator_doors(parts), _health_door(parts))
+    of_features = [door for faces in parts.faces for door in faces.doors]
+    doors = [*_message_doors(parts), *_agent_doors(parts), *of_features, _health_door(parts)]
     routes = [route for door in doors for route in door.routes()]
-    return Door(
+    return HttpDoor(
         routes=[*routes, *OpenApiDoor(routes).routes()],
         load=parts.load,
         manners=Manners(),
@@ -55,9 +37,8 @@ def door_of(parts: Parts) -> Door:
     )
 
 
-def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
+def _message_doors(parts: Parts) -> tuple[Door, ...]:
     """What agents and other gateways use to send, and to see what became of it."""
-    reading = Reading(parts.uploads)
     return (
         MessageDoor(
             accept=parts.accept,
@@ -73,6 +54,7 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             slots=parts.load.requests,
             clock=parts.clock,
             mint=parts.mint,
+            domains=parts.config.domains,
             hostname=parts.config.hostname,
             body_bytes_max=parts.config.limits.body_bytes,
             room=parts.disk_has_room,
@@ -84,28 +66,6 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             interests=parts.interests,
             journal=parts.journal,
         ),
-        AttachmentDoor(
-            uploads=parts.uploads,
-            reading=reading,
-            authenticator=parts.authenticator,
-            rules=parts.config.attachments,
-            base=uploads_base(parts.config),
-        ),
-        MessageFileDoor(
-            database=parts.database,
-            authenticator=parts.authenticator,
-            reading=reading,
-            outbound=parts.outbound,
-            fetched=FetchedFiles(
-                parts.config.data / "fetched",
-                parts.config.attachments.cache_bytes,
-                lambda: free_bytes(parts.config.data) >= FREE_BYTES_MIN,
-            ),
-            journal=parts.journal,
-            rules=parts.config.attachments,
-            base=uploads_base(parts.config),
-        ),
-        ScheduleDoor(schedules=parts.schedules, authenticator=parts.authenticator),
         CapabilityDoor(
             directory=parts.directory,
             authenticator=parts.authenticator,
@@ -115,7 +75,7 @@ def _message_doors(parts: Parts) -> tuple[HasRoutes, ...]:
     )
 
 
-def _agent_doors(parts: Parts) -> tuple[HasRoutes, ...]:
+def _agent_doors(parts: Parts) -> tuple[Door, ...]:
     """What agents live on."""
     return (
         InboxDoor(
@@ -149,60 +109,11 @@ def _agent_doors(parts: Parts) -> tuple[HasRoutes, ...]:
             development=parts.config.development,
             target_fault=_target_fault(parts),
         ),
-        WebhookDoor(
-            database=parts.database,
-            authenticator=parts.authenticator,
-            subscriptions=Subscriptions(parts.database, parts.audit),
-            audience=parts.audience,
-            sealer=parts.sealer,
-            target_fault=_target_fault(parts),
-            clock=parts.clock,
-            mint=parts.mint,
-        ),
     )
 
 
 def _target_fault(parts: Parts) -> Callable[[str], str | None]:
     return partial(parts.outbound.fault, plain=parts.config.outbound.plain_webhooks)
-
-
-def _operator_doors(parts: Parts) -> tuple[HasRoutes, ...]:
-    """What operators steer the queue with."""
-    return (
-        QueueDoor(
-            database=parts.database,
-            authenticator=parts.authenticator,
-            queue=Queue(parts.database, parts.mint, parts.audit),
-            postmaster=parts.postmaster,
-            interests=parts.interests,
-            journal=parts.journal,
-        ),
-        PeerDoor(
-            database=parts.database,
-            authenticator=parts.authenticator,
-            lanes=parts.lanes,
-            directory=parts.directory,
-            configured=lambda: parts.config.peers,
-        ),
-        TrafficDoor(
-            database=parts.database,
-            authenticator=parts.authenticator,
-            traffic=Traffic(parts.database, parts.audit),
-            lanes=parts.lanes,
-            directory=parts.directory,
-        ),
-        DeadLetterDoor(
-            database=parts.database,
-            authenticator=parts.authenticator,
-            dead_letters=DeadLetters(
-                parts.database,
-                parts.mint,
-                parts.audit,
-                domains=parts.config.domains,
-                horizon=timedelta(days=parts.config.queue.horizon_days),
-            ),
-        ),
-    )
 
 
 def _health_door(parts: Parts) -> HealthDoor:

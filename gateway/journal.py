@@ -182,6 +182,11 @@ class Journal:
             known = {name: value for name, value in fields.items() if value}
             self._log.write("warning", "security", known)
 
+    def reader_lost(self, why: str) -> None:
+        """A child process that read a large body is gone: too_slow, silent, or it died."""
+        self._label(self.metrics.readers_lost, why).inc()
+        self._log.write("error", "reader_lost", {"why": why})
+
     def request(self, route: str, status: int, seconds: float) -> None:
         """`route` is the template of the routing table, never the path a stranger sent."""
         self._label(self.metrics.requests, route, str(status)).inc()

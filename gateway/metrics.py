@@ -53,6 +53,7 @@ class Metrics:
         self.batch_seconds = histogram("batch_seconds", "Duration of one commit.", SECONDS)
         self.requests = counter("requests", "Requests answered.", "route", "status")
         self.request_seconds = histogram("request_seconds", "Duration of requests.", SECONDS, "route")
+        self.readers_lost = counter("readers_lost", "Child processes that died over a large body.", "why")
         self.database_up = gauge("database_up", "1 while the database answers.", "livemin")
         self.database_losses = counter("database_losses", "Times the database stopped answering.")
         self.heartbeat = gauge(

@@ -21,6 +21,7 @@ from typing import Final
 from gateway.http_connection import Connection, HandshakeError, LostError, NonsenseError, connect
 from gateway.kept_connections import CONNECTIONS_MAX, KeptConnections, Server
 from gateway.outbox import Outbox
+from gateway.pace import Pace
 from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
 from gateway.protocol.http_answer import Head
 from gateway.protocol.http_request import BadHeader, render_head
@@ -31,7 +32,6 @@ Resolve = Callable[[str], Awaitable[DnsAnswer]]
 
 CONNECT_SECONDS: Final = 10.0  # a host that does not answer its door by then is down
 ADDRESSES_MAX: Final = 8  # of one host that are tried
-
 URLS_REMEMBERED: Final = 4096  # the same few are asked for again and again
 
 
@@ -75,7 +75,7 @@ class Patience:
     """With a server that sends a large answer; how slowly we read it does not count."""
 
     pause_seconds: float  # without a byte
-    total_seconds: float
+    pace: Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,14 +360,14 @@ async def _limited(connection: Connection, head: Head, bytes_max: int) -> AsyncI
 
 
 async def _paced(chunks: AsyncIterator[bytes], times: Patience) -> AsyncIterator[bytes]:
-    clock, left = asyncio.get_running_loop().time, times.total_seconds
+    clock, left = asyncio.get_running_loop().time, times.pace.grace_seconds
     while True:
         begun = clock()
         async with asyncio.timeout(min(times.pause_seconds, left)):
             chunk = await anext(chunks, None)
-        left -= clock() - begun
         if chunk is None:
             return
+        left = times.pace.seconds_left(left - (clock() - begun), len(chunk))
         yield chunk
 
 

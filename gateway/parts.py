@@ -1,10 +1,10 @@
 """Everything a gateway is made of, built once and put together."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from gateway import __version__
-from gateway.admit.attachments import AttachmentCheck
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.checks import Checks
 from gateway.admit.directory import DirectoryWatch
@@ -15,10 +15,9 @@ from gateway.config import Config
 from gateway.deliver.courier import COURIER_SECONDS
 from gateway.deliver.couriers import Courier, Couriers, InboxCourier, LaterCourier, NowhereCourier
 from gateway.deliver.peer import PeerCourier
-from gateway.deliver.target import Target
 from gateway.deliver.webhook import WebhookCourier
 from gateway.embedded import FREE_BYTES_MIN, free_bytes
-from gateway.features.schedules.check import ScheduleCheck
+from gateway.features.feature import Base, Core, Plug
 from gateway.flow.accept import Accept
 from gateway.flow.carry import Carry
 from gateway.housekeeping import Chore, Housekeeping
@@ -26,18 +25,15 @@ from gateway.immediate import Immediate
 from gateway.journal import Journal
 from gateway.lanes import Lanes
 from gateway.mint import Mint
-from gateway.notifier import Notifier
 from gateway.outbound import Outbound
 from gateway.placing import Placing
 from gateway.receive.limits import Load
-from gateway.receive.parsing import Parsing
+from gateway.receive.parsing import LARGE_BODIES_MAX, Parsing
 from gateway.report.aftermath import Aftermath
-from gateway.report.audience import Audience
 from gateway.report.interests import Interests
-from gateway.report.ladder import Ladder
 from gateway.report.postmaster import Postmaster
 from gateway.report.receipt import Receipts
-from gateway.route.configured import nameservers_of, plain_domains, static_peers, uploads_base
+from gateway.route.configured import nameservers_of, plain_domains, static_peers
 from gateway.route.decide import STALE_DAYS_MAX
 from gateway.route.destination import Destination
 from gateway.route.directory import Directory
@@ -49,7 +45,6 @@ from gateway.store import (
     destinations,
     discovered,
     keys,
-    notices_retention,
     partitions,
     poison,
     removal,
@@ -64,13 +59,9 @@ from gateway.store.database import Database
 from gateway.store.intake import Intake
 from gateway.store.replies import Replies
 from gateway.store.runtime import Runtime
-from gateway.store.schedules import Schedules
 from gateway.store.sealed import Sealer
 from gateway.store.settle import Settle
 from gateway.store.straight import Straight
-from gateway.store.upload_files import UploadFiles
-from gateway.store.uploads import Uploads
-from gateway.ticker import Ticker
 from gateway.tls import client_context
 from gateway.worker import Worker
 
@@ -80,12 +71,21 @@ POSTMASTER_ENTRIES_MAX = 10_000  # unread mail that nobody reads goes, oldest fi
 class Parts:
     """Everything a gateway is made of, put together."""
 
-    def __init__(self, config: Config, database: Database, clock: Clock, journal: Journal) -> None:
+    def __init__(
+        self,
+        config: Config,
+        database: Database,
+        clock: Clock,
+        journal: Journal,
+        features: Sequence[Plug],
+    ) -> None:
         self.config, self.database, self.clock, self.journal = config, database, clock, journal
         self.mint = mint = Mint(clock)
         self.audit = Audit(mint())
         self.bell = Bell(database, journal)
         self.runtime = Runtime(database, clock, mint, journal, self.bell.ring)
+        self.base = Base(config, self.runtime, self.audit)
+        self.features = [feature(self.base) for feature in features]
         self.watch = DirectoryWatch(lambda: keys.directory_version(database))
         self.authenticator = Authenticator(
             database, self.watch, clock, journal, development=config.development, peers=_proving_keys(config)
@@ -96,7 +96,6 @@ class Parts:
         self.agents = Agents(database, self.audit)
         self.activity = Activity(database)
         self.sealer = Sealer.of(config.data)
-        self.uploads = _uploads(config, database, mint)
         self.straight = Straight(database, self.bell)
         self.intake = Intake(
             database,
@@ -125,23 +124,33 @@ class Parts:
             saw=self.activity.saw,
             takes_at_once=self.lanes.takes_at_once,
         )
-        self.audience = Audience(database, clock)
-        self.interests = Interests((self.audience,))
+        self.interests = Interests([each for feature in self.features for each in feature.interests])
         self.postmaster = self._postmaster()
-        self.schedules = Schedules(
-            database, mint, self.audit, per_agent_max=config.limits.schedules_per_agent
-        )
         self.immediate = Immediate()
         self.accept = self._accept()
         self.carry = self._carry()
         self.worker = self._worker()
-        self.ladder = self._ladder()
-        self.notifier = self._notifier()
-        self.parsing = Parsing()
         self.load = Load(config.limits)
+        self.parsing = Parsing(journal, self.load.pot("large bodies to read", lambda _: LARGE_BODIES_MAX))
         self.entry_books = tallies.EntryBooks(database)
         self.draining = False
-        self.housekeeping = Housekeeping(self._chores(), journal)
+        self.faces = [feature.faces(self._core()) for feature in self.features]
+        chores = [*self._chores(), *(chore for faces in self.faces for chore in faces.chores)]
+        self.housekeeping = Housekeeping(chores, journal)
+
+    def _core(self) -> Core:
+        return Core(
+            authenticator=self.authenticator,
+            agents=self.agents,
+            sealer=self.sealer,
+            outbound=self.outbound,
+            directory=self.directory,
+            lanes=self.lanes,
+            interests=self.interests,
+            postmaster=self.postmaster,
+            accept=self.accept,
+            load=self.load,
+        )
 
     def _postmaster(self) -> Postmaster:
         return Postmaster(
@@ -153,14 +162,10 @@ class Parts:
 
     def _accept(self) -> Accept:
         config = self.config
-        checks = (
-            AttachmentCheck(config.attachments, self.uploads, uploads_base(config)),
-            ScheduleCheck(self.schedules, config.domains, self.clock),
-        )
         return Accept(
             runtime=self.runtime,
             domains=config.domains,
-            checks=Checks(checks),
+            checks=Checks([check for feature in self.features for check in feature.checks]),
             placing=self.placing,
             provable=self.provable,
             intake=self.intake,
@@ -201,29 +206,12 @@ class Parts:
             concurrency=self.config.queue.concurrency,
         )
 
-    def _ladder(self) -> Ladder:
-        return Ladder(runtime=self.runtime, audience=self.audience, postmaster=self.postmaster)
-
-    def _notifier(self) -> Notifier:
-        return Notifier(
-            database=self.database,
-            audience=self.audience,
-            target=Target(self.outbound, self.sealer, self.clock, plain=self.config.outbound.plain_webhooks),
-            ladder=self.ladder,
-            journal=self.journal,
-        )
-
     def _chores(self) -> list[Chore]:
         database, config = self.database, self.config
-        ticker = Ticker(
-            runtime=self.runtime, schedules=self.schedules, accept=self.accept, postmaster=self.postmaster
-        )
         receipts = Receipts(self.runtime, self.postmaster)
         return [
             Chore("expiry", 5, self.worker.expire),
             Chore("receipts", 2, receipts.send),
-            Chore("schedules", 1, ticker.fire),
-            Chore("old schedules", 600, lambda: self.schedules.forget(self.config.retention.keys_days)),
             Chore("late mail", 60, lambda: self.postmaster.tell_delays(self.config.queue.delay_report_hours)),
             Chore(
                 "poison",
@@ -247,11 +235,6 @@ class Parts:
             Chore("tallies", 60, lambda: tallies.fold(database)),
             Chore("partitions", 3600, lambda: partitions.keep_ahead(database)),
             Chore("retention", 600, lambda: retention.forget(database, self.mint, self.config.retention)),
-            Chore("uploads", 600, lambda: self.uploads.clear(self.config.retention.messages_days)),
-            Chore("stray files", 3600, self.uploads.clear_strays),
-            Chore("webhooks that fail", 60, self.ladder.look),
-            Chore("notices", 60, self._let_notices_go),
-            Chore("old notices", 600, lambda: notices_retention.forget(database)),
             Chore("hosts", 3600, lambda: discovered.forget_hosts(database, STALE_DAYS_MAX)),
             Chore("pauses", 60, lambda: destinations.forget_quiet(database)),
             Chore("contacts", 30, lambda: self.lanes.contacts.write(database)),
@@ -264,10 +247,7 @@ class Parts:
         self.directory.adopt(static_peers(config), plain_domains(config))
         self.authenticator.adopt(_proving_keys(config))
         self.provable.adopt(_provable(config))
-        self.config = config
-
-    async def _let_notices_go(self) -> None:
-        self.journal.notices_given_up(await notices_retention.give_up(self.database))
+        self.config = self.base.config = config
 
     async def _measure(self) -> None:
         counted = await tallies.balance(self.database)
@@ -301,22 +281,6 @@ def _outbound(config: Config, directory: Directory) -> Outbound:
         agent=f"AMTP/1.0 (amtp-gateway/{__version__})",
         allow=config.outbound.allow_networks,
         connect_seconds=config.outbound.connect_seconds,
-    )
-
-
-def _uploads(config: Config, database: Database, mint: Mint) -> Uploads:
-    """A database of our own has our disk; gateways that share one share no other."""
-    rules, shared = config.attachments, bool(config.database.url)
-    in_files = rules.store == "file" or (rules.store == "auto" and not shared)
-    on_our_disk = in_files or not shared
-    return Uploads(
-        database,
-        mint,
-        UploadFiles(config.data / "attachments"),
-        in_files=in_files,
-        unsent_bytes_max=rules.unsent_bytes,
-        total_bytes_max=rules.agent_bytes,
-        room=lambda: not on_our_disk or free_bytes(config.data) >= FREE_BYTES_MIN,
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import disk_usage
@@ -16,9 +16,11 @@ from hypothesis import settings
 
 from gateway.clock import Clock
 from gateway.embedded import EmbeddedPostgres
+from gateway.features.feature import Plug
 from gateway.mint import Mint
 from gateway.store.database import Database
 from gateway.store.migrate import migrate
+from gateway.wired import FEATURES
 
 if TYPE_CHECKING:
     from tests.world import World
@@ -131,8 +133,14 @@ async def database(dsn: str, clock: Clock) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def world(dsn: str, tmp_path: Path, server: Server) -> AsyncIterator["World"]:
+def features() -> Sequence[Plug]:
+    """What the gateways of a test are made with; a module that asks for less overrides this."""
+    return FEATURES
+
+
+@pytest.fixture
+async def world(dsn: str, tmp_path: Path, server: Server, features: Sequence[Plug]) -> AsyncIterator["World"]:
     from tests.world import World
 
-    async with World(dsn, tmp_path, server.create) as built:
+    async with World(dsn, tmp_path, server.create, features) as built:
         yield built

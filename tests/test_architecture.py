@@ -5,10 +5,13 @@ import only from its own room or from a lower floor.
 """
 
 import ast
+import re
 import sys
 from pathlib import Path
 
 import pytest
+
+from gateway import __version__
 
 GATEWAY = Path(__file__).parent.parent / "gateway"
 
@@ -33,6 +36,7 @@ FLOORS = [
     {"flow", "coordinate"},
     {"receive", "a2a", "client", "worker", "ticker", "notifier", "housekeeping"},
     {"features"},
+    {"wired"},
     {"parts"},
     {"doors"},
     {"app"},
@@ -158,6 +162,14 @@ def test_a_module_fits_in_the_head_and_a_function_on_a_screen(path: Path) -> Non
 def test_a_module_says_what_it_is_for_in_its_name_and_its_first_line(path: Path) -> None:
     assert path.stem not in VAGUE
     assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", sorted(GATEWAY.glob("store/migrations/*.sql")), ids=lambda path: path.stem)
+def test_a_migration_declares_the_oldest_release_that_can_live_with_it(path: Path) -> None:
+    first = path.read_text().partition("\n")[0]
+    assert re.fullmatch(r"-- oldest: [0-9]+(\.[0-9]+)+", first), (
+        f"{path.name} begins with: -- oldest: {__version__}"
+    )
 
 
 CLIENT = [path for path in MODULES if room_of(path) == "client"]

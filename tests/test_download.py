@@ -8,11 +8,13 @@ import pytest
 
 from conformance.fake_peer import Authority
 from gateway.outbound import Kind, Outbound, OutboundError, Patience
+from gateway.pace import Pace
 from gateway.protocol.dns_answer import DnsAnswer, Records
 from tests.raw_server import RawServer, Script, answer, read_request
 
 HOST = "files.b.test"
-PATIENT = Patience(pause_seconds=5, total_seconds=5)
+RATE = 32_768
+PATIENT = Patience(pause_seconds=5, pace=Pace(5, RATE))
 
 
 async def resolve(_host: str) -> DnsAnswer:
@@ -75,7 +77,7 @@ async def test_a_download_comes_whole_and_its_connection_serves_again(
 async def test_a_server_that_falls_silent_is_given_up(outbound: Outbound, authority: Authority) -> None:
     async with serving(authority, gushing(iter([b"x" * 1000]))) as server:
         with pytest.raises(OutboundError) as error:
-            await download(outbound, server, Patience(pause_seconds=0.1, total_seconds=60))
+            await download(outbound, server, Patience(pause_seconds=0.1, pace=Pace(60, RATE)))
     assert error.value.kind is Kind.TIMEOUT
 
 
@@ -92,14 +94,14 @@ async def test_a_server_that_trickles_is_given_up_in_the_end(
 
     async with serving(authority, trickle) as server:
         with pytest.raises(OutboundError) as error:
-            await download(outbound, server, Patience(pause_seconds=60, total_seconds=0.2))
+            await download(outbound, server, Patience(pause_seconds=60, pace=Pace(0.2, RATE)))
     assert error.value.kind is Kind.TIMEOUT
 
 
 async def test_a_slow_reader_does_not_use_up_the_patience_with_the_server(
     outbound: Outbound, authority: Authority
 ) -> None:
-    times = Patience(pause_seconds=0.3, total_seconds=0.3)
+    times = Patience(pause_seconds=0.3, pace=Pace(0.3, RATE))
     async with serving(authority, answer(200, b"x" * 1_000_000)) as server:
         url = f"https://{HOST}:{server.port}/"
         async with outbound.download(url, {}, times=times, answer_bytes_max=10**9) as answered:

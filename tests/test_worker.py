@@ -80,7 +80,7 @@ async def shop(
             queue=Queue(concurrency=2, per_destination_window_max=1),
         )
         log = io.StringIO()
-        parts = Parts(complete(config), database, clock, Journal(log, form="text"))
+        parts = Parts(complete(config), database, clock, Journal(log, form="text"), ())
         stack.push_async_callback(parts.outbound.close)
         stack.push_async_callback(parts.directory.close)
         stack.callback(parts.parsing.close)

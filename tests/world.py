@@ -20,8 +20,10 @@ from gateway.clock import Clock
 from gateway.config import Config, complete
 from gateway.config_sections import Listener
 from gateway.config_values import HostPort
+from gateway.features.feature import Plug
 from gateway.journal import Journal
 from gateway.store.keys import NamedKeys, NewKey
+from gateway.wired import FEATURES
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,17 @@ def _encode(value: Any) -> bytes:
 class World:
     """Builds gateways; they share one database unless told otherwise."""
 
-    def __init__(self, dsn: str, folder: Path, create: Callable[[], Awaitable[str]]) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        folder: Path,
+        create: Callable[[], Awaitable[str]],
+        features: Sequence[Plug] = FEATURES,
+    ) -> None:
         self.dsn = dsn
         self.folder = folder
         self.create_database = create
+        self._features = features
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -163,7 +172,14 @@ class World:
         config = complete(replace(Config(), **{**usual, **changes}))
         log = io.StringIO()
         journal = Journal(log, form="text", level="debug")
-        async with running(config, dsn or self.dsn, clock=clock or Clock(), journal=journal, tls=tls) as app:
+        async with running(
+            config,
+            dsn or self.dsn,
+            clock=clock or Clock(),
+            journal=journal,
+            tls=tls,
+            features=self._features,
+        ) as app:
             key = mint_key()
             await NamedKeys(app.database, app.audit).add(
                 NewKey(key.id, key.digest), f"tests-{secrets.token_hex(4)}", ["admin"], "tests"

@@ -111,18 +111,23 @@ def list_(
 @app.command()
 def show(
     number: Number,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Why you look at what it says, which is audited.")
+    ] = None,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a dead letter and its message."""
+    """Show a dead letter and the envelope of its message; with --reason the whole message."""
     with outcome(as_json):
-        letter = Remote(gateway, admin_key).call("GET", f"{LETTERS}/{number}")
+        letter = Remote(gateway, admin_key).call("GET", f"{LETTERS}/{number}{query_of(said(reason=reason))}")
     if as_json:
         print_json(letter)
         return
     print_fields(FIELDS, letter)
     typer.echo(f"\n{plain_json(letter['original_message'])}")
+    if "withheld" in letter:
+        typer.echo("\nPayload and files are shown with --reason TEXT, which is audited.")
 
 
 @app.command()

@@ -19,7 +19,7 @@ from gateway.clock import Clock
 from gateway.config import Config, ConfigError
 from gateway.journal import reason
 from gateway.mint import Mint
-from gateway.store import migrate
+from gateway.store import migrate, sealed
 from gateway.store.audit import Audit
 from gateway.store.database import Database
 from gateway.store.health import Ailment, ailment, vitals
@@ -66,18 +66,18 @@ async def _in_the_database(config: Config) -> AsyncGenerator[Finding, None]:
     remedy = (
         "check that it runs and that database.url leads to it"
         if config.database.url
-        else "see its words above"
+        else "read the gateway's log, and make room on the disk if it is full"
     )
     try:
         async with reached(config) as database:
-            async for finding in _about(database):
+            async for finding in _about(database, config.data):
                 yield finding
     except EXPECTED as failure:
         why = reason(failure.__cause__) if failure.__cause__ else str(failure)
         yield Finding("database", f"can't be used: {why}", remedy)
 
 
-async def _about(database: Database) -> AsyncIterator[Finding]:
+async def _about(database: Database, data: Path) -> AsyncIterator[Finding]:
     before = datetime.now(UTC)
     found = await vitals(database)
     after = datetime.now(UTC)
@@ -92,6 +92,7 @@ async def _about(database: Database) -> AsyncIterator[Finding]:
         yield Finding("schema", f"lacks {', '.join(lacking)}", "run amtp migrate")
         return
     yield Finding("schema", "is up to date")
+    yield await _secrets(database, data)
     yield await _admin_keys(database)
 
 
@@ -100,6 +101,21 @@ def judge_clock(theirs: datetime, before: datetime, after: datetime) -> Finding:
     seconds = max((before - theirs).total_seconds(), (theirs - after).total_seconds(), 0.0)
     text = f"{seconds:.1f} s between this machine and the database"
     return Finding("clock", text, "let NTP set both" if seconds > SKEW_SECONDS_MAX else "")
+
+
+async def _secrets(database: Database, data: Path) -> Finding:
+    name, one = "sealed secrets", await sealed.sample(database)
+    if one is None:
+        return Finding(name, "there is none yet")
+    try:
+        good = (data / sealed.KEY_FILE).exists() and sealed.Sealer.of(data).opens(one)
+    except sealed.SealError:
+        good = False
+    return (
+        Finding(name, f"{sealed.KEY_FILE} opens them")
+        if good
+        else Finding(name, f"{data / sealed.KEY_FILE} doesn't open them", sealed.REMEDY)
+    )
 
 
 async def _admin_keys(database: Database) -> Finding:

@@ -2,8 +2,8 @@
 
 import typer
 
-from gateway.config import ConfigError
-from gateway.journal import frames
+from gateway.config import Config, ConfigError
+from gateway.journal import frames, reason
 from gateway.postgres_home import EmbeddedError
 from gateway.protocol.errors import AMTPError
 from gateway.store.migrate import SchemaError
@@ -17,6 +17,15 @@ class StartError(Exception):
 
 # Failures that say what to do; anything else is a fault of ours.
 EXPECTED = (AMTPError, ConfigError, EmbeddedError, SchemaError, SealError, StartError, TlsError)
+
+
+def explained(failure: AMTPError, config: Config) -> StartError:
+    """Says what an operator wants to know of a store that is not available."""
+    cause = failure.__cause__
+    if cause is None:
+        return StartError(str(failure))
+    remedy = "Check that it runs and that database.url leads to it." if config.database.url else ""
+    return StartError(f"The database can't be used: {reason(cause)}. {remedy}".rstrip())
 
 
 def tell(failure: BaseException) -> None:

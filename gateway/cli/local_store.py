@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli import pid_file
+from gateway.cli.expected import StartError, explained
 from gateway.clock import Clock
 from gateway.config import Config, load
 from gateway.config_file import find_file
@@ -41,12 +43,15 @@ async def opened(config_file: Path | None, data: Path | None) -> AsyncIterator[D
 @asynccontextmanager
 async def reached(config: Config) -> AsyncIterator[Database]:
     """Its database as it is; an embedded one is started where no gateway runs it."""
-    async with AsyncExitStack() as stack:
-        dsn = config.database.url or await _embedded(config.data, stack)
-        database = Database(dsn, clock=Clock(), pool_size=1, pooled=config.database.pgbouncer == "on")
-        await database.open()
-        stack.push_async_callback(database.close)
-        yield database
+    try:
+        async with AsyncExitStack() as stack:
+            dsn = config.database.url or await _embedded(config.data, stack)
+            database = Database(dsn, clock=Clock(), pool_size=1, pooled=config.database.pgbouncer == "on")
+            await database.open()
+            stack.push_async_callback(database.close)
+            yield database
+    except AMTPError as failure:
+        raise explained(failure, config) from failure.__cause__
 
 
 async def _embedded(data: Path, stack: AsyncExitStack) -> str:
@@ -57,6 +62,11 @@ async def _embedded(data: Path, stack: AsyncExitStack) -> str:
         await running.open()
         await running.close()
     except AMTPError:
+        if (gateway := pid_file.holder(data)) is not None:
+            raise StartError(
+                f"The Postgres of the gateway that serves from {data} (process {gateway}) doesn't answer. The gateway"
+                " starts it again by itself; its log has the last words of Postgres."
+            ) from None
         stack.push_async_callback(server.stop)
         await server.start()
     return server.dsn

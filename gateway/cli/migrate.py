@@ -9,18 +9,27 @@ from gateway.cli.call import REFUSED, AsJson, print_json
 from gateway.cli.local_store import ConfigFile, DataFolder, reached, settings
 from gateway.config import Config
 from gateway.store import migrate as store
+from gateway.store import sealed
 
 
 def migrate(
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing; exit 1 if something lacks.")
     ] = False,
+    accept_key: Annotated[
+        bool,
+        typer.Option(
+            "--accept-key", help="The secrets.key here counts from now on; what another sealed is lost."
+        ),
+    ] = False,
     config: ConfigFile = None,
     data: DataFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring the database to this release's schema. `amtp serve` does so too."""
-    names = asyncio.run(_work(settings(config, data), check))
+    if check and accept_key:
+        raise typer.BadParameter("--check changes nothing; leave out --accept-key")
+    names = asyncio.run(_work(settings(config, data), check, accept_key))
     if as_json:
         print_json({"pending" if check else "applied": names})
     elif check:
@@ -34,6 +43,11 @@ def migrate(
 UP_TO_DATE = "The schema is up to date."
 
 
-async def _work(config: Config, check: bool) -> list[str]:
+async def _work(config: Config, check: bool, accept_key: bool) -> list[str]:
     async with reached(config) as database:
-        return await (store.pending(database) if check else store.migrate(database))
+        if check:
+            return await store.pending(database)
+        names = await store.migrate(database)
+        if accept_key:
+            await sealed.accept(database, sealed.Sealer.of(config.data))
+        return names

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.app import App, running
-from gateway.cli.expected import StartError
+from gateway.cli.expected import explained
 from gateway.cli.log_route import route_logs
 from gateway.cli.signals import Signals
 from gateway.clock import Clock
 from gateway.config import Config, ConfigError, load, reloadable
 from gateway.config_sections import Tls
-from gateway.journal import Journal, reason
+from gateway.journal import Journal
 from gateway.protocol.errors import AMTPError
 from gateway.tls import CertificateReloader, TlsError, server_context
 
@@ -60,7 +60,7 @@ async def run(start: Start, signals: Signals, journal: Journal, ready: Ready) ->
             await _until_told(start, app, signals, certificates)
             journal.draining(signals.reason)
     except AMTPError as failure:
-        raise _explained(failure, start) from None
+        raise explained(failure, start.config) from None
 
 
 def keep_for_good() -> None:
@@ -80,15 +80,6 @@ async def _until_told(start: Start, app: App, signals: Signals, certificates: "C
         for chore in chores:
             chore.cancel()
         await asyncio.wait(chores)
-
-
-def _explained(failure: AMTPError, start: Start) -> StartError:
-    """What an operator wants to know of a store that is not available."""
-    cause = failure.__cause__
-    if cause is None:
-        return StartError(str(failure))
-    remedy = "Check that it runs and that database.url leads to it." if start.config.database.url else ""
-    return StartError(f"The database can't be used: {reason(cause)}. {remedy}".rstrip())
 
 
 def journal_of(config: Config) -> Journal:

@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.protocol.fields import fault, line, matching
 from gateway.protocol.members import members_of
+from gateway.protocol.names import Names
 from gateway.protocol.url import BadUrl, Url, parse_url
 
 ATTACHMENTS_MAX = 100
@@ -73,6 +74,7 @@ MEMBERS: Mapping[str, Callable[[object, str], object]] = {
     "hash": _hash,
     "url": _url,
 }
+_NAMES = Names(MEMBERS)
 
 
 def check_attachments(value: object, field: str) -> None:
@@ -84,6 +86,8 @@ def check_attachments(value: object, field: str) -> None:
     for place, attachment in enumerate(value):
         if not isinstance(attachment, dict):
             raise fault(f"{field}[{place}]", "is not an object", f"write {', '.join(MEMBERS)}")
+        if not attachment.keys() <= MEMBERS.keys():
+            _NAMES.unknown(attachment, f"{field}[{place}].")
         for name, check in MEMBERS.items():
             check(attachment.get(name), f"{field}[{place}].{name}")
 

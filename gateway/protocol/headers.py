@@ -1,8 +1,8 @@
 """The headers that mean something to a gateway.
 
-Names are compared exactly, in lower case as written here: another spelling is another header. A name that
-is not known passes untouched in the body; a known name with a bad value makes the message invalid, because
-its sender asked for something that would not happen.
+Names are written in lower case as here; one that a reader could take for a known one is refused. A name that is not
+known passes untouched in the body; a known name with a bad value makes the message invalid, because its sender asked
+for something that would not happen.
 """
 
 import re
@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.protocol.address import Address, parse_address
 from gateway.protocol.fields import fault, line, matching, seconds
+from gateway.protocol.names import Names
 from gateway.protocol.timestamp import parse_timestamp
 
 TTL_SECONDS_MAX = 10 * 365 * 86_400  # longer than any inbox is kept
@@ -85,6 +86,8 @@ KNOWN: Mapping[str, tuple[str, Callable[[object, str], Any]]] = {
     "auto-submitted": ("auto_submitted", _one_of("no", "auto-generated", "auto-replied")),
 }
 
+_NAMES = Names(KNOWN)
+
 
 def parse_headers(headers: object, now: datetime) -> Headers:
     """The known headers of a message accepted at `now`."""
@@ -92,6 +95,8 @@ def parse_headers(headers: object, now: datetime) -> Headers:
         return NO_HEADERS
     if not isinstance(headers, dict):
         raise fault("headers", "is not an object", 'write members, such as {"priority": "high"}')
+    if not headers.keys() <= KNOWN.keys():
+        _NAMES.unknown(headers, "headers.")
     found: dict[str, Any] = {}
     for name, value in headers.items():
         known = KNOWN.get(name)

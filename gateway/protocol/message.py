@@ -3,7 +3,8 @@
 1. The body that is stored and passed on is the body that came, byte for byte, where it lacks nothing.
 2. What is missing and ours to give (version, message_id, timestamp; a local agent's payload) is put in front.
 3. `gateway`, `sender_verification` and `status` are taken out: nobody but this gateway speaks to an agent in them.
-4. Unknown members stay. `null` and "" mean absent in every optional member.
+4. Unknown members stay, unless a reader could take one for a known one. `null` and "" mean absent in every optional
+   member.
 """
 
 import re
@@ -30,6 +31,7 @@ from gateway.protocol.members import (
     same_content,
     with_recipients,
 )
+from gateway.protocol.names import Names
 from gateway.protocol.timestamp import parse_timestamp, render_timestamp
 
 __all__ = [
@@ -77,6 +79,9 @@ class Message(msgspec.Struct, frozen=True):
     coordination: bool  # has a workflow block
     signed: bool  # has a signature
     attachments: tuple[Attachment, ...] = ()
+    misspelt: tuple[
+        tuple[str, str], ...
+    ] = ()  # unknown members that are close to a known one, each with that one
 
     @property
     def expires_at(self) -> datetime | None:
@@ -92,6 +97,7 @@ def parse_message(raw: bytes, *, row: UUID, now: datetime, local: bool) -> Messa
         raise fault("the body", "has too many members", f"at most {MEMBERS_MAX}; put more into the payload")
     if "payload" not in document and not local:
         raise fault("payload", "is missing", "send any JSON value, null included")
+    strange = () if document.keys() <= NAMES else _MEMBERS.unknown(document)
     given = {name: value for name, value in document.items() if value is not None and value != ""}
     _check_version(given.get("version"), local)
     sender = parse_address(given.get("sender"), "sender")
@@ -124,6 +130,7 @@ def parse_message(raw: bytes, *, row: UUID, now: datetime, local: bool) -> Messa
         coordination="coordination" in given,
         signed="signature" in given,
         attachments=attachments_of(given.get("attachments", ())),
+        misspelt=_MEMBERS.misspelt(strange) if strange else (),
     )
 
 
@@ -167,9 +174,10 @@ def _check_key(value: object, field: str) -> None:
     line(value, field, KEY_CHARACTERS_MAX)
 
 
-def _check_object(value: object, field: str) -> None:
+def _check_coordination(value: object, field: str) -> None:
     if not isinstance(value, dict):
         raise fault(field, "is not an object", "write its members, or leave it out")
+    _COORDINATION.unknown(value, f"{field}.")
 
 
 def _check_signature(value: object, field: str) -> None:
@@ -178,6 +186,7 @@ def _check_signature(value: object, field: str) -> None:
     for name in _SIGNATURE:
         if not isinstance(value.get(name), str) or not value[name]:
             raise fault(f"{field}.{name}", "is not text", "write a string")
+    _SIGNED.unknown(value, f"{field}.")
 
 
 # The optional members with a form, `headers` apart.
@@ -190,10 +199,20 @@ _CHECKS: Mapping[str, Callable[[object, str], object]] = {
     "in_reply_to": line,
     "response_type": line,
     "workflow_id": line,
-    "coordination": _check_object,
+    "coordination": _check_coordination,
     "attachments": check_attachments,
     "signature": _check_signature,
 }
+
+NAMES = frozenset({"version", "sender", "recipients", "payload", "headers", "message_type", *_CHECKS})
+_MEMBERS = Names(NAMES, sealed=ANNOTATIONS)
+_SIGNED = Names(_SIGNATURE)
+_COORDINATION = Names(
+    {
+        *("type", "workflow_id", "timeout", "requires_response", "required_responses", "optional_responses"),
+        *("sequence", "stop_on_failure", "conditions"),
+    }
+)
 
 
 def _minted(given: Mapping[str, Any], row: UUID, now: datetime) -> dict[str, Any]:

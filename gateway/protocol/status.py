@@ -69,6 +69,9 @@ class Receipt(msgspec.Struct, frozen=True):
     recipients: tuple[RecipientState, ...]
     row: UUID | None = None  # of the message it is about; never shown
     schedule: Schedule | None = None  # it repeats
+    misspelt: tuple[
+        tuple[str, str], ...
+    ] = ()  # members of the message, each with the known one it is close to
 
     @property
     def status(self) -> str:
@@ -94,6 +97,8 @@ def render_receipt(receipt: Receipt) -> dict[str, Any]:
     }
     if receipt.schedule is not None:
         rendered["schedule"] = render_schedule(receipt.schedule)
+    if receipt.misspelt:
+        rendered["warnings"] = [{"field": field, "nearest": nearest} for field, nearest in receipt.misspelt]
     return rendered
 
 

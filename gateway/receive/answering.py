@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 from gateway.admit.caller import Caller
@@ -30,6 +31,8 @@ from gateway.store.admitted import Admitted
 from gateway.store.answered import Answer, Answered, Moved, NotSent, answer
 from gateway.store.deliveries import Letter, letters
 from gateway.store.runtime import Runtime
+
+T = TypeVar("T")
 
 MOVES_MAX = 3  # of what a name means, under one request
 
@@ -78,6 +81,10 @@ class Answering:
         self._parsing = parsing
         self._slots = slots
         self._room = Lately(room)  # whether the disk has room for more
+
+    async def read(self, parse: Callable[[bytes], T], body: bytes, caller: Caller) -> T:
+        """Returns what the body of an acknowledgement says, read where it holds up nobody."""
+        return await self._parsing.read(parse, body, caller.holder)
 
     async def acknowledge(self, consumer: Consumer, entries: Sequence[Asked]) -> Sequence[Outcome]:
         """What became of each entry, in their order."""
@@ -142,7 +149,7 @@ class Answering:
         """Lets in what is said with one entry, all of it or nothing."""
         messages = []
         fields = now.fields.setdefault(number, [])
-        for place, message in await self._read(consumer.owner, entry, original):
+        for place, message in await self._read(consumer, entry, original):
             with standing(place):
                 admitted = await self._admit(now, message, consumer)
             if admitted.entries or admitted.deliveries:  # a heartbeat leaves nothing behind
@@ -150,27 +157,27 @@ class Answering:
                 fields.append(place)
         now.answers[number] = Answer(entry.name, found.row, tuple(messages))
 
-    async def _read(self, owner: Resident, entry: Asked, original: Letter) -> list[tuple[str, Message]]:
+    async def _read(self, consumer: Consumer, entry: Asked, original: Letter) -> list[tuple[str, Message]]:
         """The messages that are said, each with the field where it stands."""
         read = []
         if entry.said.reply is not None:
             place = f"{entry.field}reply"
             with standing(place):
-                read.append((place, self._reply(owner, entry.said.reply, original)))
+                read.append((place, await self._reply(consumer, entry.said.reply, original)))
         for index, raw in enumerate(entry.said.messages):
             place = f"{entry.field}messages[{index}]"
             with standing(place):
                 message = await self._parsing.message(
-                    raw, row=self._mint(), now=self._clock.now(), local=True
+                    raw, holder=consumer.caller.holder, row=self._mint(), now=self._clock.now(), local=True
                 )
             read.append((place, message))
         return read
 
-    def _reply(self, owner: Resident, reply: Reply, original: Letter) -> Message:
-        message = reply_to(
+    async def _reply(self, consumer: Consumer, reply: Reply, original: Letter) -> Message:
+        written = partial(
+            reply_to,
             original.body,
-            reply.payload,
-            responder=owner.name,
+            responder=consumer.owner.name,
             proven=original.proven,
             row=self._mint(),
             now=self._clock.now(),
@@ -179,6 +186,8 @@ class Answering:
             members={**reply.members, "idempotency_key": None},
             headers=reply.headers,
         )
+        size = len(original.body) + len(reply.payload)
+        message = await self._parsing.read(written, reply.payload, consumer.caller.holder, size)
         assert message is not None, "an agent may answer by hand whatever it likes"
         return message
 

@@ -3,6 +3,7 @@
 The URL is the key: 256 random bits that stand in the messages of those who may have the file.
 """
 
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from gateway.admit.admission import require_known
@@ -24,16 +25,14 @@ from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.url import Url
 from gateway.receive.answers import Answer, Stream, answer_json
 from gateway.receive.files import answer_file, within
-from gateway.receive.limits import Slots
 from gateway.receive.request import Request
 from gateway.receive.routing import Role, Route
+from gateway.shares import Pot
 from gateway.store.blocks import proven
 from gateway.store.uploads import BYTES_PER_SECOND_MIN, Upload, Uploads
 
 FILENAME_DEFAULT = "attachment"
 CONTENT_TYPE_DEFAULT = "application/octet-stream"
-UPLOADS_AT_ONCE = 32  # each holds two blocks
-READERS_AT_ONCE = 256  # each holds three
 GRACE_SECONDS = 120.0  # for the slow start of any upload
 
 
@@ -46,13 +45,14 @@ class AttachmentDoor:
         authenticator: Authenticator,
         rules: Attachments,
         base: Url,
+        places: Pot,
     ) -> None:
         self._uploads = uploads
         self._reading = reading
         self._authenticator = authenticator
         self._rules = rules
         self._base = base
-        self._slots = Slots(UPLOADS_AT_ONCE, "Enough files are on their way in; try again shortly.")
+        self._places = places
 
     def routes(self) -> list[Route]:
         return [
@@ -70,7 +70,7 @@ class AttachmentDoor:
         type_rule(media_type_of(content_type), self._rules, "the header Content-Type")
         bytes_max = min(self._rules.bytes_each, self._rules.unsent_bytes, self._rules.agent_bytes)
         declared = request.declared_bytes
-        with self._slots:
+        with self._places.held(request.holder):
             pieces = request.pieces(bytes_max, Pace(GRACE_SECONDS, BYTES_PER_SECOND_MIN))
             async with aclosing(pieces):
                 upload = await self._uploads.keep(
@@ -83,7 +83,7 @@ class AttachmentDoor:
         return answer_json(render_attachment(self._attachment(upload)), 201)
 
     async def fetch(self, request: Request) -> Answer | Stream:
-        return await self._reading.answer(request.params["token"])
+        return await self._reading.answer(request, request.params["token"])
 
     def _attachment(self, upload: Upload) -> Attachment:
         url = upload_url(self._base, upload.token)
@@ -93,23 +93,29 @@ class AttachmentDoor:
 class Reading:
     """Gives out what lies here, to so many at once; proven like what comes from elsewhere: disks forget."""
 
-    def __init__(self, uploads: Uploads) -> None:
+    def __init__(self, uploads: Uploads, places: Pot) -> None:
         self._uploads = uploads
-        self._slots = Slots(READERS_AT_ONCE, "Enough files are on their way out; try again shortly.")
+        self._places = places
 
-    async def answer(self, token: str, attachment: Attachment | None = None) -> Answer | Stream:
+    async def answer(
+        self, request: Request, token: str, attachment: Attachment | None = None
+    ) -> Answer | Stream:
         """The file, by the name that the attachment gives it."""
         upload = (await self._uploads.find([token])).get(token) if is_token(token) else None
         if upload is None:
             raise AMTPError(Code.NOT_FOUND, "There is no file at this URL, or not any more.")
         named = attachment or upload
-        blocks = within(self._slots, self._uploads.blocks(upload))
+        blocks = self.within(request, self._uploads.blocks(upload))
         return await answer_file(
             proven(blocks, upload.size, upload.digest),
             filename=named.filename,
             content_type=named.content_type,
             size=upload.size,
         )
+
+    def within(self, request: Request, blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """Returns the same blocks, which hold a place of the request's caller."""
+        return within(self._places.held(request.holder), blocks)
 
 
 def owner_of(caller: Caller) -> str:

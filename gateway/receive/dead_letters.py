@@ -8,15 +8,17 @@ import msgspec
 
 from gateway.admit.admission import require_admin
 from gateway.admit.authenticate import Authenticator
+from gateway.admit.caller import Caller
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.agent_profile import BODY_BYTES_MAX, read_body
 from gateway.receive.answers import Answer, answer_json
 from gateway.receive.choosing import ChosenLetters, Replay, rate_of, which_of_body, which_of_query
+from gateway.receive.content import WITHHELD, ContentRule
 from gateway.receive.parameters import limit_of
 from gateway.receive.request import Request, bad_parameter
 from gateway.receive.routing import Role, Route
-from gateway.receive.status import viewer_of
+from gateway.receive.status import envelope_of, viewer_of
 from gateway.store.database import Database
 from gateway.store.dead_letters import (
     DeadLetter,
@@ -39,11 +41,17 @@ FORGOTTEN = (
 
 class DeadLetterDoor:
     def __init__(
-        self, *, database: Database, authenticator: Authenticator, dead_letters: DeadLetters
+        self,
+        *,
+        database: Database,
+        authenticator: Authenticator,
+        dead_letters: DeadLetters,
+        content: ContentRule,
     ) -> None:
         self._database = database
         self._authenticator = authenticator
         self._dead_letters = dead_letters
+        self._content = content
 
     def routes(self) -> list[Route]:
         path = "/v1/dead-letters"
@@ -57,7 +65,7 @@ class DeadLetterDoor:
         ]
 
     async def find(self, request: Request) -> Answer:
-        own = await self._own(request)
+        own = own_of(await self._authenticator.caller(request))
         limit = limit_of(request.query)
         text = request.query.get("cursor")
         if text is not None and NUMBER.fullmatch(text) is None:
@@ -80,11 +88,17 @@ class DeadLetterDoor:
         )
 
     async def show(self, request: Request) -> Answer:
-        letter = await self._find(request, await self._own(request))
+        caller = await self._authenticator.caller(request)
+        letter = await self._find(request, own_of(caller))
         body = await original(self._database, letter.number)
         if body is None:
             raise _not_found()
-        return answer_json({**render_letter(letter), "original_message": msgspec.Raw(body)})
+        what = f"dead letter {letter.number}"
+        if await self._content.opens(request, caller, letter.message_id, what):
+            return answer_json({**render_letter(letter), "original_message": msgspec.Raw(body)})
+        return answer_json(
+            {**render_letter(letter), "original_message": envelope_of(body), "withheld": WITHHELD}
+        )
 
     async def replay(self, request: Request) -> Answer:
         actor = await self._operator(request)
@@ -158,15 +172,6 @@ class DeadLetterDoor:
     async def _operator(self, request: Request) -> str:
         return require_admin(await self._authenticator.caller(request))
 
-    async def _own(self, request: Request) -> str | None:
-        """Whose messages' letters the caller may see; None for an operator, who sees all."""
-        viewer = viewer_of(await self._authenticator.caller(request))
-        if viewer.operator:
-            return None
-        if viewer.agent is None:
-            raise AMTPError(Code.POLICY_DENIED, "This takes an agent's own key, or an admin key.")
-        return viewer.agent
-
     async def _find(self, request: Request, own: str | None) -> DeadLetter:
         text = request.params["number"]
         letter = None
@@ -181,6 +186,16 @@ class DeadLetterDoor:
         if letter.replayed_at is not None:
             raise AMTPError(Code.CONFLICT, "It was replayed already; a new failure has a letter of its own.")
         return letter
+
+
+def own_of(caller: Caller) -> str | None:
+    """Whose messages' letters the caller may see; None for an operator, who sees all."""
+    viewer = viewer_of(caller)
+    if viewer.operator:
+        return None
+    if viewer.agent is None:
+        raise AMTPError(Code.POLICY_DENIED, "This takes an agent's own key, or an admin key.")
+    return viewer.agent
 
 
 def render_letter(letter: DeadLetter) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """A file as an answer: in blocks, as they come, and never shown in a browser."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 
 from gateway.protocol.attachments import disposition
 from gateway.receive.answers import Answer, Stream
-from gateway.receive.limits import Slots
+from gateway.receive.request import HungUp, Request
+from gateway.receive.stream import give_up, next_item
 
 SAFE = (
     ("Content-Security-Policy", "sandbox; default-src 'none'"),
@@ -27,12 +29,33 @@ async def answer_file(
     return Stream(items, content_type, b"", headers, length=size)
 
 
-async def within(slots: Slots, blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The same blocks, while one of the slots is taken."""
+async def within(
+    place: AbstractContextManager[None], blocks: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """Yields the same blocks, while a place of a pot is held."""
     async with aclosing(blocks):
-        with slots:
+        with place:
             async for block in blocks:
                 yield block
+
+
+async def attended(request: Request, blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Yields the same blocks; gives up waiting for the next one when the client is gone."""
+    over = asyncio.ensure_future(request.ending.wait())
+    step: asyncio.Future[bytes | None] | None = None
+    try:
+        while True:
+            step = asyncio.ensure_future(next_item(blocks))
+            await asyncio.wait((step, over), return_when=asyncio.FIRST_COMPLETED)
+            if request.gone:
+                raise HungUp
+            block = await step
+            if block is None:
+                return
+            yield block
+    finally:
+        await give_up(over, step)
+        await blocks.aclose()
 
 
 async def _twice_first(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -132,7 +132,7 @@ class InboxDoor:
         body = await request.body(self._answer_bytes_max)
         if body:
             request.require_content_type(JSON)
-        entry = Asked(name, parse_said(body))
+        entry = Asked(name, await self._answering.read(parse_said, body, caller))
         (outcome,) = await self._answering.acknowledge(Consumer(owner, caller, lease), [entry])
         self._note(owner, [entry], [outcome])
         if isinstance(outcome, AMTPError):
@@ -143,7 +143,8 @@ class InboxDoor:
 
     async def acknowledge_many(self, request: Request) -> Answer:
         caller, owner = await self._opened(request)
-        entries, lease = parse_names(await request.json_body(self._answer_bytes_max))
+        body = await request.json_body(self._answer_bytes_max)
+        entries, lease = await self._answering.read(parse_names, body, caller)
         outcomes = await self._answering.acknowledge(Consumer(owner, caller, lease), entries)
         self._note(owner, entries, outcomes)
         return answer_json(render_results(entries, outcomes))

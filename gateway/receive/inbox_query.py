@@ -1,9 +1,9 @@
 """What is asked of an inbox: parameters and bodies, parsed once."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -11,11 +11,14 @@ import msgspec
 from gateway.config_sections import Inbox
 from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.json_strict import read_strict
 from gateway.protocol.timestamp import parse_timestamp
 from gateway.receive.request import bad_parameter
 from gateway.receive.routing import ID
 from gateway.store.acknowledge import Named
 from gateway.store.inbox import Lease, Listing, Mark
+
+T = TypeVar("T")
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
@@ -84,7 +87,7 @@ def dead_letter_number(text: str) -> int:
 class Reply:
     """What an acknowledgement answers; the payload keeps its bytes."""
 
-    payload: msgspec.Raw
+    payload: bytes
     members: Mapping[str, Any]
     headers: Mapping[str, Any]
 
@@ -150,7 +153,7 @@ _read_renewal = msgspec.json.Decoder(Renewal).decode
 def parse_names(body: bytes) -> tuple[list[Asked], UUID | None]:
     """The entries to acknowledge, and the lease they are held under."""
     try:
-        asked = _read_names(body)
+        asked = _strict(_read_names, body)
     except _UNREADABLE as failure:
         raise _bad_body(failure, '{"message_ids": ["…"], "lease": "…"}; lease may be left out') from None
     if not 0 < len(asked.message_ids) <= NAMES_MAX:
@@ -170,7 +173,7 @@ def parse_said(body: bytes) -> Said:
     if not body:
         return Said()
     try:
-        return _said(_read_said(body), "")
+        return _said(_strict(_read_said, body), "")
     except _UNREADABLE as failure:
         raise _bad_body(failure, '{"reply": {"payload": …}, "messages": […]}, or no body') from None
 
@@ -201,7 +204,7 @@ def _reply(raw: msgspec.Raw, field: str) -> Reply | None:
         ) from None
     members = {name: getattr(reply, name) for name in _REPLY_MEMBERS}
     return Reply(
-        reply.payload, {name: value for name, value in members.items() if value}, reply.headers or {}
+        bytes(reply.payload), {name: value for name, value in members.items() if value}, reply.headers or {}
     )
 
 
@@ -215,7 +218,7 @@ def _too_many(field: str) -> AMTPError:
 
 def parse_renewal(body: bytes, rules: Inbox) -> Renewal:
     try:
-        renewal = _read_renewal(body)
+        renewal = _strict(_read_renewal, body)
     except _UNREADABLE as failure:
         raise _bad_body(failure, '{"lease": "…", "seconds": 60}') from None
     if renewal.seconds != 0 and not 1 <= renewal.seconds <= rules.lease_seconds_max:
@@ -237,6 +240,12 @@ def _named(message_id: str, sender: str | None, field: str) -> Named:
     if sender is None:
         return Named(message_id)
     return Named(message_id, parse_address(sender, f"{field}.sender").name)
+
+
+def _strict(read: Callable[[bytes], T], body: bytes) -> T:
+    """The body as one of the shapes above, where it is JSON that every reader understands alike."""
+    read_strict(body)
+    return read(body)
 
 
 def _bad_body(failure: Exception, remedy: str) -> AMTPError:

@@ -5,12 +5,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from types import TracebackType
 
 from gateway.config_sections import Limits
 from gateway.pace import Pace
-from gateway.protocol.errors import AMTPError, Code
-from gateway.shares import RETRY_AFTER_SECONDS, Pot, Shares
+from gateway.shares import Pot, Shares
 
 TICK_SECONDS_MAX = 1.0  # the date in answers is no older
 LATELY_SECONDS = 0.25  # what arrives meanwhile is far less than the room that is kept free
@@ -44,13 +42,29 @@ def tick_seconds(limits: Limits, manners: Manners) -> float:
 class Load:
     """The pots of this process, and how many connections its listeners have together."""
 
-    __slots__ = ("_pots", "bodies", "closing", "connections", "empty", "limits", "requests")
+    __slots__ = (
+        "_pots",
+        "bodies",
+        "closing",
+        "connections",
+        "downloads",
+        "empty",
+        "fetches",
+        "hosts",
+        "limits",
+        "requests",
+        "uploads",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._pots: list[tuple[Pot, Callable[[Limits], int]]] = []
         self.requests = self.pot("requests at work", lambda limits: limits.requests_in_admission)
         self.bodies = self.pot("bytes of message bodies", lambda limits: limits.bodies_in_flight_bytes)
+        self.uploads = self.pot("files on their way in", lambda limits: limits.uploads)
+        self.downloads = self.pot("files on their way out", lambda limits: limits.downloads)
+        self.fetches = self.pot("files fetched from elsewhere", lambda limits: limits.fetches)
+        self.hosts = self.pot("files fetched from one host", lambda limits: limits.fetches)  # of that host
         self.closing = False
         self.connections = 0
         self.empty = asyncio.Event()
@@ -106,24 +120,3 @@ class Lately:
         if now - self._asked_at >= LATELY_SECONDS:
             self._true, self._asked_at = self._ask(), now
         return self._true
-
-
-class Slots:
-    """A bounded number of requests at one place: `with slots:` enters, or answers 503 when all are taken."""
-
-    __slots__ = ("_count", "_message", "taken")
-
-    def __init__(self, count: int, message: str) -> None:
-        self._count = count
-        self._message = message
-        self.taken = 0
-
-    def __enter__(self) -> None:
-        if self.taken >= self._count:
-            raise AMTPError(Code.QUEUE_FULL, self._message, retry_after=RETRY_AFTER_SECONDS)
-        self.taken += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.taken -= 1

@@ -5,29 +5,31 @@ size, type and hash on the way. What was uploaded to this gateway is read where 
 """
 
 import re
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 
 from gateway.admit.authenticate import Authenticator
 from gateway.config_sections import Attachments
 from gateway.journal import Journal
 from gateway.outbound import Download, Kind, Outbound, OutboundError, Patience
+from gateway.pace import Pace
 from gateway.protocol.attachments import Attachment, attachments_in, media_type_of, token_in
 from gateway.protocol.errors import AMTPError, Code
-from gateway.protocol.url import Url
+from gateway.protocol.url import Url, parse_url
 from gateway.receive.answers import Answer, Stream
 from gateway.receive.attachments import Reading
-from gateway.receive.files import answer_file, within
-from gateway.receive.limits import Slots
+from gateway.receive.content import ContentRule
+from gateway.receive.files import answer_file, attended, within
+from gateway.receive.limits import Load
 from gateway.receive.request import Request
 from gateway.receive.routing import Route
 from gateway.receive.status import ROLES, not_found, seen_of, viewer_of
+from gateway.shares import Holder
 from gateway.store.blocks import in_blocks, mismatch, proven
 from gateway.store.database import Database
 from gateway.store.fetched_files import FetchedFiles
 from gateway.store.messages import body_of
 
-FETCHES_AT_ONCE = 32  # each holds a few blocks
 PAUSE_SECONDS = 30.0
 GRACE_SECONDS = 60.0
 BYTES_PER_SECOND_MIN = 32_768  # a server that is slower for long is given up
@@ -45,21 +47,24 @@ class MessageFileDoor:
         database: Database,
         authenticator: Authenticator,
         reading: Reading,
+        content: ContentRule,
         outbound: Outbound,
         fetched: FetchedFiles,
         journal: Journal,
         rules: Attachments,
         base: Url,
+        load: Load,
     ) -> None:
         self._database = database
         self._authenticator = authenticator
         self._reading = reading
+        self._content = content
         self._outbound = outbound
         self._fetched = fetched
         self._journal = journal
         self._rules = rules
         self._base = base
-        self._slots = Slots(FETCHES_AT_ONCE, "Enough files are being fetched; try again shortly.")
+        self._load = load
 
     def routes(self) -> list[Route]:
         return [Route("GET", "/v1/messages/{id}/attachments/{n}", self.fetch, ROLES)]
@@ -72,12 +77,13 @@ class MessageFileDoor:
         place = request.params["n"]
         if not _PLACE.fullmatch(place) or int(place) >= len(attachments):
             raise not_found()
-        return await self._answer(attachments[int(place)])
+        await self._content.require(request, caller, seen.found.message_id, f"attachment {place}")
+        return await self._answer(request, attachments[int(place)])
 
-    async def _answer(self, attachment: Attachment) -> Answer | Stream:
+    async def _answer(self, request: Request, attachment: Attachment) -> Answer | Stream:
         token = token_in(attachment.url, self._base)
         if token is not None:
-            return await self._reading.answer(token, attachment)
+            return await self._reading.answer(request, token, attachment)
         if attachment.size > self._rules.bytes_each:
             raise AMTPError(
                 Code.MESSAGE_TOO_LARGE,
@@ -85,17 +91,22 @@ class MessageFileDoor:
                 {"limit": self._rules.bytes_each},
             )
         kept = await self._fetched.find(attachment)
+        if kept is not None:
+            blocks = self._reading.within(request, kept)
+        else:
+            blocks = attended(request, self._fetched.keep(attachment, self._fetch(request, attachment)))
         return await answer_file(
-            kept or self._fetched.keep(attachment, self._fetch(attachment)),
+            blocks,
             filename=attachment.filename,
             content_type=attachment.content_type,
             size=attachment.size,
         )
 
-    async def _fetch(self, attachment: Attachment) -> AsyncGenerator[bytes, None]:
+    async def _fetch(self, request: Request, attachment: Attachment) -> AsyncGenerator[bytes, None]:
         """The file as it comes from where it lies, proven."""
         try:
-            taken = within(self._slots, self._taken(attachment))
+            taken = within(self._place(attachment.url), self._taken(attachment))
+            taken = within(self._load.fetches.held(request.holder), taken)
             async with aclosing(proven(taken, attachment.size, attachment.digest)) as blocks:
                 async for block in blocks:
                     yield block
@@ -103,8 +114,24 @@ class MessageFileDoor:
             self._journal.noted("info", f"An attachment could not be fetched: {error.message}.")
             raise refusal_of(error) from error
 
+    @contextmanager
+    def _place(self, url: str) -> Iterator[None]:
+        """Holds a place of the host, which may have as many as one caller may."""
+        parsed = parse_url(url)
+        assert isinstance(parsed, Url), "checked when the message came"
+        host = parsed.host
+        holder = Holder(owner=host)
+        try:
+            self._load.hosts.take(holder)
+        except AMTPError:
+            raise _later(f"Enough files are on their way from {host}; try again later.") from None
+        try:
+            yield
+        finally:
+            self._load.hosts.give(holder)
+
     async def _taken(self, attachment: Attachment) -> AsyncGenerator[bytes, None]:
-        times = Patience(PAUSE_SECONDS, GRACE_SECONDS + attachment.size / BYTES_PER_SECOND_MIN)
+        times = Patience(PAUSE_SECONDS, Pace(GRACE_SECONDS, BYTES_PER_SECOND_MIN))
         async with self._outbound.download(
             attachment.url, {}, times=times, answer_bytes_max=attachment.size
         ) as download:

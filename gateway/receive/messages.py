@@ -1,11 +1,12 @@
 """The door for messages: `POST /v1/messages`, one message or a batch of lines, from agents and from gateways."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
@@ -42,6 +43,7 @@ class MessageDoor:
         slots: Pot,
         clock: Clock,
         mint: Mint,
+        domains: Collection[str],
         hostname: str,
         body_bytes_max: int,
         room: Callable[[], bool],
@@ -53,6 +55,7 @@ class MessageDoor:
         self._slots = slots
         self._clock = clock
         self._mint = mint
+        self._domains = frozenset(domains)
         self._hostname = hostname
         self._body_bytes_max = body_bytes_max
         self._room = Lately(room)  # whether the disk has room for more
@@ -82,7 +85,7 @@ class MessageDoor:
         body = await request.body(self._body_bytes_max)
         with self._slots.held(request.holder):
             message = await self._read(body, caller)
-            receipt = await self._accept.accept(message, caller)
+            receipt = await self._hand_in(message, caller)
         immediate = self._accept.tells_outcome(message)
         if not seconds and not immediate:
             return answer_json(render_receipt(receipt), 202)
@@ -91,14 +94,26 @@ class MessageDoor:
         return await self._waiting.answer(request, caller, kept, receipt, seconds)
 
     async def _read(self, body: bytes, caller: Caller) -> Message:
-        local = (caller.name is not None and caller.proven_domain is None) or caller.development
-        return await self._parsing.message(body, row=self._mint(), now=self._clock.now(), local=local)
+        local = caller.name is not None and caller.proven_domain is None
+        message = await self._parse(body, caller, local or caller.development)
+        if not local and caller.development and message.sender.domain not in self._domains:
+            return await self._parse(body, caller, local=False)
+        return message
+
+    async def _parse(self, body: bytes, caller: Caller, local: bool) -> Message:
+        row, now = self._mint(), self._clock.now()
+        return await self._parsing.message(body, holder=caller.holder, row=row, now=now, local=local)
+
+    async def _hand_in(self, message: Message, caller: Caller) -> Receipt:
+        receipt = await self._accept.accept(message, caller)
+        return structs.replace(receipt, misspelt=message.misspelt) if message.misspelt else receipt
 
     async def _post_lines(self, request: Request, caller: Caller) -> Answer:
         """One answer a line, in order; what was accepted is committed before the answer starts."""
         lines = self._lines(await request.body(self._body_bytes_max))
         with self._slots.held(request.holder):
-            taken = await asyncio.gather(*(self._take(line, caller) for line in lines))
+            read = [await self._read_line(line, caller) for line in lines]  # one large line at a time
+            taken = await asyncio.gather(*(self._take(each, caller) for each in read))
         answers = [await self._told(each, request) for each in taken]
         return Answer(200, b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers), LINES)
 
@@ -112,10 +127,19 @@ class MessageDoor:
             )
         return lines
 
-    async def _take(self, line: bytes, caller: Caller) -> tuple[Receipt, Sent | None] | AMTPError:
+    async def _read_line(self, line: bytes, caller: Caller) -> Message | AMTPError:
         try:
-            message = await self._read(line, caller)
-            receipt = await self._accept.accept(message, caller)
+            return await self._read(line, caller)
+        except AMTPError as error:
+            return error
+
+    async def _take(
+        self, message: Message | AMTPError, caller: Caller
+    ) -> tuple[Receipt, Sent | None] | AMTPError:
+        if isinstance(message, AMTPError):
+            return message
+        try:
+            receipt = await self._hand_in(message, caller)
         except AMTPError as error:
             return error
         return receipt, sent(message, immediate=True) if self._accept.tells_outcome(message) else None

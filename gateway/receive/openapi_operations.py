@@ -102,7 +102,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "An attachment of a message, fetched from where it lies and proven.",
         {200: {ANYTHING: ""}},
         refusals=(403, 409, 413),
-        parameters=("sender",),
+        parameters=("sender", "content_reason"),
     ),
     ("GET", BOX): Operation(
         INBOX,
@@ -246,7 +246,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         ),
     ),
     ("GET", f"{LETTERS}/{{number}}"): Operation(
-        DEAD_LETTERS, "A dead letter and its message.", ok("DeadLetterShown"), refusals=(403,)
+        DEAD_LETTERS,
+        "A dead letter and its message; to operators its envelope, or all of it with a reason.",
+        ok("DeadLetterShown"),
+        refusals=(403,),
+        parameters=("content_reason",),
     ),
     ("DELETE", f"{LETTERS}/{{number}}"): Operation(
         DEAD_LETTERS, "Let go of one.", ok("DeadLetterEnded"), keys=ADMIN_KEY, refusals=(403, 409)
@@ -367,6 +371,9 @@ PARAMETERS: Mapping[str, Parameter] = {
     "name_cursor": Parameter("cursor", text(minLength=1, maxLength=256), "As the page before gave it."),
     "wait": Parameter("wait", SECONDS, "Seconds to wait for something to come."),
     "lease_seconds": Parameter("lease", SECONDS, "Seconds for which what is handed out is yours alone."),
+    "content_reason": Parameter(
+        "reason", text(), "An operator's: why the content is looked at. It stands in the audit."
+    ),
     "lease_token": Parameter("lease", text(format="uuid"), "The token under which it is held."),
     "domain": Parameter("domain", DOMAIN, "Only agents of this domain."),
     "state": Parameter("state", {"enum": ["active", "retired"]}, "Only agents in this state."),

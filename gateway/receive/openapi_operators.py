@@ -164,7 +164,7 @@ OPERATOR_SHAPES: dict[str, Shape] = {
     "Peer": shape(PEER),
     "Peers": shape({"peers": listed(ref("Peer")), **PAGE, "cursor": CURSOR}),
     "DeadLetter": shape(DEAD_LETTER),
-    "DeadLetterShown": shape({**DEAD_LETTER, "original_message": ANY_OBJECT}),
+    "DeadLetterShown": shape({**DEAD_LETTER, "original_message": ANY_OBJECT}, {"withheld": TEXT}),
     "DeadLetters": shape({"dead_letters": listed(ref("DeadLetter")), **PAGE, "cursor": CURSOR}),
     "DeadLetterEnded": shape({"dead_letter": COUNT, "status": {"enum": ["purged"]}}),
     "DeadLetterReplayed": shape(

@@ -87,6 +87,11 @@ ANSWERED = {
     "sent": {**listed(TEXT), "description": "The ids of what the first acknowledgement sent."},
 }
 
+WARNINGS = {
+    **listed(shape({"field": TEXT, "nearest": TEXT})),
+    "description": "Members of the message that are not known and close to one that is: misspelt, it seems.",
+}
+
 SHAPES: dict[str, Shape] = {
     "Code": {"enum": [code.value for code in Code]},
     "Error": shape(
@@ -105,13 +110,14 @@ SHAPES: dict[str, Shape] = {
             "schedule": shape(
                 {"id": TEXT, "repeat": TEXT, "next_at": nullable(MOMENT), "ends_at": nullable(MOMENT)},
                 description="Of a message that repeats.",
-            )
+            ),
+            "warnings": WARNINGS,
         },
         description="Committed; what became of each recipient so far.",
     ),
     "Answered": shape(
         {"message_id": TEXT, "status": MESSAGE_STATUS, "recipients": listed(RECEIVED)},
-        {"reply": ref("InboxItem")},
+        {"reply": ref("InboxItem"), "warnings": WARNINGS},
         "The receipt, later: with the reply that was waited for, or with what came of the message.",
     ),
     "RecipientStatus": shape(

@@ -29,10 +29,15 @@ async def lively(stream: Stream, ending: asyncio.Event, quiet_seconds: float) ->
             else:
                 yield stream.quiet
     finally:
-        left = [future for future in (over, step) if future is not None]
-        for future in left:
-            future.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await give_up(over, step)
+
+
+async def give_up(*waits: asyncio.Future[Any] | None) -> None:
+    """Cancels these and waits until they have ended."""
+    left = [wait for wait in waits if wait is not None]
+    for wait in left:
+        wait.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 async def next_item(items: AsyncGenerator[bytes, None]) -> bytes | None:

@@ -48,7 +48,7 @@ _decoder = msgspec.json.Decoder(_Original)
 
 def reply_to(
     original: bytes,
-    payload: msgspec.Raw,
+    payload: bytes | msgspec.Raw,
     *,
     responder: str,
     proven: bool,

@@ -1,9 +1,11 @@
 """Brings a database to this release's schema: numbered files, forward only, one process at a time."""
 
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from gateway import __version__
 from gateway.store import partitions
 from gateway.store.database import Database
 
@@ -12,6 +14,12 @@ LEDGER = (
     "create table if not exists migrations"
     " (number integer primary key, name text not null, at timestamptz not null)"
 )
+# Asked before it is altered, which would wait for whoever reads the table.
+HAS_OLDEST = (
+    "select exists (select from pg_attribute where attrelid = 'migrations'::regclass and attname = 'oldest')"
+)
+ADD_OLDEST = "alter table migrations add column oldest text not null default '0.1.0'"
+DECLARED = re.compile(r"-- oldest: ([0-9.]+)\n")
 LOCK_SECONDS_MAX = 600.0  # for another process to finish its migration
 MIGRATION_SECONDS_MAX = 3600.0
 
@@ -25,6 +33,16 @@ class Migration:
     number: int
     name: str
     statements: str
+
+    @property
+    def oldest(self) -> str:
+        """The oldest release that can live with it, as its first line declares."""
+        declared = DECLARED.match(self.statements)
+        if declared is None:
+            raise SchemaError(
+                f"{self.name}.sql doesn't begin with a line such as `-- oldest: {__version__}`."
+            )
+        return declared[1]
 
 
 def migrations() -> list[Migration]:
@@ -54,8 +72,10 @@ async def migrate(database: Database) -> list[str]:
             "select pg_advisory_xact_lock($1)", partitions.LOCK, timeout=LOCK_SECONDS_MAX
         )
         await connection.execute(LEDGER)
+        if not await connection.fetchval(HAS_OLDEST):
+            await connection.execute(ADD_OLDEST)
         done = await _done(connection)
-        _refuse_newer_schema(done)
+        await _refuse_newer_schema(connection)
         for migration in migrations():
             if migration.number not in done:
                 await _apply(connection, migration)
@@ -68,9 +88,10 @@ async def _apply(connection: Any, migration: Migration) -> None:
     async with connection.transaction():
         await connection.execute(migration.statements, timeout=3600)
         await connection.execute(
-            "insert into migrations (number, name, at) values ($1, $2, now())",
+            "insert into migrations (number, name, at, oldest) values ($1, $2, now(), $3)",
             migration.number,
             migration.name,
+            migration.oldest,
         )
 
 
@@ -89,10 +110,19 @@ def _refuse_unknown_server(connection: Any) -> None:
         )
 
 
-def _refuse_newer_schema(done: set[int]) -> None:
-    newest = max((migration.number for migration in migrations()), default=0)
-    if done and max(done) > newest + 1:
-        # Migrations expand before they contract, so one release back still works; further back does not.
-        raise SchemaError(
-            f"The database is at schema {max(done)}, this release knows {newest}: install a newer release."
-        )
+async def _refuse_newer_schema(connection: Any) -> None:
+    """A newer release has been here: what it applied says whether we can live with it."""
+    unknown = await connection.fetch(
+        "select name, oldest from migrations where number <> all($1::int[]) order by number",
+        [migration.number for migration in migrations()],
+    )
+    for row in unknown:
+        if _release(row["oldest"]) > _release(__version__):
+            raise SchemaError(
+                f"The database was migrated by a newer release ({row['name']}), and this one ({__version__}) can't"
+                f" work with it: install {row['oldest']} or newer."
+            )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))

@@ -156,6 +156,8 @@ class Subscriptions:
         async with self._database.transaction() as connection:
             await subscribers_changed(connection)
             before = await _require(connection, number, own)
+            if body is not None:  # first, for who settles notices locks them before their subscription
+                await send_challenge(connection, number, body)
             await connection.execute(
                 _CHANGE,
                 number,
@@ -166,8 +168,6 @@ class Subscriptions:
                 change.description,
                 change.enabled,
             )
-            if body is not None:
-                await send_challenge(connection, number, body)
             await self._audit.write(connection, actor, "webhook.changed", str(number), _told(change))
             return await _require(connection, before.id, own)
 

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -230,23 +229,3 @@ async def test_a_redirect_leads_nowhere(net: Federation, reading: Reading) -> No
             reading.server.script = answer(status, Location=f"https://{HOST}:{inside.port}/offer.pdf")
             assert (await reading.read(SMALL))[0] == 409
         assert inside.accepted == 0
-
-
-async def test_so_many_files_are_fetched_at_once(reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slow servers occupy so many places and no more."""
-    asked = asyncio.Semaphore(0)
-
-    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        asked.release()
-        await asyncio.Event().wait()
-
-    reading.server.script = hang
-    async with AsyncExitStack() as stack:
-        waiting = []
-        for _ in range(message_files.FETCHES_AT_ONCE):
-            waiting.append(asyncio.create_task(reading.read(SMALL)))
-            stack.callback(waiting[-1].cancel)
-        for _ in waiting:
-            await asyncio.wait_for(asked.acquire(), 10)
-        assert (await reading.read(SMALL))[0] == 503

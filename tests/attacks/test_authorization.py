@@ -48,7 +48,7 @@ MATRIX: Mapping[tuple[str, str], dict[str, int]] = {
     ("GET", "/v1/messages/{id}"): OWN_MESSAGE,
     ("GET", "/v1/messages/{id}/status"): OWN_MESSAGE,
     ("DELETE", "/v1/messages/{id}"): row(alice=200, bob=403, operator=200, others=404),
-    ("GET", "/v1/messages/{id}/attachments/{n}"): OWN_MESSAGE,
+    ("GET", "/v1/messages/{id}/attachments/{n}"): OWN_MESSAGE | {"operator": 403},  # that takes a reason
     ("POST", "/v1/attachments"): row(alice=201, bob=201, mallory=201, submitter=201),
     ("GET", "/v1/attachments/{token}"): EVERYONE,  # the URL is the key
     ("GET", BOX): OWN_INBOX,

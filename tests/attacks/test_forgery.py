@@ -115,3 +115,16 @@ async def test_a_foreign_sender_is_shown_as_unproven_and_a_relay_reaches_local_r
         assert (denied.status, denied.code) == (403, "RELAY_DENIED")
         (item,) = await bob.inbox()
         assert item["sender_verification"] == "none"
+
+
+@pytest.mark.parametrize("name", ["Sender_Verification", "GATEWAY", "\u017fender", "senderVerification"])
+async def test_a_member_that_a_lenient_reader_takes_for_ours_reaches_no_agent(
+    world: World, name: str
+) -> None:
+    async with world.gateway() as gateway:
+        alice, bob = await gateway.register("alice"), await gateway.register("bob")
+        forged = await post(gateway, stranger(bob, **{name: "pass"}))
+        assert (forged.status, forged.code) == (400, "INVALID_MESSAGE_FORMAT")
+        assert forged.json["error"]["details"]["field"] == ascii(name)[1:-1]
+        assert (await alice.send(bob.address, **{name: "pass"})).status == 400
+        assert await bob.inbox() == []

@@ -10,7 +10,7 @@ HEAD = b'{"sender":"alice@acme.test","recipients":["bob@acme.test"],"payload":'
 
 # What is wrong, and the bytes.
 HOSTILE = {
-    "nesting of 65": HEAD + b"[" * 65 + b"]" * 65 + b"}",
+    "nesting of 61": HEAD + b"[" * 60 + b"]" * 60 + b"}",
     "nesting of a million": HEAD + b"[" * 1_000_000 + b"}",
     "objects nested 10 000 deep": HEAD + b'{"a":' * 10_000 + b"1" + b"}" * 10_001,
     "a duplicate member": HEAD + b'1,"payload":2}',

@@ -221,3 +221,22 @@ async def test_in_development_a_wrong_key_is_still_wrong(development: Gateway) -
 async def test_in_development_operators_work_still_takes_an_admin_key(development: Gateway) -> None:
     for path in (AGENTS, "/v1/admin/queue", "/v1/admin/peers", "/v1/admin/destinations"):
         assert (await development.call("GET", path)).status == 401
+
+
+@pytest.mark.parametrize("absent", ["version", "payload"])
+async def test_in_development_a_foreign_message_is_as_complete_as_in_production(
+    development: Gateway, absent: str
+) -> None:
+    await development.register("bob")
+    message = {
+        "version": "1.0",
+        "sender": "eve@elsewhere.test",
+        "recipients": ["bob@acme.test"],
+        "payload": 1,
+    }
+    assert (await development.call("POST", "/v1/messages", json=message)).status == 202
+    del message[absent]
+    refused = await development.call("POST", "/v1/messages", json=message)
+    assert (refused.status, refused.json["error"]["details"]["field"]) == (400, absent)
+    own = {"sender": "bob@acme.test", "recipients": ["bob@acme.test"]}
+    assert (await development.call("POST", "/v1/messages", json=own)).status == 202

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +17,9 @@ from typer.testing import CliRunner, Result
 from gateway import __version__
 from gateway.cli.doctor import judge_clock
 from gateway.cli.main import app
+from gateway.store.sealed import SealError
 from tests.conftest import Server
+from tests.served import served
 from tests.world import Agent, World
 
 
@@ -132,7 +136,56 @@ async def test_migrate_says_what_lacks_without_a_trace_and_then_applies_it(empty
     assert "up to date" in good.stdout
 
 
+async def test_a_database_that_is_away_is_told_with_its_cause() -> None:
+    variables = {"AMTP_DATABASE_URL": "postgresql://amtp@127.0.0.1:1/amtp", "AMTP_DOMAINS": "acme.test"}
+    for words in (("migrate",), ("migrate", "--check"), ("admin-keys", "list")):
+        done = await amtp(variables, *words)
+        assert done.exit_code == 1
+        assert "ConnectionRefusedError" in str(done.exception)
+        assert "database.url" in str(done.exception)
+        assert "accepted" not in str(done.exception)
+
+
+async def test_a_gateway_with_another_secrets_key_does_not_start_and_the_doctor_says_why(
+    world: World, tmp_path: Path
+) -> None:
+    async with world.gateway():
+        pass
+    with pytest.raises(SealError, match="copy the file"):
+        async with world.gateway(data=tmp_path / "other"):
+            pass
+
+    variables = {
+        "AMTP_DATABASE_URL": world.dsn,
+        "AMTP_DOMAINS": "acme.test",
+        "AMTP_DATA": str(tmp_path / "other"),
+    }
+    code, found = await findings(variables)
+    assert code == 1
+    assert "copy the file" in found["sealed secrets"]["remedy"]
+    accepted = await amtp(variables, "migrate", "--accept-key")
+    assert accepted.exit_code == 0
+    async with world.gateway(data=tmp_path / "other"):
+        assert (await findings(variables))[1]["sealed secrets"]["ok"]
+
+
 # The doctor
+
+
+def test_the_doctor_does_not_take_its_own_gateway_for_another_one_when_postgres_is_down(
+    tmp_path: Path,
+) -> None:
+    with served(tmp_path) as gateway:
+        cluster = tmp_path / "data" / "postgres"
+        (cluster / "PG_VERSION").rename(tmp_path / "version")  # it can't come back
+        os.kill(int((cluster / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
+        done = CliRunner().invoke(app, ["doctor", "--json", "--data", str(tmp_path / "data")])
+        (tmp_path / "version").rename(cluster / "PG_VERSION")
+
+    (database,) = [each for each in json.loads(done.stdout)["findings"] if each["name"] == "database"]
+    assert f"(process {gateway.process.pid}) doesn't answer" in database["text"]
+    assert "log" in database["remedy"]
+    assert "another" not in database["text"] + database["remedy"]
 
 
 async def findings(variables: dict[str, str]) -> tuple[int, dict[str, dict[str, Any]]]:

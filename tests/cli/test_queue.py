@@ -112,7 +112,11 @@ async def test_dead_letters_are_listed_shown_replayed_and_purged(desk: Desk) -> 
     assert "No such name." in await desk.told("dead", "list", "--domain", "p.test")
     shown = await desk.told("dead", "show", first)
     assert str(row) in shown
-    assert '"sender": "alice@acme.test"' in shown
+    assert '"payload"' not in shown
+    assert "--reason" in shown
+    whole = await desk.told("dead", "show", first, "--reason", "its sender asked")
+    assert '"sender": "alice@acme.test"' in whole
+    assert '"payload"' in whole
     assert await desk.told("dead", "replay", first, second) == "2 of 2 replayed.\n"
     assert (
         await desk.told("dead", "replay", "--recipient", "y@p.test", "--dry-run") == "1 would be replayed.\n"

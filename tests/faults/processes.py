@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 
 from gateway.embedded import EmbeddedPostgres
+from gateway.store.sealed import KEY_FILE, Sealer
 from tests.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
@@ -71,6 +72,9 @@ class GatewayProcess:
     async def launch(self, **environment: str) -> None:
         """Returns at once: it may be told to die before it is ready."""
         self.data.mkdir(exist_ok=True)
+        if not (key := self.data / KEY_FILE).exists():  # one for all whose folders lie side by side
+            Sealer.of(self.data.parent)
+            key.symlink_to(self.data.parent / KEY_FILE)
         config = self.data / "amtp.json"  # which is YAML, too
         config.write_text(json.dumps(self._configuration()))
         with (self.data / "gateway.log").open("ab") as log:

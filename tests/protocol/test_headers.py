@@ -107,8 +107,13 @@ def test_a_message_may_wait_thirty_days_and_no_longer() -> None:
         parse_headers({"deliver-after": "2026-03-31T12:00:00.3Z"}, NOW)
 
 
-def test_another_spelling_of_a_name_is_another_header() -> None:
-    assert parse_headers({"Priority": "nonsense", "correlation_id": 7}, NOW) == Headers()
+def test_a_name_that_is_not_known_is_another_header() -> None:
+    assert parse_headers({"correlation_id": 7, "X-Priority": "nonsense"}, NOW) == Headers()
+
+
+def test_a_name_that_a_reader_could_take_for_a_known_one_is_refused() -> None:
+    with pytest.raises(AMTPError, match=r"headers\.Priority could be read as headers\.priority"):
+        parse_headers({"Priority": "high"}, NOW)
 
 
 @pytest.mark.parametrize("headers", [[], "priority", 7, True, False, 0])

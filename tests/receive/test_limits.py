@@ -5,25 +5,11 @@ from dataclasses import replace
 import pytest
 
 from gateway.config_sections import Limits
-from gateway.protocol.errors import AMTPError, Code
-from gateway.receive.limits import LATELY_SECONDS, Lately, Load, Manners, Slots, tick_seconds
+from gateway.protocol.errors import AMTPError
+from gateway.receive.limits import LATELY_SECONDS, Lately, Load, Manners, tick_seconds
 from gateway.shares import Holder
 
 LIMITS = replace(Limits(), connections=3)
-
-
-def test_slots_turn_away_with_503_when_all_are_taken_and_are_free_again_afterwards() -> None:
-    slots = Slots(1, "Too many requests are at work.")
-    with slots:
-        assert slots.taken == 1
-        with pytest.raises(AMTPError) as caught, slots:
-            pass
-        assert (caught.value.code, caught.value.status) == (Code.QUEUE_FULL, 503)
-        assert caught.value.retry_after == 1
-        assert slots.taken == 1
-    with pytest.raises(KeyError), slots:
-        raise KeyError
-    assert slots.taken == 0
 
 
 def test_every_pot_follows_the_configuration() -> None:

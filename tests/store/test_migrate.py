@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from gateway import __version__
 from gateway.clock import Clock
 from gateway.store import partitions
 from gateway.store.database import Database
@@ -51,10 +52,34 @@ async def test_what_is_pending_is_named_before_it_is_applied(empty: str) -> None
     await database.close()
 
 
-async def test_a_schema_of_a_much_newer_release_is_refused(database: Database) -> None:
-    await database.execute("insert into migrations (number, name, at) values (9000, 'future', now())")
-    with pytest.raises(SchemaError, match="newer release"):
+async def applied_later(database: Database, number: int, oldest: str) -> None:
+    """A newer release was here."""
+    await database.execute(
+        "insert into migrations (number, name, at, oldest) values ($1, 'future', now(), $2)", number, oldest
+    )
+
+
+async def test_going_back_is_allowed_as_far_as_each_migration_says(database: Database) -> None:
+    await applied_later(database, 9000, "0.0.9")
+    await applied_later(database, 9001, __version__)
+    assert await migrate(database) == []
+
+
+async def test_a_schema_that_this_release_can_not_live_with_is_refused_with_the_release_that_can(
+    database: Database,
+) -> None:
+    await applied_later(database, migrations()[-1].number + 1, "0.10.0")
+    await applied_later(database, 9000, "0.1.0")
+    with pytest.raises(SchemaError, match=r"future.*install 0\.10\.0 or newer"):
         await migrate(database)
+
+
+async def test_a_database_from_before_migrations_declared_anything_is_taken_on(database: Database) -> None:
+    await database.execute("alter table migrations drop column oldest")
+    await database.execute("delete from migrations where number = 31")
+    await database.execute("drop table secrets_check")
+    assert await migrate(database) == ["0031_one_secrets_key"]
+    assert await database.fetchval("select array_agg(distinct oldest) from migrations") == ["0.1.0"]
 
 
 async def test_a_day_prepared_late_takes_in_what_strayed_into_the_default_partition(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from gateway.store.sealed import KEY_FILE, Sealer, SealError
+from gateway.store.database import Database
+from gateway.store.sealed import KEY_FILE, Sealer, SealError, accept, agree
 
 
 def test_a_secret_comes_back_as_it_was_sealed_by_another_process(tmp_path: Path) -> None:
@@ -43,3 +44,44 @@ def test_a_broken_key_file_is_told_with_its_path(tmp_path: Path, content: str) -
 
     with pytest.raises(SealError, match=str(tmp_path)):
         Sealer.of(tmp_path)
+
+
+async def test_another_key_file_on_the_same_database_is_refused_until_it_is_accepted(
+    tmp_path: Path, database: Database
+) -> None:
+    ours, other = Sealer.of(tmp_path), Sealer.of(folder(tmp_path / "other"))
+    await agree(database, ours, tmp_path)
+    await agree(database, Sealer.of(tmp_path), tmp_path)
+    with pytest.raises(SealError, match=r"other/secrets\.key.*copy the file.*accept-key"):
+        await agree(database, other, tmp_path / "other")
+
+    await accept(database, other)
+    await agree(database, other, tmp_path / "other")
+
+
+async def test_a_key_file_is_judged_by_the_secrets_from_before_there_was_anything_to_judge_by(
+    tmp_path: Path, database: Database
+) -> None:
+    ours, other = Sealer.of(tmp_path), Sealer.of(folder(tmp_path / "other"))
+    await database.execute(
+        "insert into agents (domain, local, created_at, push_secrets) values ('acme.test', 'a', now(), $1)",
+        ours.seal("whsec"),
+    )
+    with pytest.raises(SealError):
+        await agree(database, other, tmp_path / "other")
+    await agree(database, ours, tmp_path)
+
+
+async def test_an_old_key_may_go_once_a_new_one_seals(tmp_path: Path, database: Database) -> None:
+    path = tmp_path / KEY_FILE
+    await agree(database, Sealer.of(tmp_path), tmp_path)
+    fresh = Fernet.generate_key().decode()
+    path.write_text(f"{fresh}\n{path.read_text()}")
+    await agree(database, Sealer.of(tmp_path), tmp_path)
+    path.write_text(fresh)
+    await agree(database, Sealer.of(tmp_path), tmp_path)
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path

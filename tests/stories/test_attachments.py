@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.config_sections import Attachments
+from gateway.store.sealed import KEY_FILE
 from tests.federation import Federation, Ground, federation
 from tests.world import Agent, Gateway, Reply, World
 
@@ -209,6 +210,8 @@ async def test_two_hundred_megabytes_pass_through_little_memory(world: World) ->
 async def test_gateways_that_share_a_database_and_no_disk(world: World, store: str, status: int) -> None:
     """What lies in the database is everybody's; a file is its own machine's, and the others say so."""
     elsewhere = {"data": world.folder / "elsewhere", **place(store)}
+    elsewhere["data"].mkdir()
+    (elsewhere["data"] / KEY_FILE).symlink_to(world.folder / KEY_FILE)
     async with world.gateway(**place(store)) as one, world.gateway(**elsewhere) as other:
         alice = await one.register("alice")
         large, small = await uploaded(alice, LARGE), await uploaded(alice)

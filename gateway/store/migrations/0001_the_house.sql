@@ -1,3 +1,4 @@
+-- oldest: 0.1.0
 -- What must outlive a crash. Message ids are UUIDv7, so a range of ids is a range of time: whatever belongs to a
 -- message is partitioned by its id, one partition a day, and dropped with it.
 

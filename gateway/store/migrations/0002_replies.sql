@@ -1,3 +1,4 @@
+-- oldest: 0.1.0
 -- Whose reply a message is: looked for by those who wait for one.
 create index on messages (in_reply_to, id) where in_reply_to is not null;
 

@@ -1,3 +1,4 @@
+-- oldest: 0.1.0
 -- Who wants to hear of what, and what waits to be told. Nothing here refers to a message: notices have a life of
 -- their own, and are forgotten at their own time.
 

@@ -1,3 +1,4 @@
+-- oldest: 0.1.0
 -- Files that agents uploaded for their messages. An upload stays as long as a message that refers to it, and a day
 -- without one. Where it lies: in chunks here, or as a file in the data folder of the gateway that took it.
 

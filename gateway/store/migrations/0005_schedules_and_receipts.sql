@@ -1,3 +1,4 @@
+-- oldest: 0.1.0
 -- Messages that repeat, receipts that are owed, and what an acknowledgement sent.
 
 -- A message that is sent again and again. One that ended stays for a while, so that its key still answers.

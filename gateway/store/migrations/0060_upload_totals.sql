@@ -1,3 +1,4 @@
+-- oldest: 0.1.0
 -- What each owner's uploads hold in all, sent or not: the table itself would have to be read through to tell. A release
 -- that doesn't know this table keeps it true, because triggers do.
 

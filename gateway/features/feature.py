@@ -1,0 +1,89 @@
+"""What a feature plugs in.
+
+A feature is a folder beside this module with a function `feature(base) -> Feature`, named once in the list of features.
+It is called before the core is built, and gives what judges, follows or keeps messages. When the core stands, its `faces`
+are built with it: endpoints, chores and what runs beside them. A feature knows the floors below and no other feature.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.admit.authenticate import Authenticator
+from gateway.admit.checks import Check
+from gateway.config import Config
+from gateway.flow.accept import Accept
+from gateway.housekeeping import Chore
+from gateway.lanes import Lanes
+from gateway.outbound import Outbound
+from gateway.receive.limits import Load
+from gateway.receive.routing import Route
+from gateway.report.interests import Interest, Interests
+from gateway.report.postmaster import Postmaster
+from gateway.route.directory import Directory
+from gateway.store.agents import Agents
+from gateway.store.audit import Audit
+from gateway.store.runtime import Runtime
+from gateway.store.sealed import Sealer
+
+
+@dataclass(slots=True)
+class Base:
+    """What stands before any feature. A reload replaces the configuration."""
+
+    config: Config
+    runtime: Runtime
+    audit: Audit
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """The finished core, as the faces of features use it."""
+
+    authenticator: Authenticator
+    agents: Agents
+    sealer: Sealer
+    outbound: Outbound
+    directory: Directory
+    lanes: Lanes
+    interests: Interests
+    postmaster: Postmaster
+    accept: Accept
+    load: Load
+
+
+class Door(Protocol):
+    """A family of endpoints."""
+
+    def routes(self) -> list[Route]: ...
+
+
+class Worker(Protocol):
+    """Works on its own until it is told to stop, and ends when nothing is under way any more."""
+
+    async def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """What the world sees of a feature, and what it does by itself."""
+
+    doors: tuple[Door, ...] = ()
+    chores: tuple[Chore, ...] = ()
+    workers: tuple[Worker, ...] = ()
+    watches: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()  # run until the gateway has stopped
+    prepare: Callable[[], Awaitable[None]] | None = None  # awaited before the first message
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """What a feature gives to the core, and its faces when that stands."""
+
+    faces: Callable[[Core], Faces]
+    checks: tuple[Check, ...] = ()
+    interests: tuple[Interest, ...] = ()
+
+
+Plug = Callable[[Base], Feature]

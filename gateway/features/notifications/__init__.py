@@ -1,0 +1,1 @@
+"""Webhooks for those who want to hear what happens to messages: subscriptions, notices, and their delivery."""

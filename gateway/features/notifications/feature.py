@@ -1,0 +1,56 @@
+"""Plugs notifications in: an interest in what happens, the notifier that tells subscribers, and their endpoints."""
+
+from functools import partial
+
+from gateway.deliver.target import Target
+from gateway.features.feature import Base, Core, Faces, Feature
+from gateway.housekeeping import Chore
+from gateway.notifier import Notifier
+from gateway.receive.webhooks import WebhookDoor
+from gateway.report.audience import Audience
+from gateway.report.ladder import Ladder
+from gateway.store import notices_retention
+from gateway.store.subscriptions import Subscriptions
+
+
+def feature(base: Base) -> Feature:
+    runtime = base.runtime
+    audience = Audience(runtime.database, runtime.clock)
+
+    def faces(core: Core) -> Faces:
+        plain = base.config.outbound.plain_webhooks
+        ladder = Ladder(runtime=runtime, audience=audience, postmaster=core.postmaster)
+        notifier = Notifier(
+            database=runtime.database,
+            audience=audience,
+            target=Target(core.outbound, core.sealer, runtime.clock, plain=plain),
+            ladder=ladder,
+            journal=runtime.journal,
+        )
+        door = WebhookDoor(
+            database=runtime.database,
+            authenticator=core.authenticator,
+            subscriptions=Subscriptions(runtime.database, base.audit),
+            audience=audience,
+            sealer=core.sealer,
+            target_fault=partial(core.outbound.fault, plain=plain),
+            clock=runtime.clock,
+            mint=runtime.row_ids,
+        )
+
+        async def let_go() -> None:
+            runtime.journal.notices_given_up(await notices_retention.give_up(runtime.database))
+
+        return Faces(
+            doors=(door,),
+            chores=(
+                Chore("webhooks that fail", 60, ladder.look),
+                Chore("notices", 60, let_go),
+                Chore("old notices", 600, lambda: notices_retention.forget(runtime.database)),
+            ),
+            workers=(notifier,),
+            watches=(audience.run,),
+            prepare=audience.look,
+        )
+
+    return Feature(faces, interests=(audience,))

@@ -1,0 +1,1 @@
+"""What operators steer a running gateway with: queue, destinations, dead letters and peers."""

@@ -1,0 +1,27 @@
+"""Plugs schedules in: a check that keeps what repeats, the ticker, and the endpoints to list and end schedules."""
+
+from gateway.features.feature import Base, Core, Faces, Feature
+from gateway.features.schedules.check import ScheduleCheck
+from gateway.housekeeping import Chore
+from gateway.receive.schedules import ScheduleDoor
+from gateway.store.schedules import Schedules
+from gateway.ticker import Ticker
+
+
+def feature(base: Base) -> Feature:
+    runtime, config = base.runtime, base.config
+    schedules = Schedules(
+        runtime.database, runtime.row_ids, base.audit, per_agent_max=config.limits.schedules_per_agent
+    )
+
+    def faces(core: Core) -> Faces:
+        ticker = Ticker(runtime=runtime, schedules=schedules, accept=core.accept, postmaster=core.postmaster)
+        return Faces(
+            doors=(ScheduleDoor(schedules=schedules, authenticator=core.authenticator),),
+            chores=(
+                Chore("schedules", 1, ticker.fire),
+                Chore("old schedules", 600, lambda: schedules.forget(base.config.retention.keys_days)),
+            ),
+        )
+
+    return Feature(faces, checks=(ScheduleCheck(schedules, config.domains, runtime.clock),))

@@ -1,0 +1,157 @@
+"""The child processes that read large bodies, so that none holds the event loop.
+
+1. Each child reads one body at a time, and the limit on a body's reading counts the CPU time that it takes alone.
+   Waiting for a child, or for one that makes no progress, is the gateway's fault: 503.
+2. A child that hangs or dies harms the body it was reading and no other. The next body starts a new child.
+3. What waits for a child is bounded, and each caller has a share of it.
+"""
+
+import asyncio
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Timer
+from time import monotonic
+from typing import Any, TypeVar
+
+from gateway.journal import Journal
+from gateway.protocol.errors import AMTPError, Code
+from gateway.shares import Holder, Pot
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the children may take; nothing here is for operators to turn."""
+
+    processes: int = 2
+    seconds_cpu_max: float = 10.0  # of one body: twenty times what the largest honest message takes
+    seconds_max: float = (
+        60.0  # of the wall clock: a child that is silent for so long was stopped or gets no CPU
+    )
+    wait_seconds_max: float = 10.0  # for a free child
+
+
+class Lost(AMTPError):
+    """The child that read a body was killed or died."""
+
+    def __init__(self, why: str, error: AMTPError) -> None:
+        super().__init__(error.code, error.message, error.details, error.retry_after)
+        self.why = why
+
+
+class Readers:
+    """Runs tasks in child processes, which start with the first of them."""
+
+    def __init__(self, journal: Journal, places: Pot, rules: Rules | None = None) -> None:
+        """`places` counts the bodies that are read or wait for it."""
+        self._journal = journal
+        self._places = places
+        self._rules = rules = rules or Rules()
+        self._threads = ThreadPoolExecutor(rules.processes, "amtp-reader")  # each waits for one child
+        self._readers = [_Reader(rules) for _ in range(rules.processes)]
+        self._idle = list(self._readers)
+        self._free = asyncio.Semaphore(rules.processes)
+
+    async def run(self, holder: Holder, task: Callable[..., T], *arguments: object) -> T:
+        """Returns what the task returns, and raises its AMTPError; 503 where no child is free in time."""
+        with self._places.held(holder):
+            try:
+                async with asyncio.timeout(self._rules.wait_seconds_max):
+                    await self._free.acquire()
+            except TimeoutError:
+                raise _busy() from None
+            reader = self._idle.pop()
+            reading = asyncio.get_running_loop().run_in_executor(self._threads, reader.run, task, arguments)
+            reading.add_done_callback(lambda _: self._give_back(reader))
+            try:
+                result: T = await asyncio.shield(
+                    reading
+                )  # whoever stops waiting leaves the child to its work
+            except Lost as lost:
+                self._journal.reader_lost(lost.why)
+                raise
+            return result
+
+    def _give_back(self, reader: "_Reader") -> None:
+        self._idle.append(reader)
+        self._free.release()
+
+    def close(self) -> None:
+        for reader in self._readers:
+            reader.end()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Reader:
+    """One child, started where there is none; its methods block, so they run in a thread."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, task: Callable[..., Any], arguments: tuple[object, ...]) -> Any:
+        """Returns what the task returns in the child; raises its AMTPError, or Lost."""
+        fresh = self._process is None
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        begun = monotonic()
+        killer = Timer(self._rules.seconds_max, process.kill)
+        killer.start()
+        try:
+            if fresh:
+                pickle.load(process.stdout)  # noqa: S301 - our child wrote it, here and below
+            pickle.dump((task, arguments), process.stdin, pickle.HIGHEST_PROTOCOL)
+            process.stdin.flush()
+            result, error = pickle.load(process.stdout)  # noqa: S301
+        except (OSError, ValueError, EOFError, pickle.UnpicklingError):
+            self.end()
+            raise _lost(process, monotonic() - begun >= self._rules.seconds_max) from None
+        finally:
+            killer.cancel()
+        if error is not None:
+            raise error
+        return result
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-P", "-m", "gateway.receive.reader", str(self._rules.seconds_cpu_max)]
+        return subprocess.Popen(  # noqa: S603 - our own command line
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            process_group=0,  # Ctrl-C is the gateway's to handle
+        )
+
+    def end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                with suppress(OSError):
+                    pipe.close()
+
+
+def _lost(process: "subprocess.Popen[bytes]", silent: bool) -> Lost:
+    if process.returncode == -signal.SIGPROF:
+        remedy = "The message takes too long to read: send a simpler or smaller one."
+        return Lost("too_slow", AMTPError(Code.INVALID_MESSAGE_FORMAT, remedy, {"field": "body"}))
+    again = AMTPError(Code.TEMPORARY_FAILURE, "Reading the message was interrupted; send it again.")
+    return Lost("silent" if silent else "died", again)
+
+
+def _busy() -> AMTPError:
+    return AMTPError(
+        Code.TEMPORARY_FAILURE,
+        "The gateway reads as many large bodies as it can; send this one again shortly.",
+    )

@@ -1,0 +1,14 @@
+"""The list of features: a line removed takes its endpoints, chores and checks with it, and leaves the rest as it is."""
+
+from gateway.features.attachments.feature import feature as attachments
+from gateway.features.feature import Plug
+from gateway.features.notifications.feature import feature as notifications
+from gateway.features.operations.feature import feature as operations
+from gateway.features.schedules.feature import feature as schedules
+
+FEATURES: tuple[Plug, ...] = (
+    attachments,
+    notifications,
+    operations,
+    schedules,
+)
