@@ -1,3 +1,4 @@
+-- oldest: 0.1.0
 -- Each open entry stands in one of three indexes, so that a look at an inbox walks through what it hands out alone.
 -- Their order differs from the primary key's: a look that asks for it has one index to take, whatever the planner knows.
 create index entries_unread on entries (agent, message nulls first)
