@@ -53,6 +53,7 @@ class Site:
     def __init__(self, folder: Path, domain: str, tree: Path = ROOT) -> None:
         self.folder, self.domain = folder, domain
         self._tree = tree  # whose gateway runs here
+        self._settings = (tree / "amtp.example.yaml").read_text()  # an older one may not know all of ours
         self.folder.mkdir(parents=True)
         self.postgres = EmbeddedPostgres(folder / "data")
         self._rounds = 0
@@ -159,7 +160,7 @@ class Site:
             "domains": [self.domain],
             "data": str(self.folder / "data"),
             "listen": [{"address": "127.0.0.1:0", "roles": ["all"]}],
-            "limits": SHARES,
+            "limits": {name: value for name, value in SHARES.items() if name in self._settings},
         }
 
     async def _first_words(self, process: asyncio.subprocess.Process) -> dict[str, Any]:
