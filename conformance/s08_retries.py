@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 from typing import Any
+from uuid import UUID
 
 from conformance.abroad import Abroad, arrived
 from conformance.check import core, extended, holds, same
@@ -104,13 +105,30 @@ async def each_attempt_is_the_same_message(target: Target, abroad: Abroad) -> No
     """Every attempt has the same bytes: id, key and timestamp, given by the sender or not."""
     alice = await target.agent()
     for given in ({}, {"idempotency_key": target.name(), "message_id": target.name()}):
-        async with abroad.peer() as peer:
+        async with abroad.peer(features=frozenset({"ids"})) as peer:
             peer.will(refuses(503, "TEMPORARY_FAILURE"), resets_after_body, accepts)
             message_id = await alice.sent(f"bob@{peer.domain}", **given)
             await alice.ended(message_id)
             posts = await arrived(peer, 3)
             same(len({post.body for post in posts}), 1, "the number of different bodies")
             same(posts[0].messages[0]["message_id"], message_id, "the id")
+
+
+@extended
+async def ids_of_any_form_reach_a_peer_that_takes_uuids_alone(target: Target, abroad: Abroad) -> None:
+    """D: A peer that does not advertise features=ids gets a UUIDv7 as id and a UUIDv4 as key, whatever the sender's."""
+    alice = await target.agent()
+    async with abroad.peer() as peer:
+        peer.will(refuses(503, "TEMPORARY_FAILURE"), accepts)
+        given = {"idempotency_key": target.name(), "message_id": target.name()}
+        message_id = await alice.sent(f"bob@{peer.domain}", **given)
+        same(message_id, given["message_id"], "the id its sender is told")
+        await alice.ended(message_id)
+        posts = await arrived(peer, 2)
+        same(len({post.body for post in posts}), 1, "the number of different bodies")
+        copy = posts[0].messages[0]
+        same(UUID(copy["message_id"]).version, 7, "the version of the id")
+        same(UUID(copy["idempotency_key"]).version, 4, "the version of the key")
 
 
 @extended

@@ -5,10 +5,10 @@ from random import getrandbits
 from uuid import UUID
 
 from gateway.clock import Clock
+from gateway.protocol.identifiers import uuid7
 
 _RANDOM_BITS = 74
 _RANDOM_MASK = (1 << _RANDOM_BITS) - 1
-_LOW_MASK = (1 << 62) - 1
 
 
 class Mint:
@@ -26,11 +26,4 @@ class Mint:
             self._random = int.from_bytes(urandom(10), "big") & (_RANDOM_MASK >> 1)
         else:
             self._random += 1 + getrandbits(8)
-        random = self._random
-        return UUID(
-            int=self._millisecond << 80
-            | 0x7 << 76
-            | (random >> 62 & 0xFFF) << 64
-            | 0x2 << 62
-            | random & _LOW_MASK
-        )
+        return uuid7(self._millisecond, self._random)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from gateway import __version__
@@ -10,6 +11,7 @@ from gateway.admit.checks import Checks
 from gateway.admit.directory import DirectoryWatch
 from gateway.admit.provable import Provable
 from gateway.admit.residents import Residents
+from gateway.admit.restored import RestoredCheck
 from gateway.clock import Clock
 from gateway.config import Config
 from gateway.deliver.courier import COURIER_SECONDS
@@ -55,6 +57,7 @@ from gateway.store.activity import Activity
 from gateway.store.agents import Agents
 from gateway.store.audit import Audit
 from gateway.store.bell import Bell
+from gateway.store.correspondence import known_there
 from gateway.store.database import Database
 from gateway.store.intake import Intake
 from gateway.store.replies import Replies
@@ -114,7 +117,7 @@ class Parts:
         )
         self.directory = _directory(config, database, clock)
         self.outbound = _outbound(config, self.directory)
-        self.peer = PeerCourier(self.outbound, config)
+        self.peer = PeerCourier(self.outbound, config, partial(known_there, database))
         self.webhook = WebhookCourier(self.outbound, self.sealer, clock, journal, config.outbound)
         self.placing = Placing(
             config.domains,
@@ -165,7 +168,7 @@ class Parts:
         return Accept(
             runtime=self.runtime,
             domains=config.domains,
-            checks=Checks([check for feature in self.features for check in feature.checks]),
+            checks=Checks([RestoredCheck(), *(check for each in self.features for check in each.checks)]),
             placing=self.placing,
             provable=self.provable,
             intake=self.intake,

@@ -119,7 +119,9 @@ class Federation:
     def publish(self, domain: str, host: str, *, ttl: int = TTL_SECONDS) -> None:
         """The records of a domain whose gateway is that host."""
         site = self.ground.site(host)
-        self.dns.txt(f"_amtp.{domain}", f"v=amtp1;gateway=https://{host}:{site.port};features=batch", ttl=ttl)
+        self.dns.txt(
+            f"_amtp.{domain}", f"v=amtp1;gateway=https://{host}:{site.port};features=batch,ids", ttl=ttl
+        )
         self.dns.add(host, "A", site.host)
 
     def fake(self, domain: str = "peer.test", host: str | None = None, **how: Any) -> FakePeer:

@@ -53,7 +53,9 @@ class House:
         authority.cert_pem.write_to_path(self.folder / "authority.crt")
         (self.folder / "amtp.yaml").write_text(yaml.safe_dump(self._configuration(host, names.port)))
         names.add(
-            f"_amtp.{self.domain}", "TXT", f'"v=amtp1;gateway=https://{host}:{self._tls_port};features=batch"'
+            f"_amtp.{self.domain}",
+            "TXT",
+            f'"v=amtp1;gateway=https://{host}:{self._tls_port};features=batch,ids"',
         )
         names.add(host, "A", ADDRESS)
 

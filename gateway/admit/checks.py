@@ -26,6 +26,7 @@ class Stage(IntEnum):
     ATTACHMENTS = 6
     APPROVAL = 7
     TIME = 8
+    RECORDS = 9  # nothing is judged: what the message says of others is written with it
 
 
 class Keeper(Protocol):

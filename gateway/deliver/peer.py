@@ -5,11 +5,12 @@
 3. A batch goes where the peer advertises it. A message whose bytes contain a line break travels alone, and so
    do messages with another path behind them: the Via header speaks for the whole request.
 4. A batch that is refused as a batch is handed over again at once, message by message.
+5. Identifiers that some implementations refuse stay at home, unless the peer advertises that it takes them.
 """
 
 import asyncio
 import ssl
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,9 +25,10 @@ from gateway.deliver.outcome import Deferred, Outcome, Refused, tidy
 from gateway.outbound import Kind, Outbound, OutboundError
 from gateway.protocol.discovery import SIZE_BYTES_DEFAULT
 from gateway.protocol.errors import Code
-from gateway.protocol.members import with_recipients
+from gateway.protocol.identifiers import FEATURE, derived_id, replace_identifiers, unfit
+from gateway.protocol.members import members_of, render, with_recipients
 from gateway.route.destination import Destination
-from gateway.store.deliveries import Letter
+from gateway.store.deliveries import Delivery, Letter
 from gateway.tls import client_context
 
 PROBE_SECONDS = 10.0
@@ -39,6 +41,9 @@ USER_AGENT = f"AMTP/1.0 (amtp-gateway/{__version__})"
 HEADERS = {"X-AMTP-Version": "1.0", "User-Agent": USER_AGENT}
 JSON, LINES = "application/json", "application/x-ndjson"
 
+# By what id a domain's gateway knows messages that are answered.
+KnownThere = Callable[[str, Collection[str]], Awaitable[Mapping[str, str]]]
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -49,6 +54,7 @@ class _Copy:
 
     consignment: Consignment
     body: bytes
+    message_id: str  # as the peer gets it
 
     @property
     def asked(self) -> tuple[Asked, ...]:
@@ -84,8 +90,16 @@ _USUAL = Access()
 class PeerCourier:
     """Hands parcels over to other gateways."""
 
-    def __init__(self, outbound: Outbound, config: Config, *, seconds: float = COURIER_SECONDS) -> None:
+    def __init__(
+        self,
+        outbound: Outbound,
+        config: Config,
+        known_there: KnownThere,
+        *,
+        seconds: float = COURIER_SECONDS,
+    ) -> None:
         self._outbound = outbound
+        self._known_there = known_there
         self._seconds = seconds
         self._hostname = config.hostname
         self._answer_bytes_max = config.outbound.answer_bytes
@@ -98,7 +112,7 @@ class PeerCourier:
 
     async def deliver(self, parcel: Parcel, destination: Destination) -> Sequence[Outcome]:
         """An outcome for each of `parcel.deliveries`, in that order."""
-        copies = [_copy(consignment) for consignment in parcel.consignments]
+        copies = await self._copies(parcel, destination)
         end = asyncio.get_running_loop().time() + self._seconds
         trip = _Trip(destination, self._access(destination), end, asyncio.Semaphore(REQUESTS_MAX))
         if len(copies) == 1 and len(copies[0].body) <= destination.max_size:
@@ -133,6 +147,17 @@ class PeerCourier:
         except OutboundError as error:
             return trouble(error)
 
+    async def _copies(self, parcel: Parcel, destination: Destination) -> list[_Copy]:
+        if FEATURE in destination.features:
+            return [_copy(each) for each in parcel.consignments]
+        strange = [unfit(members_of(each.letter.body)) for each in parcel.consignments]
+        answered = {found["in_reply_to"] for found in strange if "in_reply_to" in found}
+        known = await self._known_there(destination.domain, answered) if answered else {}
+        return [
+            _portable_copy(each, found, known) if found else _copy(each)
+            for each, found in zip(parcel.consignments, strange, strict=True)
+        ]
+
     async def _hand_over(self, piece: Sequence[_Copy], trip: _Trip) -> Sequence[Sequence[Outcome]]:
         if len(piece) == 1:
             return [await self._hand_over_alone(piece[0], trip)]
@@ -141,7 +166,7 @@ class PeerCourier:
         answer = await self._post(body, LINES, piece[0].letter.hops, answer_bytes_max, trip)
         if isinstance(answer, Deferred):
             return [[answer] * len(copy.asked) for copy in piece]
-        asked = [(copy.letter.message_id, copy.asked) for copy in piece]
+        asked = [(copy.message_id, copy.asked) for copy in piece]
         outcomes = outcomes_of_lines(answer, asked, trip.destination.host)
         return await _each(self._hand_over_alone, piece, trip) if outcomes is None else outcomes
 
@@ -224,10 +249,33 @@ async def _each(
     return [task.result() for task in tasks]
 
 
-def _copy(consignment: Consignment) -> _Copy:
+def _copy(consignment: Consignment, body: bytes | None = None, message_id: str | None = None) -> _Copy:
     letter = consignment.letter
-    addresses = [delivery.address for delivery in consignment.deliveries]
-    return _Copy(consignment, with_recipients(letter.body, addresses, idempotency_key=key_of(letter.row)))
+    copied = with_recipients(
+        body or letter.body,
+        [written_there(delivery) for delivery in consignment.deliveries],
+        idempotency_key=key_of(letter.row),
+    )
+    return _Copy(consignment, copied, message_id or letter.message_id)
+
+
+def _portable_copy(consignment: Consignment, strange: Mapping[str, str], known: Mapping[str, str]) -> _Copy:
+    """A copy whose identifiers every implementation takes, the same on every attempt."""
+    letter = consignment.letter
+    members = replace_identifiers(
+        members_of(letter.body),
+        strange,
+        row=letter.row,
+        sender=letter.sender,
+        in_reply_to=known.get(strange.get("in_reply_to", "")),
+    )
+    return _copy(consignment, render(members), derived_id(letter.row) if "message_id" in strange else None)
+
+
+def written_there(delivery: Delivery) -> str:
+    """A recipient's address as its gateway looks for it: some compare the domain as it is written."""
+    local, _, domain = delivery.address.rpartition("@")
+    return delivery.address if domain == delivery.destination else f"{local}@{delivery.destination}"
 
 
 def key_of(row: UUID) -> str:

@@ -14,11 +14,13 @@ from gateway.immediate import Immediate, is_immediate
 from gateway.lanes import Lanes
 from gateway.placing import Places, Placing
 from gateway.protocol.errors import STATUS_OF, AMTPError, Code
-from gateway.protocol.message import Message
+from gateway.protocol.identifiers import is_derived
+from gateway.protocol.message import Message, in_reply_to
 from gateway.protocol.status import LIVE, Receipt, RecipientState, Status, brought_up_to_date
 from gateway.report.interests import Interests
 from gateway.report.receipt import owing
 from gateway.store.admitted import Admitted, Rider
+from gateway.store.correspondence import known_here
 from gateway.store.intake import Intake
 from gateway.store.messages import message_id_of, states
 from gateway.store.repeats import repeat
@@ -100,6 +102,9 @@ class Accept:
 
     async def accept(self, message: Message, caller: Caller) -> Receipt:
         """Commits the message and says so, or raises why not. Nothing is acknowledged before it is committed."""
+        if message.in_reply_to is not None and is_derived(message.in_reply_to):
+            known = await known_here(self._runtime.database, message.in_reply_to)
+            message = message if known is None else in_reply_to(message, known)
         async with self.entering(message, caller) as entrance:
             admitted, placed = entrance.admitted, entrance.places.states
             if entrance.keeper is not None:

@@ -36,13 +36,15 @@ OPTIONAL = frozenset(
         "attachments",
     }
 )
-_ABSENT = (b"null", b'""')
+ABSENT = (b"null", b'""')
+# They say nothing either: headers that a gateway added its own to are empty again when it is taken out.
+_SAYS_NOTHING = (*ABSENT, b"{}")
 
 _decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
 
 
-def members_of(body: bytes) -> dict[str, msgspec.Raw]:
+def members_of(body: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     """Its members by name, in order, each with the bytes of its value."""
     return _decoder.decode(body)
 
@@ -60,7 +62,7 @@ def with_recipients(body: bytes, recipients: Sequence[str], *, idempotency_key: 
     changed = {}
     if msgspec.json.decode(members["recipients"]) != list(recipients):
         changed["recipients"] = msgspec.json.encode(recipients)
-    if idempotency_key is not None and bytes(members.get("idempotency_key", b"null")) in _ABSENT:
+    if idempotency_key is not None and bytes(members.get("idempotency_key", b"null")) in ABSENT:
         if not changed and "idempotency_key" not in members:
             return annotate(body, idempotency_key=idempotency_key)
         changed["idempotency_key"] = msgspec.json.encode(idempotency_key)
@@ -77,7 +79,7 @@ def content_of(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
     said: list[bytes | msgspec.Raw] = []
     for name in sorted(members.keys() - IDENTITY):
         value = members[name]
-        if name not in OPTIONAL or bytes(value) not in _ABSENT:
+        if name not in OPTIONAL or bytes(value) not in _SAYS_NOTHING:
             said += (name.encode(), value)
     said.append(b"")
     # NUL ends each part: it stands in no name and in no JSON value.
@@ -93,7 +95,7 @@ def _said(body: bytes) -> dict[str, Any]:
     return {
         name: value
         for name, value in msgspec.json.decode(body).items()
-        if name not in IDENTITY and not (name in OPTIONAL and (value is None or value == ""))
+        if name not in IDENTITY and not (name in OPTIONAL and value in (None, "", {}))
     }
 
 

@@ -20,6 +20,7 @@ from gateway.protocol.attachments import Attachment, attachments_of, check_attac
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.fields import fault, line, matching
 from gateway.protocol.headers import Headers, parse_headers
+from gateway.protocol.identifiers import ORIGINALS, restore_identifiers
 from gateway.protocol.json_strict import read_strict
 from gateway.protocol.members import (
     ANNOTATIONS,
@@ -82,6 +83,7 @@ class Message(msgspec.Struct, frozen=True):
     misspelt: tuple[
         tuple[str, str], ...
     ] = ()  # unknown members that are close to a known one, each with that one
+    came_as: str | None = None  # the message_id of a peer's copy, where that stood for the sender's own
 
     @property
     def expires_at(self) -> datetime | None:
@@ -93,6 +95,10 @@ def parse_message(raw: bytes, *, row: UUID, now: datetime, local: bool) -> Messa
     document = read_strict(raw)
     if not isinstance(document, dict):
         raise fault("the body", "is not an object", "send one message as a JSON object")
+    came_as = None
+    if not local and isinstance(headers := document.get("headers"), dict) and ORIGINALS in headers:
+        raw, came_as = restore_identifiers(raw)
+        document = msgspec.json.decode(raw)
     if len(document) > MEMBERS_MAX:
         raise fault("the body", "has too many members", f"at most {MEMBERS_MAX}; put more into the payload")
     if "payload" not in document and not local:
@@ -131,7 +137,15 @@ def parse_message(raw: bytes, *, row: UUID, now: datetime, local: bool) -> Messa
         signed="signature" in given,
         attachments=attachments_of(given.get("attachments", ())),
         misspelt=_MEMBERS.misspelt(strange) if strange else (),
+        came_as=came_as,
     )
+
+
+def in_reply_to(message: Message, message_id: str) -> Message:
+    """Returns the message as an answer to another id; it counts as the same content."""
+    members: dict[str, bytes | msgspec.Raw] = {**members_of(message.body)}
+    body = render(members | encode({"in_reply_to": message_id}))
+    return msgspec.structs.replace(message, in_reply_to=message_id, body=body)
 
 
 def _check_version(version: object, local: bool) -> None:

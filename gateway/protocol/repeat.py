@@ -11,15 +11,16 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import msgspec
 from cronsim import CronSim, CronSimError
 
 from gateway.protocol.fields import fault
+from gateway.protocol.identifiers import tick_id, uuid4_of
 from gateway.protocol.members import encode, members_of, render
 from gateway.protocol.message import Message
-from gateway.protocol.timestamp import parse_timestamp, render_timestamp
+from gateway.protocol.timestamp import parse_timestamp
 
 REMEDY: Final = 'write five cron fields, such as "0 9 * * 1-5"'
 SPENT: Final = ("repeat", "deliver-after", "expires-at")  # headers of the schedule, not of what it sends
@@ -64,11 +65,11 @@ def tick_after(repeat: str, moment: datetime) -> datetime | None:
 
 def tick_body(body: bytes, *, schedule: UUID, tick: datetime) -> bytes:
     """What is sent at a tick: who computes it anew computes the same ids."""
-    identity = str(uuid5(schedule, render_timestamp(tick)))
+    identity = tick_id(schedule, tick)
     members: dict[str, bytes | msgspec.Raw] = {**members_of(body)}
     headers = {name: raw for name, raw in _headers(body).items() if name not in SPENT}
     members.pop("timestamp", None)  # each tick has its own
-    changed = {"message_id": identity, "idempotency_key": f"tick-{identity}"}
+    changed = {"message_id": identity, "idempotency_key": uuid4_of(str(schedule), identity)}
     return render(members | encode(changed) | {"headers": render(headers)})
 
 

@@ -105,7 +105,7 @@ class MessageDoor:
         return await self._parsing.message(body, holder=caller.holder, row=row, now=now, local=local)
 
     async def _hand_in(self, message: Message, caller: Caller) -> Receipt:
-        receipt = await self._accept.accept(message, caller)
+        receipt = as_named(message, await self._accept.accept(message, caller))
         return structs.replace(receipt, misspelt=message.misspelt) if message.misspelt else receipt
 
     async def _post_lines(self, request: Request, caller: Caller) -> Answer:
@@ -156,6 +156,13 @@ class MessageDoor:
         except AMTPError as error:
             beside = _beside(error) if isinstance(error, NobodyAccepted) else {}
             return {**envelope(error, request.request_id, render_timestamp(self._clock.now())), **beside}
+
+
+def as_named(message: Message, receipt: Receipt) -> Receipt:
+    """Returns the receipt about the id that the message was handed in under."""
+    if message.came_as is None or receipt.message_id != message.message_id:
+        return receipt
+    return structs.replace(receipt, message_id=message.came_as)
 
 
 def _beside(refusal: NobodyAccepted) -> dict[str, Any]:

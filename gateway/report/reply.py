@@ -15,7 +15,6 @@ or a receipt. Pure: the original's bytes and the answer in, a message out.
 
 from collections.abc import Mapping
 from datetime import datetime
-from hashlib import blake2b
 from typing import Any, Final
 from uuid import UUID
 
@@ -23,12 +22,12 @@ import msgspec
 
 from gateway.protocol.address import parse_address
 from gateway.protocol.fields import LINE_CHARACTERS_MAX
+from gateway.protocol.identifiers import uuid4_of
 from gateway.protocol.members import encode, render
 from gateway.protocol.message import VERSION, Message, parse_message
 
 REPLIED, GENERATED, BY_HAND = "auto-replied", "auto-generated", "no"  # words of `auto-submitted`
 COPIED: Final = ("correlation-id", "thread-id")
-KEY_BYTES: Final = 16
 
 _RE: Final = "Re: "
 
@@ -90,8 +89,7 @@ def reply_to(
 
 def key_of(*, original_id: str, sender: str, responder: str) -> str:
     """The same for every reply of one agent to one message. Some gateways take a UUIDv4 alone."""
-    text = "\0".join((sender, original_id, responder))
-    return str(UUID(bytes=blake2b(text.encode(), digest_size=KEY_BYTES).digest(), version=4))
+    return uuid4_of(sender, original_id, responder)
 
 
 def _addressee(sender: str, wanted: str | None, *, proven: bool) -> str:

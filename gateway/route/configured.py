@@ -4,10 +4,11 @@ from gateway.config import Config, ConfigError
 from gateway.config_sections import Peer
 from gateway.config_values import HostPort
 from gateway.protocol.discovery import Capabilities, parse_gateway
+from gateway.protocol.identifiers import FEATURE
 from gateway.protocol.url import BadUrl, Url, parse_url
 from gateway.route.dns import PORT, Nameserver
 
-FEATURES = frozenset({"batch"})  # what this gateway can do beyond the draft
+FEATURES = frozenset({"batch", FEATURE})  # what this gateway can do beyond the draft
 PORT_PUBLIC = 443
 
 

@@ -84,7 +84,7 @@ async def rows(
     ):
         async with road(near, far, features=[]) as single:
             yield await _throughput("one message a request", single, runs, seconds, SINGLE_FLOOR, SINGLE_AIM)
-        async with road(near, far, features=["batch"]) as batched:
+        async with road(near, far, features=["batch", "ids"]) as batched:
             yield await _throughput("batches", batched, runs, seconds, BATCH_FLOOR, BATCH_AIM)
             yield await _end_to_end(batched, runs, seconds)
         yield await _black_hole(near, far, runs, seconds)
@@ -193,7 +193,9 @@ async def _black_hole(near: Site, far: Site, runs: int, seconds: float) -> Figur
 
     async with await asyncio.start_server(swallow, HERE, 0) as hole:
         url = f"https://{HERE}:{hole.sockets[0].getsockname()[1]}"
-        async with road(near, far, features=["batch"], peers={"gone-0.test": {"gateway": url}}) as beside:
+        async with road(
+            near, far, features=["batch", "ids"], peers={"gone-0.test": {"gateway": url}}
+        ) as beside:
             await beside.rest()
             before = [await _one_run(beside, seconds) for _ in range(runs)]
             await _fill(near, SWALLOWED, 1, timedelta(0))
@@ -217,12 +219,12 @@ def _lost(when: str, before: Sequence[Run], after: Sequence[Run], percent_max: f
 
 async def _million(near: Site, far: Site, runs: int, seconds: float) -> list[Figure]:
     """What is lost where a million wait for destinations that are away."""
-    async with road(near, far, features=["batch"]) as empty:
+    async with road(near, far, features=["batch", "ids"]) as empty:
         await empty.rest()
         before = [await _one_run(empty, seconds) for _ in range(runs)]
         light = resident_bytes(empty.near.pid)
     await _fill(near, QUEUED, QUEUED_DESTINATIONS, timedelta(seconds=1))
-    async with road(near, far, features=["batch"]) as crowded:
+    async with road(near, far, features=["batch", "ids"]) as crowded:
         after = [await _one_run(crowded, seconds) for _ in range(runs)]
         heavy = resident_bytes(crowded.near.pid)
     return [

@@ -83,7 +83,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 async def test_our_records_are_printed_as_a_zone_file_takes_them(desk: Desk) -> None:
     done = await desk.call("record")
     assert done.code == 0, done.err
-    value = "v=amtp1;gateway=https://amtp.acme.test;max-size=10485760;features=batch"
+    value = "v=amtp1;gateway=https://amtp.acme.test;max-size=10485760;features=batch,ids"
     first, second, *comments = done.out.splitlines()
     assert first == f'_amtp.acme.test. 3600 IN TXT "{value}"'
     assert second == f'_amtp.shop.acme.test. 3600 IN TXT "{value}"'

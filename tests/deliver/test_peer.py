@@ -3,7 +3,7 @@
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
@@ -52,6 +52,10 @@ async def resolve(host: str) -> DnsAnswer:
     return Records(("127.0.0.1",), 60)
 
 
+async def nothing_answered(domain: str, message_ids: Collection[str]) -> dict[str, str]:
+    return {}
+
+
 @pytest.fixture(scope="module")
 def authority() -> Authority:
     return Authority()
@@ -88,7 +92,7 @@ def configured(**peers: Peer) -> Config:
 
 @pytest.fixture
 def courier(outbound: Outbound) -> PeerCourier:
-    return PeerCourier(outbound, configured())
+    return PeerCourier(outbound, configured(), nothing_answered)
 
 
 class Post:
@@ -174,10 +178,12 @@ async def test_one_post_carries_a_message_to_all_its_recipients_there(
     assert "authorization" not in request.headers
 
 
+@pytest.mark.parametrize(("can", "key"), [({"ids"}, "k-1"), (set(), str(UUID(int=1, version=4)))])
 async def test_a_message_that_needs_no_change_travels_byte_for_byte(
-    courier: PeerCourier, peer: FakePeer, post: Post
+    courier: PeerCourier, peer: FakePeer, post: Post, can: set[str], key: str
 ) -> None:
-    sent = post.message("bob@peer.test", idempotency_key="k-1", indent=3, payload={"n": 1.50})
+    peer.features = frozenset(can)
+    sent = post.message("bob@peer.test", idempotency_key=key, indent=3, payload={"n": 1.50})
     await courier.deliver(parcel(sent), destination_of(peer))
     assert peer.requests[0].body == sent.letter.body
 
@@ -274,7 +280,7 @@ async def test_a_peer_that_does_not_answer_is_given_up_in_time(
     outbound: Outbound, peer: FakePeer, post: Post
 ) -> None:
     peer.will(hangs)
-    courier = PeerCourier(outbound, configured(), seconds=0.3)
+    courier = PeerCourier(outbound, configured(), nothing_answered, seconds=0.3)
     outcome = await outcome_of(courier, peer, post.message("bob@peer.test"))
     assert isinstance(outcome, Deferred)
     assert "no answer within" in outcome.reason
@@ -326,7 +332,9 @@ async def test_a_peer_at_a_private_address_is_not_contacted_and_the_reason_names
     authority: Authority, peer: FakePeer, post: Post
 ) -> None:
     outbound = Outbound(resolve, authority.trusting_context(), agent="tests")
-    outcome = await outcome_of(PeerCourier(outbound, configured()), peer, post.message("bob@peer.test"))
+    outcome = await outcome_of(
+        PeerCourier(outbound, configured(), nothing_answered), peer, post.message("bob@peer.test")
+    )
     await outbound.close()
     assert isinstance(outcome, Deferred)
     assert "127.0.0.1 (loopback)" in outcome.reason
@@ -345,7 +353,7 @@ async def test_a_configured_peer_sees_our_key_and_our_certificate(
         key_file=key,
         ca_file=authority.write_ca(tmp_path),
     )
-    courier = PeerCourier(outbound, configured(**{"peer.test": access}))
+    courier = PeerCourier(outbound, configured(**{"peer.test": access}), nothing_answered)
     async with FakePeer(authority, wants_certificate=True).listening() as peer:
         assert await outcome_of(courier, peer, post.message("bob@peer.test")) == TAKEN
         assert await courier.probe(destination_of(peer)) is None

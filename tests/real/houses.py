@@ -45,7 +45,7 @@ class House:
 
     @property
     def record(self) -> str:
-        return f"v=amtp1;gateway=https://{self.gateway};features=batch"
+        return f"v=amtp1;gateway=https://{self.gateway};features=batch,ids"
 
     def furnish(self) -> None:
         """Everything but the certificate."""

@@ -83,7 +83,7 @@ async def test_the_record_told_is_one_that_could_be_published(desk: Desk) -> Non
 
 async def test_our_own_domain_is_answered_from_the_configuration(desk: Desk) -> None:
     told = (await desk.ask_with_key("acme.test")).json
-    assert (told["gateway"], told["features"]) == ("https://amtp.acme.test", ["batch"])
+    assert (told["gateway"], told["features"]) == ("https://amtp.acme.test", ["batch", "ids"])
     assert desk.dns.queries == []
 
 

@@ -50,18 +50,18 @@ PUBLIC_TLS = Listener(HostPort("0.0.0.0", 8443), tls=True, roles=("public",))
 @pytest.mark.parametrize(
     ("changes", "record"),
     [
-        ({}, "v=amtp1;gateway=https://acme.test;max-size=10485760;features=batch"),
+        ({}, "v=amtp1;gateway=https://acme.test;max-size=10485760;features=batch,ids"),
         (
             {"hostname": "amtp.acme.test", "listen": (replace(PUBLIC_TLS, address=HostPort("::", 443)),)},
-            "v=amtp1;gateway=https://amtp.acme.test;max-size=10485760;features=batch",
+            "v=amtp1;gateway=https://amtp.acme.test;max-size=10485760;features=batch,ids",
         ),
         (
             {"listen": (PUBLIC_TLS,), "limits": replace(Limits(), body_bytes=5000)},
-            "v=amtp1;gateway=https://acme.test:8443;max-size=5000;features=batch",
+            "v=amtp1;gateway=https://acme.test:8443;max-size=5000;features=batch,ids",
         ),
         (
             {"listen": (replace(PUBLIC_TLS, roles=("admin",)),), "tls": Tls(client_ca_file=Path("ca.pem"))},
-            "v=amtp1;gateway=https://acme.test;auth=cert;max-size=10485760;features=batch",
+            "v=amtp1;gateway=https://acme.test;auth=cert;max-size=10485760;features=batch,ids",
         ),
     ],
 )

@@ -1,23 +1,28 @@
-"""The Go gateway (agentry) as a peer: it posts once for each recipient, fills what is empty, and answers in its own way.
-
-What it sends has every member, `null` or "" where there is nothing, and one recipient at a time under one id and key. It
-takes messages whose id is a UUIDv7 and whose key is a UUIDv4 alone, tells `failed` with 400 and no envelope, and remembers
-the first answer to a key.
+"""The Go gateway (agentry) as a peer: it takes identifiers of one form alone, posts once for each recipient, fills what
+is empty, and answers in its own way. See `tests/go_gateway.py`.
 """
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from conformance.fake_peer import Exchange, FakePeer
+from conformance.fake_peer import FakePeer
+from gateway.config_sections import Peer
+from gateway.config_values import Secret
 from gateway.mint import Mint
+from gateway.protocol.timestamp import render_timestamp
 from tests.federation import Federation, Ground, federation
+from tests.go_gateway import GoGateway, go_message
 from tests.world import Agent, Gateway, World
+
+KEY = "the-key-that-proves-the-peer"
+DAVE = "dave@go.test"
 
 
 @pytest.fixture
@@ -26,83 +31,19 @@ async def net(world: World, ground: Ground) -> AsyncIterator[Federation]:
         yield built
 
 
-class GoGateway:
-    """Answers to messages as the Go gateway does; `missing` are agents that it can't deliver to."""
-
-    def __init__(self, *missing: str) -> None:
-        self.missing = missing
-        self.answers: dict[str, tuple[int, dict[str, Any]]] = {}
-
-    async def __call__(self, exchange: Exchange) -> None:
-        request = await exchange.read_body()
-        if request.method != "POST":
-            await exchange.answer(200, b"{}")
-            return
-        status, body = self._judge(request.messages[0])
-        await exchange.answer(
-            status, json.dumps(body).encode(), content_type="application/json; charset=utf-8"
-        )
-
-    def _judge(self, message: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        fault = _fault(message)
-        if fault:
-            error = {
-                "code": "VALIDATION_FAILED",
-                "message": "Request validation failed",
-                "details": {"e": fault},
-            }
-            return 400, {"error": {**error, "timestamp": "2026-01-01T00:00:00Z"}}
-        key = message["idempotency_key"]
-        if key not in self.answers:
-            told = [self._told(address) for address in message["recipients"]]
-            failed = any(one["status"] == "failed" for one in told)
-            body = {"message_id": message["message_id"], "status": "failed" if failed else "delivered"}
-            self.answers[key] = (400 if failed else 200, {**body, "recipients": told})
-        return self.answers[key]
-
-    def _told(self, address: str) -> dict[str, Any]:
-        told = {
-            "address": address,
-            "status": "delivered",
-            "timestamp": "2026-01-01T00:00:00.123456789Z",
-            "attempts": 1,
-        }
-        if address.partition("@")[0] in self.missing:
-            refusal = {"status": "failed", "error_code": "DELIVERY_FAILED", "error_message": "no such agent"}
-            return {**told, **refusal}
-        return {**told, "delivery_mode": "pull", "local_delivery": True, "inbox_delivered": True}
+@asynccontextmanager
+async def together(net: Federation, **how: Any) -> AsyncIterator[tuple[Gateway, GoGateway]]:
+    """A gateway of ours, and a Go gateway that it knows by DNS."""
+    async with net.gateway("acme.test") as acme, net.peer("go.test", **how) as peer:
+        peer.will(go := GoGateway())
+        yield acme, go
 
 
-def _fault(message: dict[str, Any]) -> str | None:
-    if UUID(message["message_id"]).version != 7:
-        return "invalid message_id format, must be UUIDv7"
-    if UUID(message["idempotency_key"]).version != 4:
-        return "invalid idempotency_key format, must be UUIDv4"
-    if message.get("in_reply_to") and UUID(message["in_reply_to"]).version != 7:
-        return "invalid in_reply_to format, must be UUIDv7"
-    return None
-
-
-def go_message(message_id: str, key: str, sender: str, recipient: str, **members: Any) -> dict[str, Any]:
-    """What it posts for one recipient."""
-    return {
-        "attachments": None,
-        "coordination": None,
-        "headers": None,
-        "idempotency_key": key,
-        "in_reply_to": "",
-        "message_id": message_id,
-        "payload": None,
-        "recipients": [recipient],
-        "response_type": "",
-        "schema": "",
-        "sender": sender,
-        "signature": None,
-        "subject": "",
-        "timestamp": "2026-01-01T12:00:00Z",
-        "version": "1.0",
-        **members,
-    }
+async def until(look: Callable[[], Awaitable[Any]]) -> Any:
+    async with asyncio.timeout(15):
+        while not (found := await look()):
+            await asyncio.sleep(0.02)
+        return found
 
 
 async def settled(alice: Agent, message_id: str) -> dict[str, Any]:
@@ -164,7 +105,7 @@ async def test_whom_it_could_not_deliver_to_waits_and_the_others_have_it(net: Fe
     async with AsyncExitStack() as stack:
         acme = await stack.enter_async_context(net.gateway("acme.test"))
         peer: FakePeer = await stack.enter_async_context(net.peer("go.test"))
-        go = GoGateway("ghost")
+        go = GoGateway(missing={"ghost"})
         peer.will(go)
         alice = await acme.register("alice")
         message_id = (await alice.send("dave@go.test", "ghost@go.test")).json["message_id"]
@@ -176,7 +117,162 @@ async def test_whom_it_could_not_deliver_to_waits_and_the_others_have_it(net: Fe
                 await asyncio.sleep(0.02)
         assert (ghost["status"], ghost["next_retry"] is not None) == ("queued", True)
         assert "DELIVERY_FAILED: no such agent" in ghost["last_error"]
-        go.missing, go.answers = (), {}  # a day later
+        go.missing = set()  # a day later
+        go.remembered.clear()
+        go.stored.clear()
         net.turn(10)
         assert (await settled(alice, message_id))["status"] == "delivered"
         assert peer.posts[-1].messages[0]["recipients"] == ["ghost@go.test"]
+
+
+# Ids, keys and addresses that are legal here, and refused for good there.
+STRANGE: list[dict[str, Any]] = [
+    {"message_id": "order-17"},
+    {"idempotency_key": "order-17"},
+    {"message_id": str(uuid4()), "idempotency_key": str(uuid4())},
+    {"message_id": str(uuid4()).upper(), "idempotency_key": "Auftrag Nº 17", "headers": {"x": 1}},
+    {"in_reply_to": "a conversation"},
+]
+
+
+@pytest.mark.parametrize("can", [frozenset(), frozenset({"batch"})], ids=["one by one", "batches"])
+async def test_it_takes_whatever_ids_agents_here_chose(net: Federation, can: frozenset[str]) -> None:
+    async with together(net, features=can) as (acme, go):
+        alice = await acme.register("alice")
+        said = [*STRANGE, *({"idempotency_key": f"order-{n}"} for n in range(20, 60))]
+        ids = []
+        for members in said:
+            reply = await alice.send(DAVE, **members)
+            ids.append(reply.json["message_id"])
+            assert ids[-1] == members.get("message_id", ids[-1])
+        for message_id in ids:
+            assert (await settled(alice, message_id))["status"] == "delivered"
+        assert len(go.inbox(DAVE)) == len(said)
+        assert {message["idempotency_key"] for message in go.stored.values()} == go.remembered.keys()
+
+
+async def test_a_domain_as_somebody_typed_it_is_found_there_and_echoed_here(net: Federation) -> None:
+    async with together(net) as (acme, go):
+        alice = await acme.register("alice")
+        reply = await alice.send("dave@GO.Test")
+        assert reply.json["recipients"][0]["address"] == "dave@GO.Test"
+        status = await settled(alice, reply.json["message_id"])
+        assert (status["status"], status["recipients"][0]["address"]) == ("delivered", "dave@GO.Test")
+        assert len(go.inbox(DAVE)) == 1
+
+
+async def test_it_takes_the_ticks_of_what_repeats(net: Federation) -> None:
+    async with together(net) as (acme, go):
+        alice = await acme.register("alice")
+        reply = await alice.send(DAVE, message_id="daily", headers={"repeat": "* * * * *"})
+        assert reply.status == 202, reply.text
+        for ticks in (1, 2):
+            net.turn(60)
+            await acme.app.housekeeping.once()
+            await until(partial(arrived, go, ticks))
+        ids = [UUID(message["message_id"]) for message in go.inbox(DAVE)]
+        moments = [datetime.fromtimestamp((each.int >> 80) / 1000, UTC) for each in ids]
+        assert [moment.second for moment in moments] == [0, 0]
+        assert moments[1] - moments[0] == timedelta(minutes=1)
+
+
+async def arrived(go: GoGateway, count: int = 1, address: str = DAVE) -> list[dict[str, Any]]:
+    found = go.inbox(address)
+    return found if len(found) >= count else []
+
+
+async def test_it_takes_what_repeats_again_as_the_same_message(net: Federation) -> None:
+    async with together(net) as (acme, go):
+        alice = await acme.register("alice")
+        for _ in range(2):
+            reply = await alice.send(DAVE, message_id="order-17", idempotency_key="order-17")
+            assert (await settled(alice, reply.json["message_id"]))["status"] == "delivered"
+        assert len(go.stored) == 1
+
+
+@pytest.mark.parametrize("message_id", [str(UUID(int=17, version=4)), "order-17", None])
+async def test_a_reply_from_there_is_known_by_the_id_that_the_asker_chose(
+    net: Federation, mint: Mint, message_id: str | None
+) -> None:
+    async with together(net) as (acme, go):
+        alice = await acme.register("alice")
+        question = {"sender": alice.address, "recipients": [DAVE], "payload": "?", "message_id": message_id}
+        asking = asyncio.create_task(
+            acme.call("POST", "/v1/messages", key=alice.key, json=question, headers={"Prefer": "wait=30"})
+        )
+        (asked,) = await until(lambda: arrived(go))
+        reply = go_message(str(mint()), str(uuid4()), DAVE, alice.address, in_reply_to=asked["message_id"])
+        for _ in range(2):  # its answer was lost
+            await _post(acme, reply)
+        answer = await asking
+        assert answer.status == 200, answer.text
+        assert answer.json["message_id"] == (message_id or asked["message_id"])
+        assert answer.json["reply"]["in_reply_to"] == answer.json["message_id"]
+        (item,) = await alice.inbox()
+        assert (item["message_id"], item["in_reply_to"]) == (reply["message_id"], answer.json["message_id"])
+        further = (await alice.send(DAVE, in_reply_to=answer.json["message_id"])).json["message_id"]
+        assert (await settled(alice, further))["status"] == "delivered"
+        assert go.inbox(DAVE)[-1]["in_reply_to"] == asked["message_id"], "as it knows the message"
+
+
+async def test_what_it_never_saw_it_is_not_told_of(net: Federation) -> None:
+    async with together(net) as (acme, go):
+        alice, bob = await acme.register("alice"), await acme.register("bob")
+        await alice.send(bob.address, message_id="between-us")
+        message_id = (await bob.send(DAVE, in_reply_to="nobody's")).json["message_id"]
+        assert (await settled(bob, message_id))["status"] == "delivered"
+        assert "in_reply_to" not in go.inbox(DAVE)[0]
+
+
+async def test_receipts_and_reports_that_we_write_it_are_of_its_form(net: Federation, mint: Mint) -> None:
+    peer = net.fake("go.test")
+    net.introduce(peer)
+    known = {"go.test": Peer(peer.url, proving_key=Secret(KEY))}
+    async with net.gateway("acme.test", peers=known) as acme, peer.listening():
+        peer.will(go := GoGateway())
+        bob = await acme.register("bob")
+        later = {"deliver-after": render_timestamp(net.clock.now() + timedelta(hours=1))}
+        ids = [str(mint()), str(mint())]
+        for message_id, headers in zip(ids, ({"receipt": "delivered"}, later), strict=True):
+            message = go_message(message_id, str(uuid4()), DAVE, bob.address, headers=headers)
+            assert (await acme.call("POST", "/v1/messages", key=KEY, json=message)).status == 202
+        await acme.app.housekeeping.once()
+        gone = await acme.call("DELETE", f"/v1/admin/agents/{bob.address}?mail=return", key=acme.admin_key)
+        assert gone.status == 200, gone.text
+        net.turn(3700)
+        told = await until(lambda: arrived(go, 2))
+        assert {message["message_type"]: message["in_reply_to"] for message in told} == {
+            "receipt": ids[0],
+            "delivery_failure": ids[1],
+        }
+
+
+async def test_a_program_of_the_python_sdk_asks_an_agent_there_and_knows_the_answer(
+    net: Federation, mint: Mint
+) -> None:
+    """It mints a UUIDv4 for each message, leaves out what is empty, and polls."""
+    async with together(net) as (acme, go):
+        program = await acme.register("program")
+        message = {
+            "version": "1.0",
+            "message_id": str(uuid4()),
+            "idempotency_key": str(uuid4()),
+            "timestamp": datetime.now(UTC).isoformat(),
+            "sender": program.address,
+            "recipients": [DAVE],
+            "subject": "Hello",
+            "payload": {"question": "How are you?"},
+        }
+        reply = await acme.call("POST", "/v1/messages", key=program.key, json=message)
+        assert (reply.status, reply.json["message_id"]) == (202, message["message_id"])
+        (asked,) = await until(lambda: arrived(go))
+        assert (asked["subject"], asked["payload"]) == (message["subject"], message["payload"])
+        answer = {"in_reply_to": asked["message_id"], "payload": {"answer": "Fine"}}
+        await _post(acme, go_message(str(mint()), str(uuid4()), DAVE, program.address, **answer))
+        (item,) = await program.inbox()
+        assert (item["in_reply_to"], item["payload"]) == (message["message_id"], {"answer": "Fine"})
+        back = {**message, "message_id": str(uuid4()), "idempotency_key": str(uuid4())}
+        back["in_reply_to"] = item["message_id"]
+        assert (await acme.call("POST", "/v1/messages", key=program.key, json=back)).status == 202
+        _, last = await until(lambda: arrived(go, 2))
+        assert last["in_reply_to"] == item["message_id"]
