@@ -79,6 +79,12 @@ class Config:
     outbound: Outbound = section(Outbound, "Requests this gateway makes.")
     log: Log = section(Log, "What is written to stderr.")
 
+    @property
+    def certified_host(self) -> str:
+        """The host that other gateways want to see in our certificate; none where they don't see it."""
+        seen = any(listener.tls and listener.serves("public") for listener in self.listen)
+        return self.hostname if seen else ""
+
 
 DEVELOPMENT_LISTEN = (Listener(HostPort("127.0.0.1", 8080), roles=("all",)),)
 PRODUCTION_LISTEN = (

@@ -206,7 +206,7 @@ class Peer:
     certificate_file: Path | None = setting(None, "Certificate we present to it, PEM.", readable=True)
     key_file: Path | None = setting(None, "Its private key, PEM.", readable=True)
     ca_file: Path | None = setting(
-        None, "Its certificate is signed by these; none: the usual ones.", readable=True
+        None, "Its certificate is signed by these and no others; none: the usual ones.", readable=True
     )
     proving_key: Secret | None = setting(
         None, "Who presents this to us speaks for the domain.", check=_long_secret
@@ -220,7 +220,9 @@ class Peer:
 class Outbound:
     allow_networks: tuple[Network, ...] = setting((), "Private networks that URLs may lead to; for tests.")
     plain_webhooks: bool = setting(False, "Webhooks may be http:// URLs; for tests.")
-    ca_file: Path | None = setting(None, "More certificate authorities to believe, PEM.", readable=True)
+    ca_file: Path | None = setting(
+        None, "Certificate authorities to believe beside the system's, PEM.", readable=True
+    )
     connect_seconds: float = setting(10.0, "To connect, TLS included.", low=0.1, high=120)
     answer_bytes: int = setting(MEBIBYTE, "Of an answer that are read.", low=1024, high=100 * MEBIBYTE)
 

@@ -35,6 +35,7 @@ from gateway.postgres_home import (
     free_bytes,
     usual_folders,
 )
+from gateway.seldom import Seldom
 
 __all__ = ["FREE_BYTES_MIN", "SETTINGS", "EmbeddedError", "EmbeddedPostgres", "free_bytes"]
 
@@ -79,6 +80,7 @@ class _Child(asyncio.Protocol):
         self.silent = asyncio.Event()  # nobody holds its log any more
         self._lines: deque[str] = deque(maxlen=TAIL_LINES)
         self._partial = b""
+        self._fatal = Seldom()
         self._transport: asyncio.BaseTransport | None = None
         self._pidfd = os.pidfd_open(process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
@@ -93,11 +95,21 @@ class _Child(asyncio.Protocol):
         *lines, self._partial = (self._partial + data).split(b"\n")
         self._partial = self._partial[:LINE_BYTES_MAX]
         for line in lines:
-            text = line[:LINE_BYTES_MAX].decode(errors="replace")
+            self._say(line[:LINE_BYTES_MAX].decode(errors="replace"))
+
+    def _say(self, text: str) -> None:
+        """Logs the line; what is said to each client that is turned away, once a minute."""
+        if text not in self._lines:
             self._lines.append(text)
-            log.log(
-                logging.ERROR if text.startswith(("FATAL", "PANIC")) else logging.DEBUG, "postgres: %s", text
-            )
+        if not text.startswith(("FATAL", "PANIC")):
+            log.debug("postgres: %s", text)
+        elif (untold := self._fatal.due(text)) is not None:
+            log.error("postgres: %s%s", text, f" (and {untold} times before)" if untold else "")
+
+    def sum_up(self) -> None:
+        """Logs how often it said what was left out."""
+        for text, count in self._fatal.untold().items():
+            log.error("postgres: %s (%d times more)", text, count)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -115,6 +127,7 @@ class _Child(asyncio.Protocol):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.silent.wait(), LAST_WORDS_SECONDS)
         self.close()
+        self.sum_up()
         code = self.process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         return "\n  ".join([f"Postgres {how}. Its last words:", *self._lines])
@@ -196,6 +209,7 @@ class EmbeddedPostgres:
                     f"Postgres was not ready within {READY_SECONDS} s. " + await child.obituary()
                 )
             await asyncio.sleep(LOOK_SECONDS)
+        child.sum_up()
 
     def _command(self, binaries: Binaries) -> list[str]:
         private = {

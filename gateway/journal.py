@@ -67,7 +67,8 @@ class Journal:
         self._log = LogWriter(stream or sys.stderr, form, level)
         self._seldom = Seldom()
         self._labelled: dict[tuple[Any, ...], Any] = {}
-        self._database_up = True
+        self._database_up, self._disk_full = True, False
+        self._doubts: Sequence[str] = ()
         self.metrics.database_up.set(1)
 
     # The gateway itself
@@ -108,6 +109,21 @@ class Journal:
     def certificate_kept(self, fault: str) -> None:
         self._log.write("error", "certificate_kept", {"fault": fault})
 
+    def certificate_judged(self, file: str, days_left: float, doubts: Sequence[str]) -> None:
+        """Each doubt is told when it begins; `days_left` is negative when it ended."""
+        self._label(self.metrics.certificate_days, file).set(days_left)
+        for doubt in doubts:
+            if doubt not in self._doubts:
+                self._log.write("warning", "certificate_doubtful", {"file": file, "reason": doubt})
+        self._doubts = doubts
+
+    def disk_measured(self, free_bytes: int, free_bytes_min: int) -> None:
+        self.metrics.disk_free.set(free_bytes)
+        if (full := free_bytes < free_bytes_min) != self._disk_full:
+            self._disk_full = full
+            fields = {"free_bytes": free_bytes, "needed_bytes": free_bytes_min}
+            self._log.write(*(("error", "disk_nearly_full") if full else ("info", "disk_has_room")), fields)
+
     def noted(self, level: str, text: str) -> None:
         """What a part of the house wants an operator to read, and no event of its own stands for."""
         self._log.write(level, "note", {"text": text})
@@ -120,6 +136,10 @@ class Journal:
         )
 
     # The database
+
+    @property
+    def database_up(self) -> bool:
+        return self._database_up
 
     def database_lost(self, failure: BaseException) -> None:
         if self._database_up:

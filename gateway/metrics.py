@@ -56,6 +56,10 @@ class Metrics:
         self.readers_lost = counter("readers_lost", "Child processes that died over a large body.", "why")
         self.database_up = gauge("database_up", "1 while the database answers.", "livemin")
         self.database_losses = counter("database_losses", "Times the database stopped answering.")
+        self.disk_free = gauge("disk_free_bytes", "Free on the disk of the data folder.", "livemostrecent")
+        self.certificate_days = gauge(
+            "certificate_days_left", "Until the certificate that is shown ends.", "livemostrecent", "file"
+        )
         self.heartbeat = gauge(
             "worker_heartbeat_seconds",
             "When a worker's event loop last came round.",

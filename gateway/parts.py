@@ -59,6 +59,7 @@ from gateway.store.audit import Audit
 from gateway.store.bell import Bell
 from gateway.store.correspondence import known_there
 from gateway.store.database import Database
+from gateway.store.health import ailment
 from gateway.store.intake import Intake
 from gateway.store.replies import Replies
 from gateway.store.runtime import Runtime
@@ -233,6 +234,7 @@ class Parts:
                 600,
                 lambda: removal.bound_postmasters(database, self.mint, POSTMASTER_ENTRIES_MAX),
             ),
+            Chore("disk", 5, self._look_at_disk),
             Chore("conservation", 15, self._measure),
             Chore("entries", 15, self._measure_entries),
             Chore("tallies", 60, lambda: tallies.fold(database)),
@@ -252,9 +254,14 @@ class Parts:
         self.provable.adopt(_provable(config))
         self.config = self.base.config = config
 
+    async def _look_at_disk(self) -> None:
+        self.journal.disk_measured(free_bytes(self.config.data), FREE_BYTES_MIN)
+
     async def _measure(self) -> None:
         counted = await tallies.balance(self.database)
         live = {"queued": counted.queued, "held": counted.held}
+        if not self.journal.database_up and await ailment(self.database) is None:
+            self.journal.database_found()  # where nothing is sent, no commit would say so
         self.journal.measured(live, counted.oldest_seconds, counted.unaccounted)
 
     async def _measure_entries(self) -> None:
@@ -280,7 +287,7 @@ def _directory(config: Config, database: Database, clock: Clock) -> Directory:
 def _outbound(config: Config, directory: Directory) -> Outbound:
     return Outbound(
         directory.resolve_host,
-        client_context(config.outbound.ca_file),
+        client_context(more=config.outbound.ca_file),
         agent=f"AMTP/1.0 (amtp-gateway/{__version__})",
         allow=config.outbound.allow_networks,
         connect_seconds=config.outbound.connect_seconds,

@@ -27,6 +27,11 @@ class Seldom:
         self._told[thing] = (now, 0)
         return untold
 
+    def untold(self) -> dict[str, int]:
+        """Returns how often each thing went untold, and begins anew."""
+        told, self._told = self._told, {}
+        return {thing: count for thing, (_, count) in told.items() if count}
+
     def _forget(self, now: float) -> None:
         """Forgets what was told more than a minute ago, where nothing is left to tell."""
         self._told = {

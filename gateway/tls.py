@@ -3,13 +3,15 @@
 import hashlib
 import os
 import ssl
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+RENEWAL_DAYS = 14  # a certificate with fewer left should have been renewed
 PEM_BYTES_MAX = 1_000_000  # a chain is a few kilobytes, a bundle of all public authorities 300
 
 
@@ -28,22 +30,61 @@ def server_context(certificate: Path, key: Path, client_ca: Path | None = None) 
 
 
 def client_context(
-    ca_file: Path | None = None, certificate: Path | None = None, key: Path | None = None
+    ca_file: Path | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    *,
+    more: Path | None = None,
 ) -> ssl.SSLContext:
-    """For requests: servers prove their names, by the system's authorities or by those in `ca_file`."""
+    """For requests: servers prove their names by the authorities in `ca_file` alone, else by the system's and `more`."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
     if ca_file:
         _load_authorities(context, ca_file)
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        if more:
+            _load_authorities(context, more)
     if certificate and key:
         _load_pair(context, certificate, key)
     return context
 
 
-def expires_at(certificate: Path) -> datetime:
-    """When the file's first certificate, the one that is shown, ends."""
-    return _leaf(certificate, _read(certificate)).not_valid_after_utc
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What the one that is shown says of itself."""
+
+    begins: datetime
+    ends: datetime
+    names: tuple[str, ...]
+
+    def covers(self, host: str) -> bool:
+        parent = host.partition(".")[2]
+        return any(name.lower() in (host, f"*.{parent}") for name in self.names)
+
+    def doubts(self, host: str, now: datetime) -> list[str]:
+        """Returns why others would refuse it, or soon will, each with its remedy; `host` is empty where none is known."""
+        found = []
+        if now >= self.ends:
+            found.append(f"ended on {self.ends:%Y-%m-%d}; renew it")
+        elif self.ends - now < timedelta(days=RENEWAL_DAYS):
+            found.append(f"ends on {self.ends:%Y-%m-%d}; renew it")
+        if now < self.begins:
+            found.append(f"begins on {self.begins:%Y-%m-%d %H:%M} UTC; wait, or set this machine's clock")
+        if host and not self.covers(host):
+            names = ", ".join(self.names) or "no host"
+            found.append(f"is for {names}, not for {host}; get one for that host, or correct `hostname`")
+        return found
+
+
+def shown(certificate: Path) -> Certificate:
+    """Returns what the file's first certificate, the one that is shown, says."""
+    leaf = _leaf(certificate, _read(certificate))
+    try:
+        alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = tuple(alternatives.get_values_for_type(x509.DNSName))
+    except (x509.ExtensionNotFound, ValueError):
+        names = ()
+    return Certificate(leaf.not_valid_before_utc, leaf.not_valid_after_utc, names)
 
 
 class CertificateReloader:

@@ -3,9 +3,12 @@
 import asyncio
 import io
 
+import pytest
+
 from gateway.housekeeping import Chore, Housekeeping
 from gateway.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
+from tests.world import World
 
 PATIENCE_SECONDS = 5.0
 
@@ -55,6 +58,30 @@ async def test_all_chores_can_be_done_at_once_in_their_order() -> None:
 
     await Housekeeping([chore("first"), chore("second")], Journal(io.StringIO())).once()
     assert done == ["first", "second"]
+
+
+async def test_a_nearly_full_disk_is_told_when_it_begins_and_when_it_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.gateway() as gateway:
+        for needed in (2**60, 2**60, 1, 1):
+            monkeypatch.setattr("gateway.parts.FREE_BYTES_MIN", needed)
+            await gateway.app.housekeeping.once()
+        gateway.app.journal.flush()
+        metrics = (await gateway.call("GET", "/metrics")).text
+
+    told = [line for line in gateway.log.getvalue().splitlines() if " free_bytes=" in line]
+    assert [event in line for event, line in zip(("disk_nearly_full", "disk_has_room"), told, strict=True)]
+    (free,) = [line for line in metrics.splitlines() if line.startswith("amtp_disk_free_bytes ")]
+    assert float(free.split()[1]) > 0
+
+
+async def test_a_database_that_is_back_is_told_of_though_nobody_sends(world: World) -> None:
+    async with world.gateway() as gateway:
+        gateway.app.journal.database_lost(OSError("a line was cut"))
+        assert "amtp_database_up 0.0" in (await gateway.call("GET", "/metrics")).text
+        await gateway.app.housekeeping.once()
+        assert "amtp_database_up 1.0" in (await gateway.call("GET", "/metrics")).text
 
 
 async def test_a_chore_that_is_being_done_is_waited_for_and_never_done_twice_at_a_time() -> None:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from gateway.tls import CertificateReloader, TlsError, client_context, expires_at, server_context
+from gateway.tls import Certificate, CertificateReloader, TlsError, client_context, server_context, shown
 
 NOW = datetime.now(UTC)
 
@@ -109,6 +109,47 @@ async def test_we_refuse_an_authority_nobody_named(folder: Folder) -> None:
             await visit(port, client_context())
 
 
+async def test_more_authorities_are_believed_beside_the_system_s_and_a_peer_s_own_alone(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = folder.path / "stranger"
+    stranger.mkdir()
+    other = Folder(stranger)
+    monkeypatch.setenv("SSL_CERT_FILE", str(folder.ca))  # the system's
+    for site in (folder, other):
+        async with served(server_context(site.certificate, site.key)) as port:
+            assert (await visit(port, client_context(more=other.ca)))[2] == b"unknown"
+    async with served(server_context(folder.certificate, folder.key)) as port:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await visit(port, client_context(other.ca, more=folder.ca))
+
+
+NAMES = ("amtp.acme.test", "*.umbrella.test")
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "host", "doubts"),
+    [
+        (-1, 90, "amtp.acme.test", []),
+        (-1, 90, "amtp.umbrella.test", []),
+        (-1, 90, "", []),
+        (-9, -1, "amtp.acme.test", ["ended on"]),
+        (-9, 3, "amtp.acme.test", ["ends on"]),
+        (1, 90, "amtp.acme.test", ["begins on"]),
+        (-1, 90, "umbrella.test", ["is for amtp.acme.test, *.umbrella.test, not for umbrella.test"]),
+        (-1, 90, "a.b.umbrella.test", ["is for"]),
+        (-9, -1, "other.test", ["ended on", "is for"]),
+    ],
+)
+def test_a_certificate_is_doubted_for_its_time_and_its_hosts(
+    begins: int, ends: int, host: str, doubts: list[str]
+) -> None:
+    certificate = Certificate(NOW + timedelta(days=begins), NOW + timedelta(days=ends), NAMES)
+    found = certificate.doubts(host, NOW)
+    assert len(found) == len(doubts)
+    assert all(text.startswith(doubt) and "; " in text for text, doubt in zip(found, doubts, strict=True))
+
+
 async def test_a_client_certificate_is_optional_but_a_wrong_one_is_refused(
     folder: Folder,
 ) -> None:
@@ -135,7 +176,7 @@ async def test_a_replaced_certificate_serves_the_next_visit(folder: Folder) -> N
         ends = reloader.check(NOW)
         after = await visit(port, client_context(folder.ca))
     assert before[1] != after[1]
-    assert ends == expires_at(folder.certificate)
+    assert ends == shown(folder.certificate).ends
     assert abs(ends - (NOW + timedelta(days=90))) < timedelta(minutes=1)
     assert reloader.check(NOW) is None
 

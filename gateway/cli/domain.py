@@ -132,7 +132,7 @@ async def look_at(domain: str, config: Config, now: datetime) -> Found:
         found.warnings.append(f"this gateway would publish: {render_record(published(config))}")
     outbound = Outbound(
         dns.addresses,
-        client_context(config.outbound.ca_file),
+        client_context(more=config.outbound.ca_file),
         agent=HEADERS["User-Agent"],
         allow=config.outbound.allow_networks,
         connect_seconds=config.outbound.connect_seconds,

@@ -5,6 +5,7 @@ import logging
 from gateway.config_sections import Log
 from gateway.journal import Journal
 from gateway.log_writer import LEVELS
+from gateway.store.database import WEATHER
 
 
 class JournalHandler(logging.Handler):
@@ -15,7 +16,9 @@ class JournalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         failure = record.exc_info[1] if record.exc_info else None
-        if failure is not None:
+        if isinstance(failure, WEATHER) and record.name.startswith("asyncpg"):
+            self._journal.database_lost(failure)  # its pool connects again by itself
+        elif failure is not None:
             # What follows the first line are values at hand, which are nobody's to read.
             self._journal.broke(f"{record.name}: {text.partition(chr(10))[0]}", failure)
         else:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.admit.api_key import parse_key
@@ -13,9 +13,8 @@ from gateway.config import Config
 from gateway.embedded import FREE_BYTES_MIN, free_bytes
 from gateway.metrics import samples_of
 from gateway.store.sealed import KEY_FILE, Sealer
-from gateway.tls import TlsError, expires_at, server_context
+from gateway.tls import TlsError, server_context, shown
 
-RENEWAL_DAYS = 14  # a certificate with fewer left should have been renewed
 SILENT_SECONDS = 5.0  # a worker that was not heard for so long may hang
 
 
@@ -23,19 +22,23 @@ def on_this_machine(config: Config) -> Iterator[Finding]:
     if not config.data.is_dir():
         yield Finding("data folder", f"{config.data} is not there yet; amtp serve makes it")
     else:
-        yield _disk(config.data)
+        yield _disk(config)
         yield from _key_files(config.data)
         yield from _processes(config.data)
     if config.tls.certificate_file and config.tls.key_file:
-        yield _certificate(config.tls.certificate_file, config.tls.key_file)
+        yield _certificate(config.tls.certificate_file, config.tls.key_file, config.certified_host)
 
 
-def _disk(data: Path) -> Finding:
-    free = free_bytes(data)
-    text = f"{free >> 20} MB free at {data}"
-    if free < FREE_BYTES_MIN:
-        return Finding("disk", text, f"make room: below {FREE_BYTES_MIN >> 20} MB new mail is refused")
-    return Finding("disk", text)
+def _disk(config: Config) -> Finding:
+    free = free_bytes(config.data)
+    text = f"{free >> 20} MB free at {config.data}"
+    if free >= FREE_BYTES_MIN:
+        return Finding("disk", text)
+    if not config.database.url:
+        text += f"; below {FREE_BYTES_MIN >> 20} MB new mail is refused"
+    elif config.attachments.store == "file":
+        text += f"; below {FREE_BYTES_MIN >> 20} MB uploads are refused"
+    return Finding("disk", text, "make room")
 
 
 def _key_files(data: Path) -> Iterator[Finding]:
@@ -69,17 +72,16 @@ def _readable(path: Path) -> bool:
     return True
 
 
-def _certificate(certificate: Path, key: Path) -> Finding:
+def _certificate(certificate: Path, key: Path, host: str) -> Finding:
     try:
         server_context(certificate, key)
-        end = expires_at(certificate)
+        found = shown(certificate)
     except TlsError as fault:
         return Finding("certificate", str(fault), "put a good pair in place; no restart is needed")
-    left = end - datetime.now(UTC)
-    text = f"{certificate} ends on {end:%Y-%m-%d}"
-    if left < timedelta(days=RENEWAL_DAYS):
-        return Finding("certificate", text, "renew it; a replaced file is taken up without a restart")
-    return Finding("certificate", text)
+    if doubts := found.doubts(host, datetime.now(UTC)):
+        remedy = "a replaced file is taken up without a restart"
+        return Finding("certificate", f"{certificate} {'; it '.join(doubts)}", remedy)
+    return Finding("certificate", f"{certificate} ends on {found.ends:%Y-%m-%d}")
 
 
 def _processes(data: Path) -> Iterator[Finding]:

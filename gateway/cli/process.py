@@ -6,6 +6,7 @@ import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from gateway.app import App, running
@@ -14,10 +15,9 @@ from gateway.cli.log_route import route_logs
 from gateway.cli.signals import Signals
 from gateway.clock import Clock
 from gateway.config import Config, ConfigError, load, reloadable
-from gateway.config_sections import Tls
 from gateway.journal import Journal
 from gateway.protocol.errors import AMTPError
-from gateway.tls import CertificateReloader, TlsError, server_context
+from gateway.tls import CertificateReloader, TlsError, server_context, shown
 
 CERTIFICATE_SECONDS = 5.0  # how soon a replaced certificate is noticed
 
@@ -115,13 +115,15 @@ class Certificates:
 
     def __init__(self, config: Config, journal: Journal) -> None:
         self._journal = journal
-        self._tls = config.tls
+        self._host = config.certified_host
         self.context: ssl.SSLContext | None = None
         self._reloader: CertificateReloader | None = None
         certificate, key = config.tls.certificate_file, config.tls.key_file
         if certificate and key and any(listener.tls for listener in config.listen):
             self.context = server_context(certificate, key, config.tls.client_ca_file)
             self._reloader = CertificateReloader(self.context, certificate, key)
+            self._file, self._shown = certificate, shown(certificate)
+            self._judge()
 
     async def watch(self) -> None:
         while True:
@@ -137,8 +139,12 @@ class Certificates:
             self._journal.certificate_kept(str(fault))
             return
         if expires_at is not None:
-            self._journal.certificate_reloaded(_name(self._tls), expires_at)
+            self._journal.certificate_reloaded(str(self._file), expires_at)
+            self._shown = shown(self._file)
+        self._judge()
 
-
-def _name(tls: Tls) -> str:
-    return str(tls.certificate_file)
+    def _judge(self) -> None:
+        """Tells what others will say of it. Time alone may change that."""
+        now = Clock().now()
+        days = (self._shown.ends - now) / timedelta(days=1)
+        self._journal.certificate_judged(str(self._file), days, self._shown.doubts(self._host, now))

@@ -286,7 +286,7 @@ def key_of(row: UUID) -> str:
 def access_of(peer: Peer, ca_file: Path | None) -> Access:
     own = peer.ca_file or peer.certificate_file
     return Access(
-        tls=client_context(peer.ca_file or ca_file, peer.certificate_file, peer.key_file) if own else None,
+        tls=client_context(peer.ca_file, peer.certificate_file, peer.key_file, more=ca_file) if own else None,
         headers=(("Authorization", f"Bearer {peer.bearer}"),) if peer.bearer else (),
         plain=peer.plain_http,
     )

@@ -211,7 +211,7 @@ async def test_the_doctor_names_a_remedy_for_each_problem(dsn: str, tmp_path: Pa
     (tmp_path / "admin.key").write_text("no key\n")
     (tmp_path / "secrets.key").touch(0o644)
     (tmp_path / "secrets.key").write_text("bm90IGEga2V5\n")
-    issued = trustme.CA().issue_cert("acme.test", not_after=datetime.now(UTC) + timedelta(days=3))
+    issued = trustme.CA().issue_cert("other.test", not_after=datetime.now(UTC) + timedelta(days=3))
     issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "tls.pem")
     variables = {
         "AMTP_DATABASE_URL": dsn,
@@ -219,13 +219,15 @@ async def test_the_doctor_names_a_remedy_for_each_problem(dsn: str, tmp_path: Pa
         "AMTP_DATA": str(tmp_path),
         "AMTP_TLS_CERTIFICATE_FILE": str(tmp_path / "tls.pem"),
         "AMTP_TLS_KEY_FILE": str(tmp_path / "tls.pem"),
+        "AMTP_LISTEN": json.dumps([{"address": "127.0.0.1:8443", "tls": True}]),
     }
     code, found = await findings(variables)
 
     assert code == 1
     problems = {name for name, finding in found.items() if not finding["ok"]}
     assert problems == {"admin.key", "secrets.key", "certificate", "admin keys"}
-    assert "renew it" in found["certificate"]["remedy"]
+    assert "renew it" in found["certificate"]["text"]
+    assert "not for acme.test" in found["certificate"]["text"]
     assert "admin-keys add" in found["admin keys"]["remedy"]
     text = await amtp(variables, "doctor")
     assert "-> amtp admin-keys add NAME" in text.stdout

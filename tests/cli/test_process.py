@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,41 @@ def test_a_replaced_certificate_is_taken_up_and_a_broken_one_is_not(
     kept, taken = stream.getvalue().splitlines()
     assert "certificate_kept" in kept
     assert "certificate_reloaded" in taken
+
+
+def test_a_certificate_that_others_refuse_is_told_at_the_start_after_a_reload_and_not_again(
+    journal: Journal, stream: io.StringIO, tmp_path: Path
+) -> None:
+    authority, path = trustme.CA(), tmp_path / "tls.pem"
+
+    def put(host: str, *, begins: int, ends: int) -> None:
+        now = datetime.now(UTC)
+        first, last = now + timedelta(days=begins), now + timedelta(days=ends)
+        pair = authority.issue_cert(host, not_before=first, not_after=last)
+        pair.private_key_and_cert_chain_pem.write_to_path(path)
+
+    put("amtp.acme.test", begins=-9, ends=-1)
+    listen = (Listener(HostPort("127.0.0.1", 0), tls=True),)
+    tls = Tls(certificate_file=path, key_file=path)
+    config = replace(Config(), hostname="amtp.acme.test", listen=listen, tls=tls)
+    certificates = Certificates(config, journal)
+    certificates.check()
+    put("other.test", begins=1, ends=90)
+    certificates.check()
+    certificates.check()
+    put("amtp.acme.test", begins=-1, ends=90)
+    certificates.check()
+    journal.flush()
+
+    told = [line for line in stream.getvalue().splitlines() if "certificate_doubtful" in line]
+    assert [
+        words in line
+        for words, line in zip(("ended on", "begins on", "is for other.test"), told, strict=True)
+    ]
+    assert all("warning" in line and str(path) in line for line in told)
+    shown = journal.metrics.render().decode()
+    (days,) = [line for line in shown.splitlines() if line.startswith("amtp_certificate_days_left{")]
+    assert 89 < float(days.split()[-1]) < 91
 
 
 def test_a_gateway_without_tls_has_no_certificate_to_follow(journal: Journal, stream: io.StringIO) -> None:
