@@ -135,5 +135,5 @@ class DoorWatch:
     def request_failed(self, request_id: str, path: str, error: Exception) -> None:
         self._journal.broke(f"request {request_id} at {path}", error)
 
-    def connection_refused(self, address: str) -> None:
-        self._journal.noted("warning", f"Too many connections: one from {address} was turned away.")
+    def connection_refused(self, cause: str, address: str) -> None:
+        self._journal.connection_refused(cause, address)

@@ -207,6 +207,14 @@ class Journal:
         self._label(self.metrics.readers_lost, why).inc()
         self._log.write("error", "reader_lost", {"why": why})
 
+    def connection_refused(self, cause: str, client: str) -> None:
+        """There was no place for it. A crowd is one line a minute for each cause, and a count."""
+        self._label(self.metrics.connections_refused, cause).inc()
+        untold = self._seldom.due(f"connection refused: {cause}")
+        if untold is not None:
+            known = {"cause": cause, "client": client, "untold": untold}
+            self._log.write("warning", "connection_refused", known)
+
     def request(self, route: str, status: int, seconds: float) -> None:
         """`route` is the template of the routing table, never the path a stranger sent."""
         self._label(self.metrics.requests, route, str(status)).inc()

@@ -40,6 +40,9 @@ class Metrics:
         self.recipients = counter("recipients_accepted", "Their recipients.")
         self.message_bytes = counter("message_bytes_accepted", "Their bytes.")
         self.refusals = counter("refusals", "Submissions refused, by code.", "code")
+        self.connections_refused = counter(
+            "connections_refused", "Connections refused, and idle ones closed for others, by cause.", "cause"
+        )
         self.security = counter("security_events", "Keys, names and relays refused, by kind.", "kind")
         self.settled = counter("recipients_settled", "Final outcomes of recipients.", "status", "via")
         self.deferrals = counter("deliveries_deferred", "Attempts that will be repeated, by code.", "code")

@@ -70,20 +70,34 @@ class Pot:
     def take(self, holder: Holder, amount: int = 1) -> None:
         """Counts this for its holder; raises, and counts nothing, where a limit is reached."""
         address, owner = holder
-        if self.taken + amount > self._whole:
-            raise self._full("All")
         if owner is not None:
             if self._owners[owner] + amount > self._owner_max:
                 raise self._too_many("caller")
+        elif address is not None and self._addresses[address] + amount > self._address_max:
+            raise self._too_many("address")
+        elif self._unproven + amount > self._unproven_max:
+            raise self._full("All that callers without a key may use of the")
+        if self.taken + amount > self._whole:
+            raise self._full("All")
+        self._count(address, owner, amount)
+
+    def move(self, old: Holder, new: Holder, amount: int = 1) -> bool:
+        """Counts for another holder what is held already; False, and nothing changes, where that one has its share."""
+        self.give(old, amount)
+        try:
+            self.take(new, amount)
+        except AMTPError:
+            self._count(*old, amount)
+            return False
+        return True
+
+    def _count(self, address: str | None, owner: str | None, amount: int) -> None:
+        if owner is not None:
             self._owners[owner] += amount
         else:
-            if address is not None and self._addresses[address] + amount > self._address_max:
-                raise self._too_many("address")
-            if self._unproven + amount > self._unproven_max:
-                raise self._full("All that callers without a key may use of the")
+            self._unproven += amount
             if address is not None:
                 self._addresses[address] += amount
-            self._unproven += amount
         self.taken += amount
 
     def give(self, holder: Holder, amount: int = 1) -> None:

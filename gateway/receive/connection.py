@@ -26,12 +26,13 @@ from gateway.receive.answers import Answer, Stream, answer_error, render_answer,
 from gateway.receive.framing import Head, head_of, unreadable
 from gateway.receive.incoming import NEVER, Incoming, break_off
 from gateway.receive.listener import Listener, Reply, mint_request_id
-from gateway.receive.origin import client_address, is_trusted, parse_address
+from gateway.receive.origin import client_address
+from gateway.receive.places import NOWHERE, Place, Refusal
 from gateway.receive.plain import PlainReader
 from gateway.receive.request import HungUp
 from gateway.receive.routing import Role
 from gateway.receive.stream import lively
-from gateway.shares import Holder, site_of
+from gateway.shares import Holder
 
 QUEUED_REQUESTS_MAX = 2  # parsed ahead of the one in work, before the socket is left alone
 
@@ -42,21 +43,23 @@ class Connection(RequestHandler):
     __slots__ = (
         "_begun",
         "_ending",
-        "_holder",
         "_listener",
         "_over",
-        "_peer",
         "_plain",
         "_refused",
         "_serving",
-        "_trusted",
         "_unsent_bytes",
         "deadline",
         "incoming",
+        "place",
+        "since",
         "task",
     )
 
-    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, listener: Listener, loop: asyncio.AbstractEventLoop, place: Place | None = None
+    ) -> None:
+        """`place` is the one that it has since before its handshake."""
         manners = listener.manners
         super().__init__(
             cast(Any, listener),
@@ -80,25 +83,21 @@ class Connection(RequestHandler):
         self._refused = False  # what the parser could not read, so more of it may come
         self._over = False
         self._unsent_bytes = 0
-        self._peer = ""
-        self._holder = Holder()
-        self._trusted = False
+        self.place = place or NOWHERE
         self.deadline = NEVER
+        self.since = 0.0
         self.task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         listener = self._listener
-        peername = transport.get_extra_info("peername")
-        address = parse_address(peername[0]) if peername else None
-        if address is not None:
-            self._peer = str(address)
-            self._trusted = is_trusted(address, listener.trusted)
-        self._holder = Holder() if self._trusted else Holder(site_of(self._peer))
-        refusal = listener.enter(self._holder)
-        if refusal is not None:
-            self._turn_away(cast(asyncio.Transport, transport), refusal)
-            return
-        self.deadline = self._loop.time() + listener.limits.head_seconds
+        if self.place is NOWHERE:
+            try:
+                self.place = listener.enter(transport.get_extra_info("socket"))
+            except Refusal as refusal:
+                self._turn_away(cast(asyncio.Transport, transport), refusal.error)
+                return
+        self.since = self._loop.time()
+        self.deadline = self.since + listener.limits.head_seconds
         super().connection_made(transport)
         self.task = self._task_handler
 
@@ -112,7 +111,6 @@ class Connection(RequestHandler):
             render_answer(answer, self._listener.fixed_head, request_id, bodiless=False, close=True)
         )
         transport.close()
-        self._listener.watch.connection_refused(self._peer)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._manager is None:  # turned away
@@ -126,7 +124,7 @@ class Connection(RequestHandler):
     def _leave_when_over(self) -> None:
         """A client that went away still occupies what its last request does."""
         if self._over and self.transport is None:
-            self._listener.leave(self, self._holder)
+            self._listener.leave(self, self.place)
 
     def data_received(self, data: bytes) -> None:
         waiter = self._waiter
@@ -177,9 +175,8 @@ class Connection(RequestHandler):
         if self._listener.load.closing:
             return False
         limits = self._listener.limits
-        self.deadline = self._loop.time() + (
-            limits.head_seconds if self._begun else limits.keep_alive_seconds
-        )
+        self.since = self._loop.time()
+        self.deadline = self.since + (limits.head_seconds if self._begun else limits.keep_alive_seconds)
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -320,11 +317,21 @@ class Connection(RequestHandler):
             transport.abort()
 
     def cut_off(self) -> None:
-        """The door's grace is over."""
+        """Hangs up at once: the door's grace is over, or another needs the place."""
         if self.task is not None:
             self.task.cancel()
         if self.transport is not None:
             self.transport.abort()
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next word is the client's."""
+        return self.incoming.receiving or not (self._serving or self._messages)
+
+    def prove(self, holder: Holder) -> None:
+        """A request on it showed the key of this owner."""
+        if self.place.holder.owner is None:
+            self._listener.places.prove(self.place, holder)
 
     @property
     def gone(self) -> bool:
@@ -347,6 +354,7 @@ class Connection(RequestHandler):
         return self._ending
 
     def client_of(self, headers: CIMultiDictProxy[str]) -> str:
-        if not self._trusted:
-            return self._peer
-        return client_address(self._peer, headers.getall(hdrs.X_FORWARDED_FOR, ()), self._listener.trusted)
+        place = self.place
+        if not place.trusted:
+            return place.address
+        return client_address(place.address, headers.getall(hdrs.X_FORWARDED_FOR, ()), self._listener.trusted)

@@ -4,10 +4,12 @@ import asyncio
 import ssl
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.clock import Clock
 from gateway.config_sections import Limits
 from gateway.receive.connection import Connection
+from gateway.receive.handshake import Handshake, TlsServer
 from gateway.receive.limits import Load, Manners, tick_seconds
 from gateway.receive.listener import Listener, Watch
 from gateway.receive.origin import Network
@@ -18,7 +20,7 @@ BACKLOG = 1024
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    server: asyncio.Server
+    server: asyncio.Server | TlsServer
     listener: Listener
 
 
@@ -65,18 +67,23 @@ class Door:
         )
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
-            lambda: Connection(listener, loop),
+            partial(Connection, listener, loop),
             address,
             port,
-            ssl=ssl_context,
-            ssl_handshake_timeout=self.load.limits.head_seconds if ssl_context else None,
+            start_serving=ssl_context is None,
             reuse_port=reuse_port or None,
             backlog=BACKLOG,
         )
-        self._open.append(Open(server, listener))
+        bound: int = server.sockets[0].getsockname()[1]
+        if ssl_context is None:
+            self._open.append(Open(server, listener))
+        else:
+            tls_server = TlsServer(listener, ssl_context, server.sockets)
+            server.close()
+            tls_server.listen(BACKLOG)
+            self._open.append(Open(tls_server, listener))
         if self._tick_handle is None:
             self._tick()
-        bound: int = server.sockets[0].getsockname()[1]
         return bound
 
     async def close(self, grace_seconds: float) -> None:
@@ -108,7 +115,7 @@ class Door:
         for each in self._open:
             each.listener.trusted = trusted
 
-    def _connections(self) -> list[Connection]:
+    def _connections(self) -> list[Connection | Handshake]:
         return [connection for each in self._open for connection in each.listener.connections]
 
     def _tick(self) -> None:

@@ -21,6 +21,7 @@ class Manners:
 
     write_seconds: float = 60.0  # for a client to take anything of what we wrote
     linger_seconds: float = 2.0  # for a refused client to read why, before we hang up
+    waited_seconds: float = 1.0  # for a client, before its connection may be closed for another one
     quiet_seconds: float = 15.0  # of silence on a stream before it says that it lives
     line_bytes_max: int = 8190  # request line; each header
     headers_max: int = 100

@@ -15,13 +15,15 @@ from gateway.receive.answers import Answer, Stream, answer_error, check_answer, 
 from gateway.receive.framing import Head
 from gateway.receive.limits import Load, Manners
 from gateway.receive.origin import Network
+from gateway.receive.places import Connected, Place, Places, Refusal, descriptors_max
 from gateway.receive.plain import PlainHeads
 from gateway.receive.request import HungUp, Request
-from gateway.receive.routing import Router
-from gateway.shares import RETRY_AFTER_SECONDS, Holder
+from gateway.receive.routing import Role, Router
+from gateway.shares import RETRY_AFTER_SECONDS
 
 if TYPE_CHECKING:  # a connection is made for its listener
     from gateway.receive.connection import Connection
+    from gateway.receive.handshake import Handshake
 
 REQUEST_ID_BITS = 96
 NO_ROUTE = "-"
@@ -37,8 +39,8 @@ class Watch(Protocol):
     def request_failed(self, request_id: str, path: str, error: Exception) -> None:
         """A handler broke a promise; the client was told no more than the request id."""
 
-    def connection_refused(self, address: str) -> None:
-        """More connections came than may be open."""
+    def connection_refused(self, cause: str, address: str) -> None:
+        """There was no place for a connection, or an idle one was closed to make place (`cause` is "idle")."""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -72,8 +74,13 @@ class Listener:
         self.clock = clock
         self.trusted = trusted
         self.secure = secure
-        self.connections: set[Connection] = set()
-        self._places = load.pot("connections", lambda limits: limits.connections)
+        self.connections: set[Connection | Handshake] = set()
+        self.places = Places(
+            load,
+            self.connections,
+            waited_seconds=manners.waited_seconds,
+            descriptors_max=descriptors_max(operators_alone=router.roles == {Role.ADMIN}),
+        )
         self.outbox = Outbox()
         self.plain = PlainHeads(manners)
         self.renew_head()
@@ -124,18 +131,17 @@ class Listener:
         """Put the time of now into the answers to come."""
         self.fixed_head = fixed_head(secure=self.secure, now=self.clock.now())
 
-    def enter(self, holder: Holder) -> AMTPError | None:
-        """Counts one more connection; returns why it must not stay, if so."""
-        if self.load.closing:
-            return AMTPError(
-                Code.TEMPORARY_FAILURE, "The gateway is closing.", retry_after=RETRY_AFTER_SECONDS
-            )
+    def enter(self, connected: Connected) -> Place:
+        """Gives a connection that was just accepted its place; raises Refusal, which is told to the watch."""
+        closed_before = self.places.closed_for_others
         try:
-            self._places.take(holder)
-        except AMTPError as refusal:
-            return refusal
-        self.load.enter()
-        return None
+            place = self.places.enter(connected, self.trusted)
+        except Refusal as refusal:
+            self.watch.connection_refused(refusal.cause, refusal.place.address)
+            raise
+        if self.places.closed_for_others != closed_before:
+            self.watch.connection_refused("idle", place.address)
+        return place
 
     def connection_made(self, connection: "Connection", _transport: object) -> None:
         self.connections.add(connection)
@@ -143,11 +149,10 @@ class Listener:
     def connection_lost(self, connection: "Connection", _error: BaseException | None) -> None:
         """Not yet: the connection leaves when its last request has ended too."""
 
-    def leave(self, connection: "Connection", holder: Holder) -> None:
+    def leave(self, connection: "Connection", place: Place) -> None:
         """Ends the counting of a connection."""
         self.connections.discard(connection)
-        self._places.give(holder)
-        self.load.leave()
+        self.places.leave(place)
 
 
 def mint_request_id() -> str:

@@ -101,6 +101,8 @@ class Request:
     def belongs_to(self, holder: Holder) -> None:
         """Counts what it holds from now on for its caller, who is known."""
         self._holder = holder
+        if holder.owner is not None:
+            self._connection.prove(holder)
 
     @property
     def gone(self) -> bool:

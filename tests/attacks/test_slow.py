@@ -158,7 +158,7 @@ async def test_one_address_may_hold_its_share_of_connections() -> None:
         assert (refused.status, refused.code) == (429, "RATE_LIMIT_EXCEEDED")
         assert refused.headers["retry-after"] == "1"
         assert await opened.wires[-1].rest() == b""
-        assert opened.diary.refused == ["127.0.0.1"]
+        assert opened.diary.refused == [("address", "127.0.0.1")]
         held[0].close()
         await until(lambda: opened.door.load.connections == 2)
         assert (await opened.ask(get("/take"))).status == 202
@@ -168,7 +168,7 @@ async def test_all_together_may_hold_so_many_connections() -> None:
     async with doorway(ROUTES, limits=replace(PATIENT, connections=2)) as opened:
         held = [await opened.wire() for _ in range(2)]
         assert (await held[1].ask(get("/take"))).status == 202
-        assert (await opened.ask(b"")).status == 503
+        assert (await (await opened.wire("127.0.0.2")).ask(b"")).status == 503
 
 
 async def test_a_crowd_of_idle_connections_does_not_keep_others_waiting() -> None:

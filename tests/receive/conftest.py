@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-ON_BOTH = {"test_http.py"}  # what touches sockets itself; the rest runs as in production
+ON_BOTH = {"test_http.py", "test_places.py"}  # what touches sockets itself; the rest runs as in production
 
 
 def pytest_asyncio_loop_factories(

@@ -28,7 +28,7 @@ class Diary:
 
     answered: list[tuple[str, str, int]] = field(default_factory=list)
     failed: list[tuple[str, str, Exception]] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
 
     def request_answered(self, method: str, path: str, status: int, seconds: float) -> None:
         assert seconds >= 0
@@ -37,8 +37,8 @@ class Diary:
     def request_failed(self, request_id: str, path: str, error: Exception) -> None:
         self.failed.append((request_id, path, error))
 
-    def connection_refused(self, address: str) -> None:
-        self.refused.append(address)
+    def connection_refused(self, cause: str, address: str) -> None:
+        self.refused.append((cause, address))
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,15 @@ class Doorway:
     tls: bool
     wires: list[Wire] = field(default_factory=list)
 
-    async def wire(self) -> Wire:
-        context = ssl.create_default_context() if self.tls else None
+    async def wire(self, address: str = "127.0.0.1", *, tls: bool | None = None) -> Wire:
+        """A connection from this address of loopback, with a handshake where the door expects one."""
+        tls = self.tls if tls is None else tls
+        context = ssl.create_default_context() if tls else None
         if context is not None:
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context)
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, ssl=context, local_addr=(address, 0)
+        )
         self.wires.append(Wire(reader, writer))
         return self.wires[-1]
 

@@ -241,7 +241,7 @@ async def test_bodies_in_flight_are_bounded_and_counted_back() -> None:
         await holder.send(head("POST", "/echo", "Content-Length: 8") + b"x" * 7)
         await until(lambda: opened.door.load.bodies.taken == 7)
         full = await opened.ask(post("/echo", b"y" * 4))
-        assert (full.status, full.code) == (503, "QUEUE_FULL")
+        assert (full.status, full.code) == (429, "RATE_LIMIT_EXCEEDED")
         assert int(full.headers["retry-after"]) >= 1
         assert (await holder.ask(b"x")).status == 202
         assert (await opened.ask(post("/echo", b"y" * 10))).status == 202
