@@ -58,7 +58,7 @@ async def running(
     clock: Clock,
     journal: Journal,
     tls: ssl.SSLContext | None = None,
-    reuse_port: bool = False,
+    processes: int = 1,
     features: Sequence[Plug] = FEATURES,
 ) -> AsyncIterator[App]:
     """A gateway that takes messages while the block lasts, and loses none when it ends."""
@@ -74,7 +74,7 @@ async def running(
         stack.push_async_callback(database.close)
         await migrate.migrate(database)
         config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        parts = Parts(config, database, clock, journal, features)
+        parts = Parts(config, database, clock, journal, features, processes=processes)
         await sealed.agree(database, parts.sealer, config.data)
         stack.callback(parts.parsing.close)
         stack.push_async_callback(parts.outbound.close)
@@ -85,7 +85,7 @@ async def running(
                 await faces.prepare()
         await stack.enter_async_context(_at_work(parts))
         door = door_of(parts)
-        ports = await _open(door, config, tls, reuse_port)
+        ports = await _open(door, config, tls, reuse_port=processes > 1)
         journal.started(__version__, [str(listener.address) for listener in config.listen])
         try:
             yield App(
@@ -149,7 +149,9 @@ async def _at_work(parts: Parts) -> AsyncIterator[None]:
                 task.cancel()
 
 
-async def _open(door: Door, config: Config, tls: ssl.SSLContext | None, reuse_port: bool) -> tuple[int, ...]:
+async def _open(
+    door: Door, config: Config, tls: ssl.SSLContext | None, *, reuse_port: bool
+) -> tuple[int, ...]:
     ports = []
     for listener in config.listen:
         address, context = listener.address, tls if listener.tls else None

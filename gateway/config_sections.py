@@ -123,6 +123,19 @@ class Limits:
     unproven_share_percent: int = setting(
         50, "The same for all addresses that proved no identity together.", low=1, high=100
     )
+    unproven_messages_per_second: int = setting(
+        200, "Mail of all unproven senders, averaged over a minute; above it 429.", low=1, high=1_000_000
+    )
+    unproven_bytes_per_second: int = setting(2 * MEBIBYTE, "The same in bytes.", low=1024, high=2**40)
+    unproven_stored_bytes: int = setting(
+        2048 * MEBIBYTE, "Their mail that nobody acknowledged; above it 503.", low=MEBIBYTE, high=2**50
+    )
+    unproven_inbox_bytes: int = setting(
+        256 * MEBIBYTE, "Their mail in one inbox; above it 503.", low=MEBIBYTE, high=2**50
+    )
+    unproven_disk_free_bytes: int = setting(
+        2048 * MEBIBYTE, "Below it their mail is refused; of the embedded database.", low=0, high=2**50
+    )
     batch_messages: int = setting(256, "Messages in one commit.", low=1, high=256)
     batch_bytes: int = setting(8 * MEBIBYTE, "Bytes in one commit.", low=1024, high=64 * MEBIBYTE)
     waiting_messages: int = setting(

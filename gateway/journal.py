@@ -175,6 +175,10 @@ class Journal:
     def entries_measured(self, unaccounted: int) -> None:
         self.metrics.entries_unaccounted.set(unaccounted)
 
+    def measured_unproven(self, stored_bytes: int) -> None:
+        """Mail of unproven senders that is stored and not done with."""
+        self.metrics.unproven.set(stored_bytes)
+
     # Messages before the acknowledgement
 
     def accepted(self, message_id: str, sender: str, recipients: int, size_bytes: int) -> None:

@@ -72,6 +72,7 @@ class Metrics:
         self.workers_replaced = counter("workers_replaced", "Workers that hung or died.", "how")
         self.faults = counter("faults", "Unexpected faults of the gateway itself.")
         self.live = gauge("recipients_live", "Recipients without a final status.", "livemostrecent", "status")
+        self.unproven = gauge("unproven_stored_bytes", "Mail of unproven senders.", "livemostrecent")
         self.oldest = gauge("queue_oldest_seconds", "Age of the oldest due delivery.", "livemostrecent")
         self.unaccounted = gauge(
             "recipients_unaccounted",

@@ -12,6 +12,7 @@ from gateway.admit.directory import DirectoryWatch
 from gateway.admit.provable import Provable
 from gateway.admit.residents import Residents
 from gateway.admit.restored import RestoredCheck
+from gateway.admit.strangers import Strangers
 from gateway.clock import Clock
 from gateway.config import Config
 from gateway.deliver.courier import COURIER_SECONDS
@@ -66,6 +67,7 @@ from gateway.store.runtime import Runtime
 from gateway.store.sealed import Sealer
 from gateway.store.settle import Settle
 from gateway.store.straight import Straight
+from gateway.store.unproven import unproven_bytes
 from gateway.tls import client_context
 from gateway.worker import Worker
 
@@ -82,7 +84,10 @@ class Parts:
         clock: Clock,
         journal: Journal,
         features: Sequence[Plug],
+        *,
+        processes: int = 1,
     ) -> None:
+        """`processes` serve this gateway's ports together."""
         self.config, self.database, self.clock, self.journal = config, database, clock, journal
         self.mint = mint = Mint(clock)
         self.audit = Audit(mint())
@@ -97,6 +102,7 @@ class Parts:
         self.provable = Provable(database, self.watch, _provable(config))
         self.replies = Replies(database, self.bell, self.provable.domains)
         self.residents = Residents(database, self.watch)
+        self.strangers = self._strangers(processes)
         self.agents = Agents(database, self.audit)
         self.activity = Activity(database)
         self.sealer = Sealer.of(config.data)
@@ -120,14 +126,7 @@ class Parts:
         self.outbound = _outbound(config, self.directory)
         self.peer = PeerCourier(self.outbound, config, partial(known_there, database))
         self.webhook = WebhookCourier(self.outbound, self.sealer, clock, journal, config.outbound)
-        self.placing = Placing(
-            config.domains,
-            self.residents,
-            clock,
-            timedelta(days=config.queue.horizon_days),
-            saw=self.activity.saw,
-            takes_at_once=self.lanes.takes_at_once,
-        )
+        self.placing = self._placing()
         self.interests = Interests([each for feature in self.features for each in feature.interests])
         self.postmaster = self._postmaster()
         self.immediate = Immediate()
@@ -141,6 +140,26 @@ class Parts:
         self.faces = [feature.faces(self._core()) for feature in self.features]
         chores = [*self._chores(), *(chore for faces in self.faces for chore in faces.chores)]
         self.housekeeping = Housekeeping(chores, journal)
+
+    def _strangers(self, processes: int) -> Strangers:
+        return Strangers(
+            self.config.limits,
+            self.journal,
+            partial(unproven_bytes, self.database),
+            self._disk_free_bytes,
+            processes=processes,
+        )
+
+    def _placing(self) -> Placing:
+        return Placing(
+            self.config.domains,
+            self.residents,
+            self.strangers,
+            self.clock,
+            timedelta(days=self.config.queue.horizon_days),
+            saw=self.activity.saw,
+            takes_at_once=self.lanes.takes_at_once,
+        )
 
     def _core(self) -> Core:
         return Core(
@@ -172,6 +191,7 @@ class Parts:
             checks=Checks([RestoredCheck(), *(check for each in self.features for check in each.checks)]),
             placing=self.placing,
             provable=self.provable,
+            strangers=self.strangers,
             intake=self.intake,
             interests=self.interests,
             lanes=self.lanes,
@@ -215,6 +235,7 @@ class Parts:
         receipts = Receipts(self.runtime, self.postmaster)
         return [
             Chore("expiry", 5, self.worker.expire),
+            Chore("mail of strangers", 5, self.strangers.look),
             Chore("receipts", 2, receipts.send),
             Chore("late mail", 60, lambda: self.postmaster.tell_delays(self.config.queue.delay_report_hours)),
             Chore(
@@ -252,6 +273,7 @@ class Parts:
         self.directory.adopt(static_peers(config), plain_domains(config))
         self.authenticator.adopt(_proving_keys(config))
         self.provable.adopt(_provable(config))
+        self.strangers.adopt(config.limits)
         self.config = self.base.config = config
 
     async def _look_at_disk(self) -> None:
@@ -268,6 +290,10 @@ class Parts:
         unaccounted = await self.entry_books.measure()
         if unaccounted is not None:
             self.journal.entries_measured(unaccounted)
+
+    def _disk_free_bytes(self) -> int | None:
+        """None where the database has a disk of its own."""
+        return None if self.config.database.url else free_bytes(self.config.data)
 
     def disk_has_room(self) -> bool:
         """New mail is refused before the embedded Postgres stops for want of room."""

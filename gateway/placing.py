@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from gateway.admit.admission import relay_rule, resident_rule
 from gateway.admit.caller import Caller
 from gateway.admit.residents import Resident, Residents
+from gateway.admit.strangers import Strangers
 from gateway.clock import Clock
 from gateway.immediate import ONCE, SECONDS, is_immediate
 from gateway.protocol.address import Address, tagged
@@ -50,6 +51,7 @@ class Placing:
         self,
         domains: Collection[str],
         residents: Residents,
+        strangers: Strangers,
         clock: Clock,
         horizon: timedelta,
         *,
@@ -58,13 +60,17 @@ class Placing:
     ) -> None:
         self._domains = frozenset(domains)
         self._residents = residents
+        self._strangers = strangers
         self._clock = clock
         self._horizon = horizon
         self._saw = saw  # told which agent lives
         self._takes_at_once = takes_at_once  # whether a delivery to that destination may start now
 
-    async def place(self, message: Message, caller: Caller | None = None) -> Places:
-        """Local recipients are resolved at once, others are queued. Without a caller the message is our own."""
+    async def place(self, message: Message, caller: Caller | None = None, *, proven: bool = True) -> Places:
+        """Local recipients are resolved at once, others are queued. Without a caller the message is our own.
+
+        Who proved nothing reaches agents that are there, up to their share of each inbox.
+        """
         names = [address.name for address in message.recipients if address.domain in self._domains]
         if message.sender.domain in self._domains:
             names.append(message.sender.name)
@@ -78,7 +84,7 @@ class Placing:
         for recipient in message.recipients:
             try:
                 relay_rule(message.sender, recipient, self._domains)
-                self._one(message, recipient, residents, now, places)
+                self._one(message, recipient, residents, now, places, proven=proven)
             except AMTPError as refusal:
                 places.refuse(recipient, refusal, now)
         return places
@@ -90,12 +96,14 @@ class Placing:
         residents: Mapping[str, Resident],
         now: datetime,
         places: Places,
+        *,
+        proven: bool,
     ) -> None:
         if recipient.domain not in self._domains:
             self._queue(message, recipient, recipient.domain, now, places)
             return
         resident = residents.get(recipient.name)
-        if resident is None:
+        if resident is None or not (proven or resident.state == "active"):
             raise AMTPError(
                 Code.AGENT_UNKNOWN,
                 f"No agent {recipient.name} is registered here.",
@@ -107,6 +115,8 @@ class Placing:
                 RecipientState(recipient.written, Status.DELIVERED, timestamp=now, delivered_at=now)
             )
             return
+        if not proven:
+            self._strangers.check_inbox(resident)
         if resident.pushed or _not_yet(message, now):
             self._queue(message, recipient, resident.name, now, places)
             return

@@ -32,7 +32,7 @@ class Start:
         default_factory=dict
     )  # what the command line says, as AMTP_ variables
     dsn: str = ""
-    shared: bool = False  # other processes listen on the same ports
+    processes: int = 1  # that listen on the same ports
     succeeds: str = ""  # of a worker in another's place, how that one was lost: silent, ended
 
     def load(self) -> Config:
@@ -52,7 +52,7 @@ async def run(start: Start, signals: Signals, journal: Journal, ready: Ready) ->
             clock=Clock(),
             journal=journal,
             tls=certificates.context,
-            reuse_port=start.shared,
+            processes=start.processes,
         ) as app:
             keep_for_good()
             await ready(app.ports)

@@ -87,7 +87,7 @@ async def _serve(start: Start, worker_count: int, local: bool) -> None:
                 "warning", f"Process {other} serves from this folder too: amtp drain means that one."
             )
         dsn = str(config.database.url or await _embedded(config.data, stack))
-        start = replace(start, config=config, dsn=dsn, shared=worker_count > 1)
+        start = replace(start, config=config, dsn=dsn, processes=worker_count)
 
         async def ready(ports: tuple[int, ...]) -> None:
             if local:

@@ -10,6 +10,7 @@ from gateway.admit.admission import immediate_rule, offered_rule, sender_rule
 from gateway.admit.caller import Caller
 from gateway.admit.checks import Checks, Keeper
 from gateway.admit.provable import Provable
+from gateway.admit.strangers import Strangers
 from gateway.immediate import Immediate, is_immediate
 from gateway.lanes import Lanes
 from gateway.placing import Places, Placing
@@ -84,6 +85,7 @@ class Accept:
         checks: Checks,
         placing: Placing,
         provable: Provable,
+        strangers: Strangers,
         intake: Intake,
         interests: Interests,
         lanes: Lanes,
@@ -95,6 +97,7 @@ class Accept:
         self._checks = checks
         self._placing = placing
         self._provable = provable
+        self._strangers = strangers
         self._intake = intake
         self._interests = interests
         self._lanes = lanes
@@ -146,17 +149,20 @@ class Accept:
         """Decides whether a message may enter, and finds where each recipient lives."""
         proven = sender_rule(caller, message.sender, self._domains)
         if not proven:
+            self._strangers.arrive(len(message.body), caller.address)
             await self._check_unproven(message, caller)
         if caller.proven_domain is not None:
             self._lanes.hear(caller.proven_domain)
         if message.sender.domain in self._domains:
             offered_rule(message)
             immediate_rule(message)
-        places = await self._placing.place(message, caller)
+        places = await self._placing.place(message, caller, proven=proven)
         if any(refusal.code is Code.RELAY_DENIED for refusal in places.refusals):
             self._runtime.journal.security("relay_denied", caller.address, sender=message.sender.name)
         if not places.accepted:
             raise NobodyAccepted(places.refusals[0], places.states)
+        if not proven:
+            self._strangers.keep(places.entries, places.queued, len(message.body))
         riders, keeper = await self._checks.judge(message, caller)
         riders += self._interests.accepted(message, places.states)
         return places, owing(self._admit(message, caller, proven, places, riders), places), keeper

@@ -35,6 +35,14 @@ class Entry(msgspec.Struct, frozen=True):
     receipt: bool = False  # the sender hears when it is read
 
 
+ENTRY_BYTES = 1024  # what a place costs beside the body
+
+
+def weight_of(body_bytes: int, places: int) -> int:
+    """Returns the bytes that each of its places counts for, where a message's sender proved nothing."""
+    return body_bytes // max(places, 1) + ENTRY_BYTES
+
+
 Place = tuple[UUID, int]  # where an entry lies: its message and its agent
 
 
@@ -63,3 +71,10 @@ class Admitted(msgspec.Struct, frozen=True):
     hops: tuple[str, ...] = ()
     local: bool = True  # handed in by an agent of ours: its id may repeat one that we minted
     riders: tuple[Rider, ...] = ()
+
+    @property
+    def weight(self) -> int | None:
+        """Bytes that each place counts for in the room of unproven senders; None for others."""
+        if self.proven:
+            return None
+        return weight_of(len(self.message.body), len(self.entries) + len(self.deliveries))

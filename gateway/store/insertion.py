@@ -21,21 +21,21 @@ with {registered}m as (
                 $9::bytea[], $10::timestamptz[])
         as u (id, public_id, sender, proven, in_reply_to, schema, automatic, hops, body, expires_at) {unseen}
 ), e as (
-    insert into entries (message, agent, address, expires_at, receipt, read_at)
-    select message, agent, address, expires_at, receipt, case when promised then amtp_now() end
-    from unnest($11::uuid[], $12::bigint[], $13::text[], $14::timestamptz[], $25::bool[], $27::bool[])
-        as u (message, agent, address, expires_at, receipt, promised) {unseen}
+    insert into entries (message, agent, address, expires_at, receipt, read_at, unproven)
+    select message, agent, address, expires_at, receipt, case when promised then amtp_now() end, unproven
+    from unnest($11::uuid[], $12::bigint[], $13::text[], $14::timestamptz[], $25::bool[], $27::bool[], $28::int[])
+        as u (message, agent, address, expires_at, receipt, promised, unproven) {unseen}
 ), d as (
     insert into deliveries
         (message, recipient, address, destination, due, expires_at, expiry, token, attempts, accepted_at,
-         first_attempt, last_attempt, receipt)
+         first_attempt, last_attempt, receipt, unproven)
     select message, recipient, address, destination, due, expires_at, expiry, token,
            case when token is null then 0 else 1 end, amtp_now(),
            case when token is not null then amtp_now() end, case when token is not null then amtp_now() end,
-           receipt
+           receipt, unproven
     from unnest($15::uuid[], $16::text[], $17::text[], $18::text[], $19::timestamptz[], $20::timestamptz[],
-                $21::text[], $22::bigint[], $26::text[])
-        as u (message, recipient, address, destination, due, expires_at, expiry, token, receipt) {unseen}
+                $21::text[], $22::bigint[], $26::text[], $29::int[])
+        as u (message, recipient, address, destination, due, expires_at, expiry, token, receipt, unproven) {unseen}
 ), t as (
     insert into tallies (id, at, accepted, finished, entries)
     select $23::uuid, amtp_now(), cardinality($11::uuid[]) + cardinality($15::uuid[]), cardinality($11::uuid[]),
@@ -53,19 +53,19 @@ _INSERT = _WRITE.format(registered="", unseen="", written="amtp_now()")
 # Where another transaction registers one of them meanwhile, the statement fails by dividing by nought.
 _INSERT_UNSEEN = _WRITE.format(
     registered="""seen as materialized (
-    select from unnest($28::bytea[]) as u (hash)
+    select from unnest($30::bytea[]) as u (hash)
     where (select i.message from idempotency i where i.hash = u.hash) is not null limit 1
 ), h as (
     insert into idempotency (hash, message, content, at)
     select hash, message, content, amtp_now()
-    from unnest($28::bytea[], $29::uuid[], $30::bytea[]) as u (hash, message, content)
+    from unnest($30::bytea[], $31::uuid[], $32::bytea[]) as u (hash, message, content)
     where not exists (select from seen)
     on conflict do nothing
     returning hash
 ), """,
     unseen="where not exists (select from seen)",
     written="""case when exists (select from seen) then null
-            when 1 / ((select count(*) from h) = cardinality($28::bytea[]))::int = 1 then amtp_now() end""",
+            when 1 / ((select count(*) from h) = cardinality($30::bytea[]))::int = 1 then amtp_now() end""",
 )
 
 
@@ -123,6 +123,8 @@ def _columns(batch: UUID, new: Sequence[Admitted], promised: Container[Place]) -
         _rare([e.receipt or None for _, e, _ in entries]),
         _rare([d.receipt for _, d in queued]),
         _rare([(row, e.agent) in promised or None for row, e, _ in entries]),
+        _rare([a.weight for a in new for _ in a.entries]),
+        _rare([a.weight for a in new for _ in a.deliveries]),
     ]
 
 

@@ -94,8 +94,8 @@ async def _add_recipients(
 ) -> tuple[list[int], list[str]]:
     """The agents whose inboxes gained an entry, and the names of those who are queued for."""
     entries = await connection.fetch(
-        "insert into entries (message, agent, address, expires_at, delivered_at, receipt)"
-        " select $1, agent, address, $4, amtp_now(), receipt"
+        "insert into entries (message, agent, address, expires_at, delivered_at, receipt, unproven)"
+        " select $1, agent, address, $4, amtp_now(), receipt, $6"
         " from unnest($2::bigint[], $3::text[], $5::bool[]) as u (agent, address, receipt)"
         " on conflict do nothing returning agent",
         original,
@@ -103,6 +103,7 @@ async def _add_recipients(
         [entry.address for entry in admitted.entries],
         admitted.message.expires_at,
         [entry.receipt or None for entry in admitted.entries],
+        admitted.weight,
     )
     agents = [row["agent"] for row in entries]
     queued = await _queue(connection, admitted, original)
@@ -122,10 +123,13 @@ async def _queue(connection: Any, admitted: Admitted, original: UUID) -> list[st
     new = [d for d in admitted.deliveries if d.recipient not in known]
     await connection.executemany(
         "insert into deliveries"
-        " (message, recipient, address, destination, due, expires_at, expiry, accepted_at, receipt)"
-        " values ($1, $2, $3, $4, $5, $6, $7, amtp_now(), $8)",
+        " (message, recipient, address, destination, due, expires_at, expiry, accepted_at, receipt, unproven)"
+        " values ($1, $2, $3, $4, $5, $6, $7, amtp_now(), $8, $9)",
         [
-            (original, d.recipient, d.address, d.destination, d.due, d.expires_at, d.expiry, d.receipt)
+            (
+                *(original, d.recipient, d.address, d.destination, d.due, d.expires_at, d.expiry, d.receipt),
+                admitted.weight,
+            )
             for d in new
         ],
     )

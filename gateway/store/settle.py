@@ -64,8 +64,8 @@ with u as (
         as u (message, recipient, address, token, status, due, agent, entry_address, via, code, error, dead,
               attempts, first_attempt, milliseconds, expires_at)
 ), won as (
-    select u.*, d.receipt from u cross join lateral (
-        select receipt from deliveries
+    select u.*, d.receipt, d.unproven from u cross join lateral (
+        select receipt, unproven from deliveries
         where message = u.message and recipient = u.recipient and token = u.token for update
     ) d
 ), gone as (
@@ -83,8 +83,8 @@ with u as (
     set status = excluded.status, via = excluded.via, code = excluded.code, error = excluded.error,
         attempts = excluded.attempts, settled_at = excluded.settled_at
 ), e as (
-    insert into entries (message, agent, address, expires_at, delivered_at, receipt)
-    select message, agent, entry_address, expires_at, amtp_now(), case when receipt = 'read' then true end
+    insert into entries (message, agent, address, expires_at, delivered_at, receipt, unproven)
+    select message, agent, entry_address, expires_at, amtp_now(), case when receipt = 'read' then true end, unproven
     from won where agent is not null
     on conflict do nothing
     returning message

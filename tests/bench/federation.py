@@ -16,6 +16,7 @@ from tests.bench.load import Letter, ask, drive
 from tests.bench.site import Agent, Process, Site
 
 HERE = "127.0.0.1"
+KEY = "a-key-that-proves-the-near-domain"
 AGENTS, STREAMS, CONNECTIONS = 16, 4, 64
 SINGLE_FLOOR, SINGLE_AIM, BATCH_FLOOR, BATCH_AIM = 3000, 5000, 5500, 10_000
 RATE, P99_MS_MAX, P99_MS_AIM = 1000, 20, 10
@@ -104,6 +105,7 @@ async def road(
     async with AsyncExitStack() as stack:
         receiver = await stack.enter_async_context(
             far.gateway(
+                peers={near.domain: {"gateway": f"https://{HERE}:9", "proving_key": KEY}},
                 tls={"certificate_file": str(certificate), "key_file": str(key)},
                 listen=[
                     {"address": f"{HERE}:0", "roles": ["all"]},
@@ -114,7 +116,10 @@ async def road(
         url = f"https://{HERE}:{receiver.ports[1]}"
         sender = await stack.enter_async_context(
             near.gateway(
-                peers={far.domain: {"gateway": url, "features": list(features)}, **(peers or {})},
+                peers={
+                    far.domain: {"gateway": url, "features": list(features), "bearer": KEY},
+                    **(peers or {}),
+                },
                 outbound={"allow_networks": ["127.0.0.0/8"], "ca_file": str(ca_file)},
             )
         )
