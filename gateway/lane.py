@@ -18,6 +18,8 @@ BATCH_MESSAGES_MAX = 50
 BATCH_WINDOW_MIN = 2.0  # requests under way: one is answered while the next collects
 FAILURES_MAX = 5  # in a row, of the destination as a whole, before its breaker opens
 BREAKER_SECONDS_FIRST, BREAKER_SECONDS_MAX = 1.0, 60.0
+FORGOTTEN = timedelta(hours=2)  # after the last failure: whatever waited would have been tried again
+OUTAGE = timedelta(seconds=5)  # without any success: then the first one ends an outage
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,14 @@ class Waiting:
         return len(self.letter.body) if self.letter else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Haste:
+    """The end of an outage: mail that was tried before it need not wait for its own next attempt."""
+
+    before: datetime
+    at_once: bool  # nothing of that mail was ever sent
+
+
 @dataclass(slots=True)
 class Lane:
     """One destination."""
@@ -45,17 +55,25 @@ class Lane:
     active: int = 0
     promised: int = 0  # messages leased to us whose commit is on its way
     failures: int = 0
+    failing_since: datetime | None = None  # nothing succeeded since then
+    failed_at: datetime | None = None  # the last time
+    haste: Haste | None = None  # while mail may wait that an outage made wait
     open_until: datetime | None = None  # the breaker
     unreachable: bool = False  # whether that it can be reached proves that it is well
     heard: bool = False  # it contacted us meanwhile
     paused: bool = False
+    paused_until: datetime | None = None
     more: bool = False  # the queue probably holds more of it than waits here
-    quiet_rounds: int = 0  # for which nothing went on here
     shared: bool = False  # its breaker stands in the database too
     waiting: dict[UUID, list[Waiting]] = field(default_factory=dict)  # by message, the oldest first
 
     def closed(self, now: datetime) -> bool:
         return self.paused or (self.open_until is not None and now < self.open_until)
+
+    def opens(self, now: datetime) -> datetime | None:
+        """Returns when something begins to be sent again; None where that is now, or up to an operator."""
+        at = max(filter(None, (self.open_until, self.paused_until if self.paused else None)), default=now)
+        return at if at > now else None
 
     def room(self, now: datetime) -> int:
         """How many more may start at once."""
@@ -91,19 +109,21 @@ class Lane:
             return not self.paused and len(self.waiting) < self.capacity
         return not self.waiting and self.room(now) > 0
 
-    @property
-    def quiet(self) -> bool:
-        """Whether nothing is remembered here that a new lane would not learn soon."""
-        busy = self.waiting or self.active or self.promised or self.more
-        return not busy and self.failures == 0 and self.open_until is None and not self.paused
+    def quiet(self, now: datetime) -> bool:
+        """Whether nothing goes on here, and nothing is wrong with what anything waits for."""
+        busy = self.waiting or self.active or self.promised or self.more or self.haste
+        well = self.failed_at is None or now - self.failed_at > FORGOTTEN
+        return not busy and well and self.open_until is None and not self.paused
 
-    def succeeded(self, messages: int = 1) -> bool:
-        """Notes that so many messages arrived together; tells whether that ended an outage.
+    def succeeded(self, now: datetime, messages: int = 1) -> bool:
+        """Notes that so many messages arrived together; tells whether that closed the breaker.
 
         Where several may go together, more requests at once only make each of them smaller: the window grows while
         they are full, and shrinks while they are not.
         """
         recovered = self.open_until is not None
+        if recovered or (self.failing_since is not None and now - self.failing_since >= OUTAGE):
+            self.haste = Haste(now, at_once=recovered and self.unreachable)
         self.reset()
         step = 1.0 if self.eager else 1 / self.window
         if not self.batch or 2 * messages >= BATCH_MESSAGES_MAX:
@@ -112,8 +132,9 @@ class Lane:
             self.window = max(self.window - 1, BATCH_WINDOW_MIN)
         return recovered
 
-    def pressed(self) -> None:
+    def pressed(self, now: datetime) -> None:
         """Notes that it is well, and has no room for so much at once."""
+        self.failing_since, self.failed_at = self.failing_since or now, now
         self.eager = False
         self.window = max(self.window / 2, 1.0)
 
@@ -125,7 +146,7 @@ class Lane:
         was_open = self.open_until is not None
         self.failures += 1
         self.unreachable = unreachable
-        self.pressed()
+        self.pressed(now)
         if self.failures >= FAILURES_MAX:
             seconds = min(
                 BREAKER_SECONDS_FIRST * 2.0 ** min(self.failures - FAILURES_MAX, 16), BREAKER_SECONDS_MAX
@@ -134,11 +155,12 @@ class Lane:
         return not was_open and self.open_until is not None
 
     def reset(self) -> None:
-        self.failures, self.open_until, self.shared, self.heard = 0, None, False, False
+        self.failures, self.failing_since, self.failed_at, self.open_until = 0, None, None, None
+        self.shared, self.heard = False, False
 
     def learn(self, trouble: Trouble) -> None:
         """Takes over what all processes know of it."""
-        self.paused = trouble.paused
+        self.paused, self.paused_until = trouble.paused, trouble.paused_until
         if trouble.open_until is not None:
             self.shared = True
             self.failures = max(self.failures, trouble.failures)

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
@@ -21,7 +21,7 @@ from gateway.store.deliveries import Delivery, Letter
 
 HAND_OVER_MAX = 2000  # deliveries waiting in memory, all lanes together
 HAND_OVER_BYTES_MAX = 32 * 1024 * 1024
-QUIET_MAX, QUIET_ROUNDS = 256, 60  # lanes that remember a destination's pace while nothing goes there
+QUIET_MAX = 10_000  # lanes that remember a destination's pace while nothing goes there, half a kilobyte each
 BATCH_BYTES_MAX = 4 * 1024 * 1024
 
 
@@ -37,15 +37,28 @@ class Lanes:
         self._hurry_seconds = SECONDS - courier_seconds  # the same, where somebody waits for the outcome
         self._window_max = window_max
         self._lanes: dict[str, Lane] = {}
+        self._quiet: OrderedDict[str, Lane] = OrderedDict()  # the one used last at the end
         self._held = 0  # deliveries waiting or promised
         self._bytes_held = 0
         self.contacts = Contacts(clock)
         self.ready = asyncio.Event()
+        self.next_due: datetime | None = None  # the queue is to be looked at then, as far as is known
+        self.sooner = asyncio.Event()  # that came nearer
         self.closing = False
 
     @property
     def lanes(self) -> Iterable[Lane]:
+        """The lanes on which something goes on, or is wrong."""
         return self._lanes.values()
+
+    def known(self, destination: str) -> Lane | None:
+        return self._lanes.get(destination) or self._quiet.get(destination)
+
+    def expect(self, due: datetime) -> None:
+        """Lets the queue be looked at when this is due, at the latest."""
+        if self.next_due is None or due < self.next_due:
+            self.next_due = due
+            self.sooner.set()
 
     @property
     def bytes_free(self) -> int:
@@ -61,7 +74,8 @@ class Lanes:
         found = self._lanes.get(destination)
         if found is None:
             window = min(WINDOW_FIRST, self._window_max)
-            found = self._lanes[destination] = Lane(destination, window, self._window_max)
+            found = self._quiet.pop(destination, None) or Lane(destination, window, self._window_max)
+            self._lanes[destination] = found
         return found
 
     def lease(self, deliveries: Sequence[Queued], now: datetime) -> tuple[Queued, ...]:
@@ -119,6 +133,8 @@ class Lanes:
                 self._enqueue(Waiting(_delivery_of(letter.row, queued, now), letter, by))
             elif queued.due <= now:
                 self.lane(queued.destination).more = True
+            else:
+                self.expect(queued.due)
         self.ready.set()
 
     def add(
@@ -127,8 +143,9 @@ class Lanes:
         letters: Mapping[UUID, Letter],
         emptied: Collection[str],
         per_destination: int,
+        behind: Collection[str] = (),
     ) -> None:
-        """What was claimed from the queue waits here for its lane; of those `emptied` nothing else is due."""
+        """Takes in what was claimed; of those `emptied` nothing else is due, of those `behind` something is."""
         start_by = self._start_by()
         counts = Counter(delivery.destination for delivery in claimed)
         for lane in self._lanes.values():
@@ -136,6 +153,8 @@ class Lanes:
                 lane.more = False
         for destination, count in counts.items():
             self.lane(destination).more = count >= per_destination
+        for destination in behind:
+            self.lane(destination).more = True
         for delivery in claimed:
             self._enqueue(Waiting(delivery, letters.get(delivery.message), start_by))
         self.ready.set()
@@ -150,15 +169,26 @@ class Lanes:
         self._held += 1
         self._bytes_held += waiting.bytes_held
 
-    def closed(self) -> set[str]:
-        """Destinations from which nothing more is to be claimed now."""
+    def closed(self) -> tuple[set[str], set[str]]:
+        """Destinations from which nothing more is to be claimed now: those that are shut, and those that are busy."""
         now = self._clock.now()
-        return {lane.destination for lane in self._lanes.values() if not lane.low(now)}
+        shut = {lane.destination for lane in self._lanes.values() if lane.closed(now)}
+        return shut, {lane.destination for lane in self._lanes.values() if not lane.low(now)} - shut
 
     def hungry(self) -> bool:
         """Whether a lane could start more than waits here, and the queue probably has it."""
         now = self._clock.now()
-        return any(lane.more and lane.low(now) for lane in self._lanes.values())
+        return any((lane.more or lane.haste) and lane.low(now) for lane in self._lanes.values())
+
+    def hasty(self) -> list[Lane]:
+        """Lanes that could start more, and whose mail may wait for no reason since an outage ended."""
+        now = self._clock.now()
+        return [lane for lane in self._lanes.values() if lane.haste and lane.low(now)]
+
+    def opens(self) -> datetime | None:
+        """When the first of those that are shut opens."""
+        now = self._clock.now()
+        return min(filter(None, (lane.opens(now) for lane in self._lanes.values())), default=None)
 
     def doubtful(self) -> list[Lane]:
         """Lanes whose breaker is half open while nothing of theirs is due: a probe may find recovery early.
@@ -204,16 +234,12 @@ class Lanes:
         return pieces
 
     def tidy(self) -> None:
-        """Forgets lanes that were quiet for some rounds, and the first of too many; asked once a round."""
-        quiet = []
-        for lane in self._lanes.values():
-            lane.quiet_rounds = lane.quiet_rounds + 1 if lane.quiet else 0
-            if lane.quiet:
-                quiet.append(lane)
-        surplus = len(quiet) - QUIET_MAX
-        for place, lane in enumerate(quiet):
-            if place < surplus or lane.quiet_rounds > QUIET_ROUNDS:
-                del self._lanes[lane.destination]  # it is made anew when it is needed
+        """Puts quiet lanes aside, so that nothing looks through them; the least recently used are forgotten."""
+        now = self._clock.now()
+        for lane in [lane for lane in self._lanes.values() if lane.quiet(now)]:
+            self._quiet[lane.destination] = self._lanes.pop(lane.destination)
+        while len(self._quiet) > QUIET_MAX:
+            self._quiet.popitem(last=False)
 
     def late(self, seconds: float) -> list[Waiting]:
         """Takes out what waited so long that its lease may end under the courier, or whose lane closed meanwhile."""
@@ -229,6 +255,7 @@ class Lanes:
             for waiting in everything:
                 if shut or waiting.start_by < seconds:
                     over.append(waiting)
+                    lane.more = True
                 else:
                     self._enqueue(waiting)
         return over

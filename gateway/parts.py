@@ -224,6 +224,7 @@ class Parts:
             lanes=self.lanes,
             carry=self.carry,
             interests=self.interests,
+            bell=self.bell,
             journal=self.journal,
             clock=self.clock,
             lease_seconds=self.config.queue.lease_seconds,

@@ -7,18 +7,21 @@ from datetime import timedelta
 import msgspec
 import pytest
 
+from gateway import lanes as lanes_module
 from gateway.clock import Clock
 from gateway.immediate import ONCE, SECONDS
 from gateway.lane import (
     BATCH_MESSAGES_MAX,
     BATCH_WINDOW_MIN,
     FAILURES_MAX,
+    OUTAGE,
     WINDOW_FIRST,
     WINDOWS_AHEAD,
+    Haste,
     Lane,
     Waiting,
 )
-from gateway.lanes import HAND_OVER_MAX, QUIET_MAX, QUIET_ROUNDS, Lanes, parcel_of
+from gateway.lanes import HAND_OVER_MAX, Lanes, parcel_of
 from gateway.mint import Mint
 from gateway.protocol.message import parse_message
 from gateway.store.admitted import Admitted, Queued
@@ -121,10 +124,10 @@ async def test_for_a_quick_lane_more_is_claimed_before_what_waits_runs_out(desk:
     lane.window = 10
     desk.lanes.add(desk.claimed("p.test", 9), {}, set(), 9)
     assert desk.lanes.hungry()
-    assert "p.test" not in desk.lanes.closed()
+    assert "p.test" not in set.union(*desk.lanes.closed())
     desk.lanes.add(desk.claimed("p.test", 1), {}, set(), 1)
     assert not desk.lanes.hungry()
-    assert "p.test" in desk.lanes.closed()
+    assert "p.test" in set.union(*desk.lanes.closed())
 
 
 async def test_all_recipients_of_a_message_at_one_place_start_together(desk: Desk) -> None:
@@ -204,36 +207,36 @@ async def test_no_more_starts_than_the_window_has_room_for(desk: Desk) -> None:
     assert len(desk.lanes.startable(100)) == 1
 
 
-def test_a_window_grows_fast_until_the_first_trouble_and_then_with_care() -> None:
+def test_a_window_grows_fast_until_the_first_trouble_and_then_with_care(clock: Clock) -> None:
     lane = Lane("p.test")
     for _ in range(10):
-        lane.succeeded()
+        lane.succeeded(clock.now())
     assert lane.window == WINDOW_FIRST + 10
-    lane.pressed()
+    lane.pressed(clock.now())
     for _ in range(7):
-        lane.succeeded()
+        lane.succeeded(clock.now())
     assert lane.window < WINDOW_FIRST + 10
 
 
-def test_where_batches_are_taken_the_window_grows_with_full_ones_alone() -> None:
+def test_where_batches_are_taken_the_window_grows_with_full_ones_alone(clock: Clock) -> None:
     lane = Lane("p.test", batch=True)
     for _ in range(10):
-        lane.succeeded(BATCH_MESSAGES_MAX)
+        lane.succeeded(clock.now(), BATCH_MESSAGES_MAX)
     assert lane.window == WINDOW_FIRST + 10
     for _ in range(20):
-        lane.succeeded(3)
+        lane.succeeded(clock.now(), 3)
     assert lane.window == BATCH_WINDOW_MIN
 
 
-def test_a_window_grows_on_success_and_shrinks_on_trouble() -> None:
+def test_a_window_grows_on_success_and_shrinks_on_trouble(clock: Clock) -> None:
     lane = Lane("p.test")
     for _ in range(3000):
-        lane.succeeded()
+        lane.succeeded(clock.now())
     assert lane.window == lane.window_max
-    lane.pressed()
+    lane.pressed(clock.now())
     assert lane.window == lane.window_max / 2
     for _ in range(20):
-        lane.pressed()
+        lane.pressed(clock.now())
     assert lane.window == 1
 
 
@@ -247,29 +250,29 @@ def test_a_breaker_opens_after_failures_in_a_row_and_longer_each_time(clock: Clo
         waits.append((lane.open_until - now).total_seconds())
         assert not lane.failed(now, MIDDLE, unreachable=True)
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    assert lane.succeeded()
-    assert not lane.succeeded()
+    assert lane.succeeded(clock.now())
+    assert not lane.succeeded(clock.now())
 
 
 def test_a_success_between_failures_keeps_the_breaker_closed(clock: Clock) -> None:
     lane = Lane("p.test")
     for _ in range(FAILURES_MAX * 3):
         lane.failed(clock.now(), MIDDLE, unreachable=False)
-        lane.succeeded()
+        lane.succeeded(clock.now())
     assert lane.open_until is None
 
 
 async def test_while_the_breaker_is_half_open_one_goes_ahead_alone(desk: Desk) -> None:
     lane = desk.close("p.test")
     lane.batch = True
-    assert "p.test" in desk.lanes.closed()
+    assert "p.test" in set.union(*desk.lanes.closed())
     assert desk.hand_over("b@p.test") == 0
     desk.clock.offset += timedelta(seconds=2)
-    assert "p.test" not in desk.lanes.closed()
+    assert "p.test" not in set.union(*desk.lanes.closed())
     desk.lanes.add(desk.claimed("p.test", 5), {}, set(), 64)
     assert sizes(desk.lanes.startable(10)) == [("p.test", 1)]
     lane.active -= 1
-    lane.succeeded()
+    lane.succeeded(desk.clock.now())
     assert sizes(desk.lanes.startable(10)) == [("p.test", 4)]
 
 
@@ -295,22 +298,72 @@ async def test_what_waits_is_given_back_when_it_is_late_or_its_lane_closes(desk:
     assert desk.lanes.held == 0
 
 
-async def test_a_quiet_lane_is_remembered_for_a_while_and_a_closed_one_always(desk: Desk) -> None:
+async def test_a_quiet_lane_is_put_aside_with_what_it_learned_and_a_closed_one_is_not(desk: Desk) -> None:
     desk.close("p.test")
-    desk.lanes.lane("q.test").window = 9
-    for _ in range(QUIET_ROUNDS):
+    lane = desk.lanes.lane("q.test")
+    lane.window, lane.batch = 9, True
+    for _ in range(100):
         desk.lanes.tidy()
-    assert desk.lanes.lane("q.test").window == 9
-    desk.lanes.tidy()
     assert [lane.destination for lane in desk.lanes.lanes] == ["p.test"]
+    assert (desk.lanes.lane("q.test").window, desk.lanes.lane("q.test").batch) == (9, True)
 
 
-async def test_of_too_many_quiet_lanes_the_oldest_are_forgotten_first(desk: Desk) -> None:
-    for n in range(QUIET_MAX + 2):
-        desk.lanes.lane(f"p{n}.test")
+async def test_of_too_many_quiet_lanes_the_least_recently_used_are_forgotten(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes_module, "QUIET_MAX", 10)
+    for n in range(10):
+        desk.lanes.lane(f"p{n}.test").window = 9
     desk.lanes.tidy()
-    left = [lane.destination for lane in desk.lanes.lanes]
-    assert (len(left), left[0]) == (QUIET_MAX, "p2.test")
+    desk.lanes.lane("p0.test")
+    desk.lanes.lane("p10.test")
+    desk.lanes.tidy()
+    assert [name for n in range(11) if desk.lanes.known(name := f"p{n}.test") is None] == ["p1.test"]
+
+
+async def test_a_failure_that_nothing_followed_is_forgotten_in_the_end(desk: Desk) -> None:
+    desk.lanes.lane("p.test").pressed(desk.clock.now())
+    desk.lanes.tidy()
+    assert list(desk.lanes.lanes)
+    desk.clock.offset += timedelta(hours=3)
+    desk.lanes.tidy()
+    assert not list(desk.lanes.lanes)
+
+
+def test_the_first_success_after_an_outage_asks_for_haste_and_one_after_a_moment_does_not(
+    clock: Clock,
+) -> None:
+    lane, now = Lane("p.test"), clock.now()
+    lane.pressed(now)
+    lane.succeeded(now + OUTAGE / 2)
+    assert lane.haste is None
+    lane.pressed(now)
+    lane.pressed(now + OUTAGE / 2)
+    lane.succeeded(now + OUTAGE)
+    assert lane.haste == Haste(now + OUTAGE, at_once=False)
+
+
+@pytest.mark.parametrize("unreachable", [True, False])
+def test_whether_an_outage_used_up_attempts_decides_how_much_haste_there_is(
+    clock: Clock, unreachable: bool
+) -> None:
+    lane, now = Lane("p.test"), clock.now()
+    for _ in range(FAILURES_MAX):
+        lane.failed(now, MIDDLE, unreachable=unreachable)
+    assert lane.succeeded(now)
+    assert lane.haste == Haste(now, at_once=unreachable)
+
+
+async def test_the_queue_is_looked_at_when_the_first_of_what_is_expected_falls_due(desk: Desk) -> None:
+    now = desk.clock.now()
+    desk.lanes.take(desk.message("b@p.test", later=60))
+    desk.lanes.take(desk.message("b@p.test", later=90))
+    assert desk.lanes.next_due == pytest.approx(now + timedelta(seconds=60), abs=timedelta(seconds=1))
+    desk.lanes.sooner.clear()
+    desk.lanes.expect(now + timedelta(seconds=70))
+    assert not desk.lanes.sooner.is_set()
+    desk.lanes.expect(now + timedelta(seconds=50))
+    assert desk.lanes.sooner.is_set()
 
 
 async def test_what_is_tried_once_is_leased_whatever_is_ahead_of_it_until_its_time_is_over(
@@ -357,7 +410,7 @@ async def test_a_full_claim_means_that_there_is_more_until_one_finds_it_empty(de
 async def test_what_other_processes_know_is_taken_over(desk: Desk) -> None:
     lane, until = desk.lanes.lane("p.test"), desk.clock.now() + timedelta(seconds=30)
     lane.learn(Trouble(paused=True, failures=0, open_until=None))
-    assert "p.test" in desk.lanes.closed()
+    assert "p.test" in set.union(*desk.lanes.closed())
     lane.learn(Trouble(paused=False, failures=7, open_until=until, unreachable=True))
     assert (lane.paused, lane.failures, lane.open_until) == (False, 7, until)
     lane.learn(UNTROUBLED)  # another process found it well

@@ -2,16 +2,18 @@
 
 import asyncio
 import io
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from datetime import datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conformance.fake_peer import Authority, Exchange, FakePeer, accepts
+from conformance.fake_peer import Authority, Exchange, FakePeer, accepts, receipt, refuses
 from gateway import worker
 from gateway.clock import Clock
 from gateway.config import Config, complete
@@ -19,7 +21,10 @@ from gateway.config_sections import Outbound, Peer, Queue
 from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.parts import Parts
+from gateway.store import destinations
+from gateway.store.audit import Audit
 from gateway.store.database import Database
+from gateway.store.traffic import Traffic
 from tests.store.house import House
 
 PATIENCE_SECONDS = 10.0
@@ -32,6 +37,26 @@ async def until(look: Callable[[], Awaitable[Any]]) -> None:
             if await look():
                 return
             await asyncio.sleep(0.01)
+
+
+class Counted(Database):
+    """Counts how often the database is asked."""
+
+    asked = 0
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        self.asked += 1
+        async with super().connection() as connection:
+            yield connection
+
+
+@pytest.fixture
+async def database(dsn: str, clock: Clock) -> AsyncIterator[Database]:
+    opened = Counted(dsn, clock=clock)
+    await opened.open()
+    yield opened
+    await opened.close()
 
 
 class Shop:
@@ -56,6 +81,17 @@ class Shop:
 
     async def emptied(self) -> bool:
         return not await self.rows()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Hears what other processes do."""
+        hearing = asyncio.create_task(self.parts.bell.run())
+        try:
+            yield
+        finally:
+            hearing.cancel()
+            with suppress(asyncio.CancelledError):
+                await hearing
 
 
 @pytest.fixture
@@ -154,3 +190,125 @@ async def test_a_database_that_went_away_is_waited_for(shop: Shop) -> None:
     await shop.house.send("carol@a.test")
     await until(shop.emptied)
     assert await shop.house.balance() == (2, 2, 0)
+
+
+@pytest.fixture
+def by_itself(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """A worker that finds nothing by looking for it now and then."""
+    monkeypatch.setattr(worker, "POLL_SECONDS", 60.0)
+    monkeypatch.setattr(worker, "BUSY_SECONDS", 60.0)
+    return shop
+
+
+LATE_SECONDS_MAX = 0.15  # three times what is promised at low load
+# The bell listens, and what it ran last is that.
+_LISTENS = "select exists (select from pg_stat_activity where query ilike 'listen%' and datname = current_database())"
+
+
+async def test_retries_start_when_they_are_due_and_not_when_somebody_looks(by_itself: Shop) -> None:
+    late: dict[str, float] = {}
+    dues: dict[str, datetime] = {}
+
+    async def once_more(exchange: Exchange) -> None:
+        (message,) = (await exchange.read_body()).messages
+        now, name = by_itself.house.clock.now(), message["recipients"][0]
+        if name in dues:
+            late[name] = (now - dues[name]).total_seconds()
+            await exchange.answer(202, json.dumps(receipt(message)).encode())
+        else:
+            await exchange.answer(503, b'{"error": {"code": "TEMPORARY_FAILURE", "message": "Not now."}}')
+
+    by_itself.peers["a.test"].will(once_more)
+    for n in range(10):
+        await by_itself.house.send(f"b{n}@a.test")
+    by_itself.start()
+
+    async def all_decided() -> bool:
+        rows = await by_itself.house.database.fetch("select recipient, due, token, attempts from deliveries")
+        dues.update(
+            (row["recipient"], row["due"]) for row in rows if row["attempts"] == 1 and not row["token"]
+        )
+        return await by_itself.emptied()
+
+    await until(all_decided)
+    print("late by ms:", sorted(round(1000 * seconds) for seconds in late.values()))
+    assert len(late) == 10
+    assert max(late.values()) <= LATE_SECONDS_MAX
+
+
+async def test_what_was_left_for_later_by_a_process_that_is_gone_starts_when_it_is_due(
+    by_itself: Shop,
+) -> None:
+    came: list[datetime] = []
+
+    async def note(exchange: Exchange) -> None:
+        came.append(by_itself.house.clock.now())
+        await accepts(exchange)
+
+    by_itself.peers["a.test"].will(note)
+    due = by_itself.house.clock.now() + timedelta(seconds=1.2)
+    await by_itself.house.send("bob@a.test", due=1.2)
+    by_itself.start()
+    await until(by_itself.emptied)
+    assert 0 <= (came[0] - due).total_seconds() <= LATE_SECONDS_MAX
+
+
+async def test_what_another_process_makes_due_wakes_a_worker_that_sleeps(by_itself: Shop, mint: Mint) -> None:
+    await by_itself.house.send("bob@a.test", due=3600)
+    await by_itself.house.database.execute("update deliveries set attempts = 1")
+    by_itself.start()
+    async with by_itself.listening():
+        await until(lambda: by_itself.house.database.fetchval(_LISTENS))
+        await Traffic(by_itself.house.database, Audit(mint())).flush("a.test", actor="ops")
+        await until(by_itself.emptied)
+
+
+async def test_an_idle_worker_asks_for_nothing_while_everything_waits_for_later(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # as in earnest
+    database = shop.house.database
+    assert isinstance(database, Counted)
+    for _ in range(50):
+        await shop.house.send("bob@a.test", "bob@b.test", due=86_400)
+    shop.start()
+    await asyncio.sleep(0.5)
+    before = database.asked
+    await asyncio.sleep(worker.POLL_SECONDS + 0.5)
+    assert database.asked - before <= 4  # once in five seconds: breakers, and what is due
+
+
+async def test_a_destination_that_nothing_waits_for_is_not_probed(shop: Shop) -> None:
+    peer = shop.peers["a.test"]
+    now = shop.house.clock.now()
+    for domain in ("a.test", "b.test"):
+        await destinations.note_failure(shop.house.database, domain, 9, now, "It is down.", unreachable=True)
+    await shop.house.send("bob@b.test", due=3600)
+    shop.start()
+    await until(lambda: _later(bool(shop.peers["b.test"].requests)))
+    assert not peer.requests
+
+
+async def _later(seen: bool) -> bool:
+    return seen
+
+
+async def test_when_a_peer_is_back_what_it_made_wait_follows_the_first_success(by_itself: Shop) -> None:
+    """Mail whose own next attempt is a quarter of an hour away."""
+    by_itself.peers["a.test"].will(refuses(503, "TEMPORARY_FAILURE", "Not now."))
+    await by_itself.house.send("first@a.test")
+    by_itself.start()
+
+    async def refused() -> bool:
+        return bool(by_itself.peers["a.test"].posts) and (await by_itself.rows())[0]["token"] is None
+
+    await until(refused)
+    for n in range(40):
+        await by_itself.house.send(f"b{n}@a.test", due=1000)
+    await by_itself.house.database.execute(
+        "update deliveries set attempts = 8, last_attempt = amtp_now(), last_code = 'TEMPORARY_FAILURE'"
+        " where attempts = 0"
+    )
+    by_itself.peers["a.test"].will(accepts)
+    by_itself.house.turn(100)
+    await until(by_itself.emptied)

@@ -107,8 +107,11 @@ class Carry:
                 for i, (s, after) in enumerate(zip(settlements, consequences, strict=True))
             ]
         )
-        for follow_up in (follow_up for settlement in kept for follow_up in settlement.follow_ups):
-            self._lanes.take(follow_up)
+        for settlement in kept:
+            if settlement.due is not None:
+                self._lanes.expect(settlement.due)
+            for follow_up in settlement.follow_ups:
+                self._lanes.take(follow_up)
         self._journal.settled(kept, letters)
 
     def _facts(self, delivery: Delivery, awaited: Collection[UUID]) -> Facts:

@@ -77,7 +77,7 @@ class PeerDoor:
         return [self._render(each, waiting.get(each.domain, Destination(each.domain))) for each in found]
 
     def _render(self, found: Peer, waiting: Destination) -> dict[str, Any]:
-        lane = next((lane for lane in self._lanes.lanes if lane.destination == found.domain), None)
+        lane = self._lanes.known(found.domain)
         known = self._directory.known(found.domain)
         published = _published(found, None if known is None else known.result)
         contacts = [at for at in (found.answered_at, found.heard_at) if at is not None]

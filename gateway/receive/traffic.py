@@ -76,7 +76,7 @@ class TrafficDoor:
         await self._operator(request)
         name = destination_of(request.params["destination"])
         found = await destination(self._database, name)
-        lane = next((lane for lane in self._lanes.lanes if lane.destination == name), None)
+        lane = self._lanes.known(name)
         known = None if "@" in name else self._directory.known(name)
         return answer_json(
             {

@@ -18,7 +18,7 @@ from gateway.journal import Journal
 from gateway.protocol.errors import AMTPError
 from gateway.store.database import WEATHER, Database
 from gateway.store.inbox import with_unread
-from gateway.store.topics import EVERYONE, Topic, heard_in
+from gateway.store.topics import EVERYONE, WORK, Topic, heard_in
 
 CHANNEL = "amtp_inbox"
 POLL_SECONDS = 5.0
@@ -152,9 +152,9 @@ class Bell:
         self.ring(heard_in(str(notice)) if notice != EVERYONE else list(self._ears))
 
     async def _poll(self) -> None:
-        """Looks after the inboxes; for other topics only their waiters know where to look."""
+        """Looks after the inboxes; where replies are only their waiters know, and workers look by themselves."""
         inboxes = [topic for topic in self._ears if isinstance(topic, int)]
-        self.ring([topic for topic in self._ears if isinstance(topic, str)])
+        self.ring([topic for topic in self._ears if isinstance(topic, str) and topic not in WORK])
         if inboxes:
             with suppress(AMTPError):  # bad weather; the next poll is soon
                 self.ring(await with_unread(self._database, inboxes))

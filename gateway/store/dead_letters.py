@@ -15,7 +15,7 @@ from typing import Any
 from gateway.mint import Mint
 from gateway.store.audit import Audit
 from gateway.store.database import Database
-from gateway.store.topics import notice_of
+from gateway.store.topics import QUEUE, notice_of
 
 AT_ONCE_MAX = 10_000  # letters by one act
 REMEMBERED = timedelta(days=14)  # how long a recipient's gateway knows a repetition
@@ -218,8 +218,8 @@ class DeadLetters:
         picked = _PICKED.format(meant=f"{_REPLAYABLE} and {_conditions(which, arguments)}")
         async with self._database.transaction() as connection:
             rows = await connection.fetch(_REPLAY.format(picked=picked), *arguments)
-            if inboxes := {row["agent"] for row in rows if row["agent"] is not None}:
-                await connection.execute("select pg_notify('amtp_inbox', $1)", notice_of(inboxes))
+            if gained := {row["agent"] or QUEUE for row in rows}:
+                await connection.execute("select pg_notify('amtp_inbox', $1)", notice_of(gained))
             await self._note(connection, "replay", which, len(rows), actor)
         return [Replayed(*row[:5]) for row in rows]
 

@@ -45,7 +45,7 @@ class Letter:
 # One plan, whatever the planner knew of the table when it was made: destinations are found by jumping from one to the
 # next in the index, so that one with a million rows costs the others nothing, and the rows that are taken by the place
 # where they lie. The jumps start behind $6, so that destinations take turns. A leased row is one whose due lies at the
-# end of its lease: when that passes, it is simply due.
+# end of its lease: when that passes, it is simply due. The last row tells what is left.
 _CLAIM = """
 with recursive lanes (destination, due) as (
     (select destination, due from deliveries where state = 'queued' and destination > $6
@@ -55,41 +55,73 @@ with recursive lanes (destination, due) as (
         select d.destination, d.due from deliveries d
         where d.state = 'queued' and d.destination > lanes.destination order by d.destination, d.due limit 1
     ) next
+), open as materialized (
+    select destination, due, destination in (select unnest($7::text[])) as busy
+    from lanes where destination not in (select unnest($1::text[]))
 ), picked as (
     select due.place, due.due
-    from lanes cross join lateral (
+    from open cross join lateral (
         select d.ctid as place, d.due from deliveries d
-        where d.destination = lanes.destination and d.state = 'queued' and d.due <= amtp_now()
+        where d.destination = open.destination and d.state = 'queued' and d.due <= amtp_now()
         order by d.due limit $2 for update skip locked
     ) due
-    where lanes.due <= amtp_now() and lanes.destination not in (select unnest($1::text[]))
+    where open.due <= amtp_now() and not open.busy
     limit $3
+), taken as (
+    update deliveries d
+    set due = amtp_now() + make_interval(secs => $4), token = $5, attempts = d.attempts + 1,
+        first_attempt = coalesce(d.first_attempt, amtp_now()), last_attempt = amtp_now()
+    from picked where d.ctid = picked.place
+    returning d.message, d.recipient, d.address, d.destination, d.token, d.attempts, d.accepted_at, d.expires_at,
+              d.expiry, d.first_attempt, d.last_code, d.last_error, picked.due
 )
-update deliveries d
-set due = amtp_now() + make_interval(secs => $4), token = $5, attempts = d.attempts + 1,
-    first_attempt = coalesce(d.first_attempt, amtp_now()), last_attempt = amtp_now()
-from picked where d.ctid = picked.place
-returning d.message, d.recipient, d.address, d.destination, d.token, d.attempts, d.accepted_at, d.expires_at,
-          d.expiry, d.first_attempt, d.last_code, d.last_error, picked.due
+select taken.*, null::float8 as seconds, null::text[] as behind from taken
+union all
+select null, null, null, null, null, null, null, null, null, null, null, null, null,
+       extract(epoch from min(case when due > amtp_now() then due else (
+           select d.due from deliveries d
+           where d.destination = open.destination and d.state = 'queued' and d.due > amtp_now()
+           order by d.due limit 1
+       ) end) - amtp_now())::float8,
+       array_agg(destination) filter (where busy and due <= amtp_now())
+from open
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What was leased, and what is left of those destinations that were looked at."""
+
+    deliveries: list[Delivery]
+    next_seconds: float | None  # until the next falls due; None where nothing waits
+    behind: Collection[str]  # the busy destinations of which something is due
 
 
 async def claim(
     database: Database,
     *,
-    closed: Collection[str],
+    shut: Collection[str] = (),
+    busy: Collection[str] = (),
     per_destination: int,
     limit: int,
     lease_seconds: float,
     token: int,
     after: str = "",
-) -> list[Delivery]:
-    """Leases what is due, oldest first in each destination behind `after` that is not closed."""
+) -> Claimed:
+    """Leases what is due, oldest first in each destination behind `after` that is neither shut nor busy."""
     rows = await database.fetch(
-        _CLAIM, list(closed), per_destination, min(limit, CLAIM_MAX), float(lease_seconds), token, after
+        _CLAIM,
+        list(shut),
+        per_destination,
+        min(limit, CLAIM_MAX),
+        float(lease_seconds),
+        token,
+        after,
+        list(busy),
     )
-    rows.sort(key=lambda row: (row["destination"], row[-1]))
-    return [Delivery(*row) for row in rows]
+    (left,) = [row for row in rows if row["message"] is None]
+    taken = sorted((row for row in rows if row is not left), key=lambda row: (row["destination"], row["due"]))
+    return Claimed([Delivery(*row[:13]) for row in taken], left["seconds"], left["behind"] or ())
 
 
 async def hand_back(database: Database, leased: Sequence[Delivery]) -> int:

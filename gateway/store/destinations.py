@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from gateway.protocol.retry import CAP_SECONDS
 from gateway.store.admitted import Rider, write_riders
 from gateway.store.database import Database
 
-RECOVERY_SPREAD_SECONDS = 5  # over which the waiting mail of a recovered destination falls due
-RECOVERY_REST_SECONDS = 600  # since the last attempt of what was answered badly, before a recovery moves it
+# What an outage made wait is tried again when the destination is back, but not before this part of its usual delay is
+# over: one that takes some messages and fails others must not use up the attempts of those within minutes.
+HASTE = 8
+# A destination that has no room for one agent, or for one sender's pace, says nothing about the others.
+_OUTAGES = ("RECIPIENT_UNAVAILABLE", "TEMPORARY_FAILURE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +21,20 @@ class Trouble:
     failures: int
     open_until: datetime | None
     unreachable: bool = False
+    paused_until: datetime | None = None
 
 
 UNTROUBLED = Trouble(paused=False, failures=0, open_until=None)
 
 
 async def troubled(database: Database) -> dict[str, Trouble]:
-    """Destinations that are paused or whose breaker is not closed."""
+    """Returns the destinations that are paused or whose breaker is open, or half open while mail waits for them."""
     rows = await database.fetch(
-        "select destination, paused_at is not null and (paused_until is null or paused_until > amtp_now()) as paused,"
-        " failures, open_until, unreachable from destinations where open_until is not null or paused_at is not null"
+        "select destination, paused, failures, open_until, unreachable, paused_until from ("
+        "    select *, paused_at is not null and (paused_until is null or paused_until > amtp_now()) as paused"
+        "    from destinations where open_until is not null or paused_at is not null) d"
+        " where paused or open_until > amtp_now() or open_until is not null and exists"
+        "    (select from deliveries q where q.destination = d.destination and q.state = 'queued')"
     )
     return {row[0]: Trouble(*row[1:]) for row in rows}
 
@@ -68,35 +76,45 @@ async def note_contact(database: Database, destination: str) -> None:
 
 
 async def note_recovery(database: Database, destination: str) -> None:
-    """The breaker closes, and what waited because of it falls due, a little spread.
+    """Closes the breaker."""
+    await database.execute(
+        "update destinations set failures = 0, open_until = null, unreachable = false,"
+        " last_success = amtp_now() where destination = $1",
+        destination,
+    )
 
-    Where mail arrived and was answered badly, what was tried just now keeps its turn: a destination that takes
-    some and fails others must not use up the attempts of those.
+
+async def hasten(database: Database, destination: str, *, before: datetime, at_once: bool, limit: int) -> int:
+    """Lets mail that was tried in vain before a recovery fall due, the earliest first; returns how many rows moved.
+
+    `at_once`: the attempts say nothing about the mail itself, because nothing of it was sent.
     """
-    async with database.transaction() as connection:
-        was_unreachable = await connection.fetchval(
-            "with old as (select destination, unreachable from destinations where destination = $1 for update)"
-            " update destinations d set failures = 0, open_until = null, unreachable = false,"
-            " last_success = amtp_now() from old where d.destination = old.destination returning old.unreachable",
-            destination,
-        )
-        await connection.execute(
-            "update deliveries set due = amtp_now() + make_interval(secs => random() * $2)"
-            " where destination = $1 and state = 'queued' and token is null and attempts > 0 and due > amtp_now()"
-            " and last_attempt <= amtp_now() - make_interval(secs => $3)",
-            destination,
-            float(RECOVERY_SPREAD_SECONDS),
-            0.0 if was_unreachable else float(RECOVERY_REST_SECONDS),
-        )
+    done = await database.execute(_HASTEN, destination, before, at_once, limit, HASTE, CAP_SECONDS, _OUTAGES)
+    return int(done.split()[-1])
+
+
+_HASTEN = """
+with soon as (
+    select d.ctid as place, at.due from deliveries d cross join lateral (
+        select case when $3 then amtp_now() else greatest(amtp_now(), d.last_attempt
+               + make_interval(secs => least(2 ^ (d.attempts - 1), $6::float8) / $5::float8)) end as due
+    ) at
+    where d.destination = $1 and d.state = 'queued' and d.due > amtp_now() and d.token is null and d.attempts > 0
+      and d.last_attempt < $2 and d.last_code = any ($7::text[]) and at.due < d.due
+    order by d.due limit $4 for update of d skip locked
+)
+update deliveries d set due = soon.due from soon where d.ctid = soon.place
+"""
 
 
 async def forget_quiet(database: Database) -> None:
-    """Ended pauses end in the table too, and destinations with nothing left to say leave it."""
+    """Ends pauses in the table too, and forgets destinations that nothing waits for any more."""
     await database.execute(
         "update destinations set paused_at = null, paused_by = null, pause_reason = null, paused_until = null"
         " where paused_until <= amtp_now()"
     )
     await database.execute(
-        "delete from destinations d where open_until is null and paused_at is null"
-        " and not exists (select from deliveries q where q.destination = d.destination)"
+        "delete from destinations d where (open_until is null or open_until <= amtp_now()) and paused_at is null"
+        " and not exists (select from deliveries q where q.destination = d.destination and q.state = 'queued')"
+        " and not exists (select from deliveries q where q.destination = d.destination and q.state = 'held')"
     )

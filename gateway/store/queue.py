@@ -19,6 +19,7 @@ from gateway.store.audit import Audit
 from gateway.store.database import Database
 from gateway.store.insertion import insert
 from gateway.store.messages import row_of
+from gateway.store.topics import QUEUE, call_workers
 
 CHANGED_MAX = 10_000  # deliveries by one act
 CANCELLED_MAX = 1000  # each may cause a report
@@ -287,6 +288,8 @@ class Queue:
             )
             changed = int(done.split()[-1])
             await self._note(connection, act, selection, changed, actor, reason)
+            if changed and act is not Act.HOLD:
+                await call_workers(connection, QUEUE)
         return Effect(before.matched, before.busy, changed, changed == CHANGED_MAX)
 
     async def cancel(

@@ -12,7 +12,7 @@ from gateway.store.admitted import Admitted, Rider, write_riders
 from gateway.store.database import Database
 from gateway.store.identity import hashes_of, registered
 from gateway.store.receipts import owed_for
-from gateway.store.topics import Topic, notice_of, reply_topics
+from gateway.store.topics import QUEUE, Topic, notice_of, reply_topics
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,8 @@ async def repeat_in(
     await write_riders(connection, owed_for(admitted.riders, agents, original))
     gained = Gained(original, stored["message_id"], frozenset(agents), frozenset(queued))
     await write_riders(connection, riders(gained))
-    topics: list[Topic] = [*agents, *reply_topics(admitted.message)]
-    if topics:
-        await connection.execute("select pg_notify('amtp_inbox', $1)", notice_of(topics))
+    topics: list[Topic] = [*agents, *reply_topics(admitted.message), *([QUEUE] if queued else ())]
+    await connection.execute("select pg_notify('amtp_inbox', $1)", notice_of(topics))
     return topics
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from hashlib import blake2b
+from typing import Any
 
 from gateway.protocol.message import Message
 from gateway.store.admitted import Admitted
@@ -11,6 +12,10 @@ EVERYONE = "*"  # a notice to more than its bytes can name
 
 # An inbox is its agent's number; anything else that is waited for is text without a comma.
 Topic = int | str
+
+# What rings for the workers of all processes: mail in the queue that nobody took with it, and news of destinations.
+QUEUE, DESTINATIONS = "queue", "destinations"
+WORK = frozenset({QUEUE, DESTINATIONS})
 
 
 def reply_topic(message_id: str) -> str:
@@ -23,12 +28,19 @@ def topics_of(admitted: Iterable[Admitted]) -> set[Topic]:
     topics = set[Topic]()
     for each in admitted:
         topics.update(entry.agent for entry in each.entries)
+        if each.automatic and any(queued.token is None for queued in each.deliveries):
+            topics.add(QUEUE)  # a report or a receipt; other mail is known to the worker beside its writer
         topics.update(reply_topics(each.message))
     return topics
 
 
 def reply_topics(message: Message) -> tuple[str, ...]:
     return () if message.in_reply_to is None else (reply_topic(message.in_reply_to),)
+
+
+async def call_workers(connection: Any, topic: str) -> None:
+    """Rings for the workers of all processes when the transaction is committed."""
+    await connection.execute("select pg_notify('amtp_inbox', $1)", topic)
 
 
 def notice_of(topics: Iterable[Topic]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.store.audit import Audit
 from gateway.store.database import Database
+from gateway.store.topics import DESTINATIONS, call_workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class Traffic:
                 reason,
                 seconds,
             )
+            await call_workers(connection, DESTINATIONS)
             details: dict[str, Any] = {"reason": reason, "seconds": seconds}
             await self._audit.write(connection, actor, "destination.pause", name, details)
 
@@ -129,18 +131,34 @@ class Traffic:
         )
 
     async def flush(self, name: str, *, actor: str) -> int:
-        """Makes due what waits for its next attempt; what its sender scheduled, or somebody holds, stays."""
-        return await self._change(
-            "update deliveries set due = amtp_now() where destination = $1 and state = 'queued'"
-            " and token is null and attempts > 0 and due > amtp_now()",
-            name,
-            "flush",
-            actor,
-        )
+        """Tries now what waits for a next attempt or behind the breaker; returns how many deliveries that is.
+
+        What its sender scheduled for later, or an operator holds, stays.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                "update destinations set open_until = amtp_now() where destination = $1 and open_until > amtp_now()",
+                name,
+            )
+            await connection.execute(
+                "update deliveries set due = amtp_now() where destination = $1 and state = 'queued'"
+                " and token is null and attempts > 0 and due > amtp_now()",
+                name,
+            )
+            flushed: int = await connection.fetchval(
+                "select count(*) from deliveries where destination = $1 and state = 'queued' and due <= amtp_now()",
+                name,
+            )
+            await self._tell(connection, name, "flush", actor, flushed)
+        return flushed
 
     async def _change(self, statement: str, name: str, act: str, actor: str) -> int:
         async with self._database.transaction() as connection:
             changed = int((await connection.execute(statement, name)).split()[-1])
-            if changed:
-                await self._audit.write(connection, actor, f"destination.{act}", name, {"changed": changed})
+            await self._tell(connection, name, act, actor, changed)
         return changed
+
+    async def _tell(self, connection: Any, name: str, act: str, actor: str, changed: int) -> None:
+        if changed:
+            await call_workers(connection, DESTINATIONS)
+            await self._audit.write(connection, actor, f"destination.{act}", name, {"changed": changed})

@@ -99,13 +99,13 @@ class QueueMachine(RuleBasedStateMachine):
         claimed = self._do(
             claim(
                 self.database,
-                closed=closed,
+                shut=closed,
                 per_destination=CLAIM_MAX,
                 limit=limit,
                 lease_seconds=LEASE_SECONDS,
                 token=token,
             )
-        )
+        ).deliveries
         open_ = {
             key: slot for key, slot in self.slots.items() if not slot.ended and _domain(key) not in closed
         }

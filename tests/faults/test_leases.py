@@ -43,14 +43,10 @@ class Held(Database):
 
 
 async def take(database: Database, token: int, limit: int = 100) -> list[Delivery]:
-    return await claim(
-        database,
-        closed=(),
-        per_destination=100,
-        limit=limit,
-        lease_seconds=LEASE_SECONDS,
-        token=token,
+    claimed = await claim(
+        database, per_destination=100, limit=limit, lease_seconds=LEASE_SECONDS, token=token
     )
+    return claimed.deliveries
 
 
 def settlement_of(delivery: Delivery, **outcome: Any) -> Settlement:

@@ -78,9 +78,7 @@ class House:
 
     async def lease(self, seconds: float = 30) -> None:
         """A worker takes whatever is due."""
-        await claim(
-            self.database, closed=(), per_destination=100, limit=100, lease_seconds=seconds, token=TOKEN
-        )
+        await claim(self.database, per_destination=100, limit=100, lease_seconds=seconds, token=TOKEN)
 
     async def end(self, row: UUID, recipient: str, **outcome: Any) -> None:
         """The worker that holds the lease settles."""

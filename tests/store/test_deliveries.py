@@ -1,6 +1,8 @@
 """The queue as workers see it: who is claimed, in which order, and who holds what."""
 
 from collections.abc import Collection
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -28,14 +30,19 @@ async def take(
     limit: int = 100,
     after: str = "",
 ) -> list[Delivery]:
+    return (await claim(house, token=token, shut=closed, each=each, limit=limit, after=after)).deliveries
+
+
+async def claim(
+    house: House, *, token: int = 1, each: int = 100, limit: int = 100, **where: Any
+) -> deliveries.Claimed:
     return await deliveries.claim(
         house.database,
-        closed=closed,
         per_destination=each,
         limit=limit,
         lease_seconds=LEASE_SECONDS,
         token=token,
-        after=after,
+        **where,
     )
 
 
@@ -145,27 +152,100 @@ async def test_letters_have_what_couriers_need(house: House) -> None:
     assert letter.hops == ()
 
 
-async def test_a_recovery_moves_what_waited_but_not_what_was_just_answered_badly(house: House) -> None:
-    now = house.clock.now()
-    for destination, unreachable in (("a.test", True), ("b.test", False)):
-        await house.send(f"bob@{destination}")
-        await destinations.note_failure(
-            house.database, destination, 5, now, "It is down.", unreachable=unreachable
-        )
+async def fail(
+    house: House, *, wait: float = 3600, attempts: int = 12, code: str = "TEMPORARY_FAILURE"
+) -> None:
+    """Whatever is due is tried, in vain."""
     for delivery in await take(house):
         await house.database.execute(
-            "update deliveries set token = null, due = amtp_now() + interval '1 hour' where message = $1",
+            "update deliveries set token = null, due = amtp_now() + make_interval(secs => $2), attempts = $3,"
+            " last_code = $4, last_error = 'Not now.' where message = $1",
             delivery.message,
+            wait,
+            attempts,
+            code,
         )
-    for destination in ("a.test", "b.test"):
-        await destinations.note_recovery(house.database, destination)
-    house.turn(destinations.RECOVERY_SPREAD_SECONDS + 1)
-    assert places(await take(house)) == ["a.test"]
-    house.turn(destinations.RECOVERY_REST_SECONDS)
-    await destinations.note_recovery(house.database, "b.test")
-    house.turn(destinations.RECOVERY_SPREAD_SECONDS + 1)
-    assert places(await take(house, closed=["a.test"])) == ["b.test"]
+
+
+async def hasten(house: House, *, at_once: bool = False, limit: int = 100, ago: float = 0) -> int:
+    before = house.clock.now() - timedelta(seconds=ago)
+    return await destinations.hasten(house.database, "a.test", before=before, at_once=at_once, limit=limit)
+
+
+async def test_after_an_outage_mail_that_was_never_sent_is_due_at_once_as_much_as_the_lane_takes(
+    house: House,
+) -> None:
+    for _ in range(5):
+        await house.send("bob@a.test")
+    await house.send("bob@b.test")
+    await fail(house)
+    house.turn(1)
+    assert [await hasten(house, at_once=True, limit=3) for _ in range(3)] == [3, 2, 0]
+    assert places(await take(house)) == ["a.test"] * 5
+
+
+async def test_after_an_outage_mail_that_was_answered_badly_waits_a_part_of_its_delay_and_no_more(
+    house: House,
+) -> None:
+    await house.send("bob@a.test")
+    await fail(house, attempts=8, wait=128)  # 2 ** 7
+    house.turn(10)
+    assert [await hasten(house), await hasten(house)] == [1, 0]
+    house.turn(128 / destinations.HASTE - 11)
+    assert await take(house) == []
+    house.turn(2)
+    assert len(await take(house)) == 1
+
+
+async def test_after_an_outage_nothing_moves_that_the_outage_did_not_hold_up(house: House) -> None:
+    await house.send("bob@a.test", due=60)  # for later, by its sender
+    await house.send("bob@a.test")
+    await fail(house, code="RATE_LIMIT_EXCEEDED")
+    await house.send("carol@a.test")
+    await fail(house)
+    assert await hasten(house, at_once=True, ago=5) == 0  # it was tried since
+    assert await hasten(house, at_once=True) == 1
+    assert [delivery.recipient for delivery in await take(house)] == ["carol@a.test"]
+
+
+async def test_a_destination_is_forgotten_when_nothing_waits_for_it_any_more(house: House) -> None:
+    """Whether its last mail arrived, was cancelled or expired: it is not probed from then on."""
+    kept, held = await house.send("bob@a.test"), await house.send("bob@b.test")
+    until = house.clock.now() + timedelta(seconds=10)
+    for name in ("a.test", "b.test", "c.test"):
+        await destinations.note_failure(house.database, name, 9, until, "It is down.", unreachable=True)
+    assert set(await destinations.troubled(house.database)) == {"a.test", "b.test", "c.test"}
+    house.turn(11)
+    assert set(await destinations.troubled(house.database)) == {"a.test", "b.test"}
+    await house.database.execute("update deliveries set state = 'held' where message = $1", held)
+    assert set(await destinations.troubled(house.database)) == {"a.test"}
+    await destinations.forget_quiet(house.database)
+    left = await house.database.fetch("select destination from destinations order by destination")
+    assert [row[0] for row in left] == ["a.test", "b.test"]
+    await house.cancel(kept)
     assert await destinations.troubled(house.database) == {}
+
+
+async def test_a_claim_tells_when_the_next_falls_due_and_which_busy_ones_are_behind(house: House) -> None:
+    assert (await claim(house)).next_seconds is None
+    await house.send("bob@a.test", due=60)
+    await house.send("bob@b.test", "bob@c.test")
+    await house.send("bob@b.test", due=20)
+    await house.send("bob@d.test", due=5)
+    first = await claim(house, busy=["b.test"], shut=["d.test"])
+    assert (places(first.deliveries), first.behind) == (["c.test"], ["b.test"])
+    assert first.next_seconds is not None
+    assert 19 < first.next_seconds <= 20  # behind the one of b.test that is due; d.test opens when it opens
+    second = await claim(house)
+    assert (places(second.deliveries), second.behind) == (["b.test"], ())
+    third = await claim(house)
+    assert third.next_seconds is not None
+    assert 4 < third.next_seconds <= 5
+    house.turn(10)
+    await claim(house)
+    fourth = await claim(house, shut=["a.test", "b.test"])
+    assert fourth.next_seconds is not None
+    assert LEASE_SECONDS - 11 < fourth.next_seconds <= LEASE_SECONDS - 10  # a lease that ends is due, too
 
 
 async def test_a_message_is_late_from_its_first_chance_on(house: House) -> None:

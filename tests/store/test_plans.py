@@ -68,14 +68,15 @@ def plain(call: Callable[[Crowd], Awaitable[object]]) -> Callable[[Crowd], Await
 
 
 async def claim(crowd: Crowd, token: int = TOKEN) -> list[deliveries.Delivery]:
-    return await deliveries.claim(
+    claimed = await deliveries.claim(
         crowd.database,
-        closed=crowd.dead,
+        shut=crowd.dead,
         per_destination=128,
         limit=CLAIM_MAX,
         lease_seconds=60,
         token=token,
     )
+    return claimed.deliveries
 
 
 async def leased(crowd: Crowd) -> list[deliveries.Delivery]:
@@ -193,8 +194,10 @@ async def accepting(crowd: Crowd) -> Act:
     return write
 
 
-async def recovery(crowd: Crowd) -> None:
-    await destinations.note_recovery(crowd.database, crowd.dead[0])
+async def haste(crowd: Crowd) -> object:
+    return await destinations.hasten(
+        crowd.database, crowd.dead[0], before=crowd.house.clock.now(), at_once=True, limit=32
+    )
 
 
 HOT = {
@@ -205,8 +208,8 @@ HOT = {
     "a settlement of delivered ones": Hot(partial(settling, status="delivered"), 128 * 2 * ROW),
     "the states of messages": Hot(states, CLAIM_MAX * 2 * ROW),
     "what is accepted": Hot(accepting, 64 * 2 * ROW),
-    "destinations in trouble": Hot(plain(lambda c: destinations.troubled(c.database)), 60),
-    "a recovery": Hot(plain(recovery), 60 * ROW),
+    "destinations in trouble": Hot(plain(lambda c: destinations.troubled(c.database)), DEAD * JUMP),
+    "mail that an outage made wait": Hot(plain(haste), 32 * ROW),
     "inboxes with something unread": Hot(plain(lambda c: inbox.with_unread(c.database, c.agents)), 200 * ROW),
     "replies that are waited for": Hot(answered, 200 * 2 * ROW),
     "the claim of notices": Hot(plain(claim_notices), 200 * JUMP * 2 + 128 * ROW),

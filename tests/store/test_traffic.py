@@ -29,7 +29,7 @@ async def test_a_pause_is_known_to_workers_until_it_ends(house: House, traffic: 
     shown = await destination(house.database, "p.test")
     assert (shown.paused_by, shown.pause_reason, shown.queued) == ("ops", "they asked", 0)
     house.turn(61)
-    assert not (await troubled(house.database))["p.test"].paused
+    assert await troubled(house.database) == {}
     shown = await destination(house.database, "p.test")
     assert shown.paused_at is None
 
@@ -60,12 +60,23 @@ async def test_a_flush_makes_due_what_failed_there_and_nothing_else(house: House
     await house.database.execute("update deliveries set state = 'held' where recipient = 'y@p.test'")
     await house.send("later@p.test", due=3600)
     assert await traffic.flush("p.test", actor="ops") == 1
-    assert await traffic.flush("p.test", actor="ops") == 0
     shown = await destination(house.database, "p.test")
     assert (shown.queued, shown.held, shown.due, shown.scheduled) == (2, 1, 1, 1)
     assert shown.last_error == "Later."
     rows = await house.database.fetch("select actor, act, subject from audit")
     assert [tuple(row) for row in rows] == [("ops", "destination.flush", "p.test")]
+
+
+async def test_a_flush_tries_now_what_waits_behind_the_breaker_and_says_how_much(
+    house: House, traffic: Traffic
+) -> None:
+    await house.send("x@p.test", "y@p.test")
+    until = house.clock.now() + timedelta(minutes=1)
+    await note_failure(house.database, "p.test", 9, until, "No route.", unreachable=True)
+    assert await traffic.flush("p.test", actor="ops") == 2
+    open_until = (await troubled(house.database))["p.test"].open_until
+    assert open_until is not None
+    assert open_until <= house.clock.now()  # half open: one goes ahead
 
 
 async def test_the_list_names_where_something_waits_and_of_what_something_is_known(
