@@ -95,7 +95,7 @@ class Parts:
         self.runtime = Runtime(database, clock, mint, journal, self.bell.ring)
         self.base = Base(config, self.runtime, self.audit)
         self.features = [feature(self.base) for feature in features]
-        self.watch = DirectoryWatch(lambda: keys.directory_version(database))
+        self.watch = DirectoryWatch(partial(keys.directory_changes, database))
         self.authenticator = Authenticator(
             database, self.watch, clock, journal, development=config.development, peers=_proving_keys(config)
         )

@@ -70,7 +70,7 @@ class Authenticator:
         self._clock = clock
         self._journal = journal
         self._development = development
-        self._keys: Remembered[ApiKey, _Holder] = Remembered(watch, self._find)
+        self._keys: Remembered[ApiKey, _Holder] = Remembered(watch, self._find, _concerns)
         self.adopt(peers)
 
     def adopt(self, peers: Mapping[str, str]) -> None:
@@ -127,6 +127,11 @@ class Authenticator:
         return version, found
 
 
+def _concerns(key: ApiKey, holder: "_Holder") -> tuple[str, ...]:
+    """Returns what the key, and whose it is, is known by in the directory."""
+    return (key.id,) if holder.agent is None else (key.id, holder.agent)
+
+
 class _Holder:
     """Whoever holds a key that is or was good, with the caller made of it the last time."""
 
@@ -135,6 +140,10 @@ class _Holder:
     def __init__(self, key: KnownKey) -> None:
         self._key = key
         self._last = _caller_of(key, "")
+
+    @property
+    def agent(self) -> str | None:
+        return self._key.agent
 
     def caller(self, client_address: str) -> Caller:
         if self._last.address != client_address:

@@ -1,8 +1,9 @@
 """What a process remembers of agents and keys, and when it must forget.
 
-Every change in the database counts up one number. A process looks at it each second; what it remembers is
-good while the number stands still and the last look is no older than two seconds. So a revoked key is dead
-everywhere within two seconds, and when the database can't be asked, nothing remembered is believed.
+Every change in the database counts up one number, and notes whom it concerns. A process looks at that each second,
+forgets those who changed, and believes what it remembers of the others as long as the last look is no older than two
+seconds. So a revoked key is dead everywhere within two seconds, and when the database can't be asked, nothing
+remembered is believed.
 
 Only what exists is remembered. A name that is missing is asked for every time, so an agent that was
 registered a moment ago on another process is found at once.
@@ -10,16 +11,19 @@ registered a moment ago on another process is found at once.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping
+import sys
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import Generic, TypeVar
 
 from gateway.protocol.errors import AMTPError, Code
+from gateway.store.keys import Changes
 
 LOOK_SECONDS = 1.0
 TRUST_SECONDS = 2.0
 ASKED_AT_ONCE_MAX = 10_000  # names in one question; a message has at most 1 000
 REMEMBERED_MAX = 50_000  # some 20 MB
+FROM_NOW_ON = sys.maxsize  # a version behind all that was read
 
 Name = TypeVar("Name", bound=Hashable)
 Thing = TypeVar("Thing")
@@ -28,26 +32,45 @@ log = logging.getLogger(__name__)
 
 
 class DirectoryWatch:
-    """Knows whether the directory stood still since it was last read."""
+    """Knows up to which version of the directory this process heard of the changes, and tells whom they concerned."""
 
-    def __init__(self, ask: Callable[[], Awaitable[int]]) -> None:
+    def __init__(self, ask: Callable[[int | None], Awaitable[Changes]]) -> None:
         self._ask = ask
         self._version: int | None = None
         self._seen_at = 0.0  # when the question was put, for the answer may have been older than its arrival
+        self._followers: list[Callable[[int, Sequence[tuple[int, str]] | None], None]] = []
+        self.changed_at = 0.0  # when this process last changed something
 
     @property
     def version(self) -> int | None:
-        """The version that may be believed now."""
+        """The version that may be believed now: whoever changed before it is forgotten."""
         return self._version if monotonic() - self._seen_at < TRUST_SECONDS else None
 
-    def seen(self, version: int, asked_at: float) -> None:
-        """Takes note of what the database said; an answer to an older question is no news."""
-        if asked_at >= self._seen_at:
-            self._version, self._seen_at = version, asked_at
+    def follow(self, evict: Callable[[int, Sequence[tuple[int, str]] | None], None]) -> None:
+        """Tells the version of each look, and the changes since the one before, where they are known."""
+        self._followers.append(evict)
 
-    def forget(self) -> None:
-        """This process changed something: nothing remembered before now is believed."""
-        self._version, self._seen_at = None, monotonic()
+    def seen(self, changes: Changes, asked_at: float) -> None:
+        """Takes note of a look; an answer to an older question is no news."""
+        if asked_at < self._seen_at:
+            return
+        if self._version is not None and changes.version != self._version:
+            self._tell(changes.version, changes.since)
+        self._version, self._seen_at = changes.version, asked_at
+
+    def answered(self, version: int, asked_at: float) -> None:
+        """Takes note of the version that another question was answered at: whether it is still the one looked at."""
+        if version == self._version or self._version is None:
+            self.seen(Changes(version), asked_at)
+
+    def forget(self, name: str) -> None:
+        """Forgets one whom this process changed; what was asked before now is not remembered any more."""
+        self.changed_at = monotonic()
+        self._tell(FROM_NOW_ON, [(FROM_NOW_ON, name)])
+
+    def _tell(self, version: int, changes: Sequence[tuple[int, str]] | None) -> None:
+        for evict in self._followers:
+            evict(version, changes)
 
     async def run(self) -> None:
         """Looks each second until cancelled. A look that fails is made up for by the next."""
@@ -55,7 +78,7 @@ class DirectoryWatch:
             asked_at = monotonic()
             try:
                 async with asyncio.timeout(TRUST_SECONDS):
-                    self.seen(await self._ask(), asked_at)
+                    self.seen(await self._ask(self._version), asked_at)
             except (AMTPError, TimeoutError) as failure:
                 log.debug("the directory could not be looked at: %s", failure)
             await asyncio.sleep(max(0.0, asked_at + LOOK_SECONDS - monotonic()))
@@ -70,24 +93,30 @@ class _Question(Generic[Name, Thing]):
 
 
 class Remembered(Generic[Name, Thing]):
-    """Things by name, from memory while the directory stands still, else from the database."""
+    """Things by name, from memory while nobody changed whom they concern, else from the database."""
 
     def __init__(
         self,
         watch: DirectoryWatch,
         find: Callable[[Collection[Name]], Awaitable[tuple[int, Mapping[Name, Thing]]]],
+        concerns: Callable[[Name, Thing], Iterable[str]],
     ) -> None:
+        """`concerns` tells by which names the directory knows a thing."""
         self._watch = watch
         self._find = find
-        self._things: dict[Name, Thing] = {}
-        self._version: int | None = None
+        self._concerns = concerns
+        self._things: dict[Name, tuple[int, Thing]] = {}  # with the version they were read at
+        self._concerned: dict[str, set[Name]] = {}
         self._gathering: _Question[Name, Thing] = _Question()
         self._asking = asyncio.Lock()
+        watch.follow(self._evict)
 
     def recall(self, name: Name) -> Thing | None:
-        """What is remembered and may be believed."""
-        version = self._watch.version
-        return self._things.get(name) if version is not None and version == self._version else None
+        """Returns what is remembered and may be believed."""
+        if self._watch.version is None:
+            return None
+        kept = self._things.get(name)
+        return None if kept is None else kept[1]
 
     async def find(self, names: Iterable[Name]) -> dict[Name, Thing]:
         """Those of the names that exist."""
@@ -127,13 +156,35 @@ class Remembered(Generic[Name, Thing]):
             version, things = await self._find(names)
         except AMTPError as failure:
             return failure
-        self._watch.seen(version, asked_at)
-        if self._watch.version == version:
+        self._watch.answered(version, asked_at)
+        heard = self._watch.version
+        if heard is not None and version >= heard and asked_at >= self._watch.changed_at:
             self._remember(version, things)
         return things
 
     def _remember(self, version: int, things: Mapping[Name, Thing]) -> None:
-        if version != self._version or len(self._things) + len(things) > REMEMBERED_MAX:
+        if len(self._things) + len(things) > REMEMBERED_MAX:
             self._things.clear()
-            self._version = version
-        self._things.update(things)
+            self._concerned.clear()
+        for name, thing in things.items():
+            if name in self._things:
+                self._drop(name)
+            self._things[name] = version, thing
+            for concerned in self._concerns(name, thing):
+                self._concerned.setdefault(concerned, set()).add(name)
+
+    def _evict(self, version: int, changes: Sequence[tuple[int, str]] | None) -> None:
+        """Forgets what was read before it changed; everything older where it isn't known who changed."""
+        if changes is None:
+            changes = [(version, concerned) for concerned in self._concerned]
+        for changed, concerned in changes:
+            for name in list(self._concerned.get(concerned, ())):
+                if self._things[name][0] < changed:
+                    self._drop(name)
+
+    def _drop(self, name: Name) -> None:
+        _, thing = self._things.pop(name)
+        for concerned in self._concerns(name, thing):
+            self._concerned[concerned].discard(name)
+            if not self._concerned[concerned]:
+                del self._concerned[concerned]

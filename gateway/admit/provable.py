@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from gateway.admit.directory import DirectoryWatch, Remembered
 from gateway.protocol.errors import AMTPError, Code
 from gateway.store.database import Database
-from gateway.store.keys import peer_domains
+from gateway.store.keys import NAMED_KEYS, peer_domains
 
 ALL = "all"  # the one name under which the list is remembered
 
@@ -15,7 +15,7 @@ class Provable:
 
     def __init__(self, database: Database, watch: DirectoryWatch, configured: Mapping[str, bool]) -> None:
         self._database = database
-        self._keys: Remembered[str, frozenset[str]] = Remembered(watch, self._find)
+        self._keys: Remembered[str, frozenset[str]] = Remembered(watch, self._find, lambda *_: (NAMED_KEYS,))
         self.adopt(configured)
 
     def adopt(self, configured: Mapping[str, bool]) -> None:

@@ -14,7 +14,7 @@ class Residents:
 
     def __init__(self, database: Database, watch: DirectoryWatch) -> None:
         self._database = database
-        self._remembered: Remembered[str, Resident] = Remembered(watch, self._find)
+        self._remembered: Remembered[str, Resident] = Remembered(watch, self._find, lambda name, _: (name,))
 
     async def resolve(self, names: Sequence[str]) -> dict[str, Resident]:
         """Those of the names that live here, retired ones too: their inboxes go on accepting."""

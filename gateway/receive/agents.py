@@ -99,7 +99,7 @@ class AgentDoor:
         agent = await self._agents.register(
             address.local, address.domain, self._profile(statement, minted), _new(key), actor
         )
-        self._watch.forget()
+        self._watch.forget(agent.name)
         shown = render_agent(agent, api_key=key.text, push_secret=minted)
         return answer_json(
             {"agent": shown, "message": f"Agent registered. {KEEP_BOTH if minted else KEEP_KEY}"}, 201
@@ -120,7 +120,7 @@ class AgentDoor:
         statement = read_statement(said, self._target_fault)
         minted = await self._missing_secret(name, statement)
         agent = await self._agents.update(name, self._profile(statement, minted), actor)
-        self._watch.forget()
+        self._watch.forget(agent.name)
         return answer_json({"agent": render_agent(agent, push_secret=minted), "message": "Agent changed."})
 
     async def rotate_key(self, request: Request) -> Answer:
@@ -129,7 +129,7 @@ class AgentDoor:
         grace_seconds = read_rotation(await _optional_body(request))
         key = mint_key()
         agent = await self._agents.rotate_key(name, _new(key), grace_seconds, actor)
-        self._watch.forget()
+        self._watch.forget(agent.name)
         ends = self._clock.now() + timedelta(seconds=grace_seconds)
         return answer_json(
             {
@@ -152,7 +152,7 @@ class AgentDoor:
 
         details = {"grace_seconds": grace_seconds}
         agent = await self._agents.replace_push_secrets(name, replaced, details, actor)
-        self._watch.forget()
+        self._watch.forget(agent.name)
         return answer_json(
             {
                 "agent": render_agent(agent, push_secret=None if own else fresh),
@@ -175,7 +175,7 @@ class AgentDoor:
             told = f"Agent removed: its open mail is {'returned' if mail == 'return' else 'dropped'}."
         else:
             raise bad_parameter("mail", "must be return or drop; without it the agent is only retired")
-        self._watch.forget()
+        self._watch.forget(agent.name)
         return answer_json({"agent": render_agent(agent), "message": told})
 
     async def discover(self, request: Request) -> Answer:

@@ -139,7 +139,7 @@ class Agents:
                 sorted(domains),
             )
             if added:
-                await directory_changed(connection)
+                await directory_changed(connection, *(row["name"] for row in added))
 
     async def get(self, name: str) -> Agent:
         async with self._database.connection() as connection:
@@ -264,7 +264,7 @@ class Agents:
     async def _changed(
         self, connection: Any, actor: str, act: str, name: str, details: Mapping[str, Any] | None = None
     ) -> None:
-        await directory_changed(connection)
+        await directory_changed(connection, name)
         await self._audit.write(connection, actor, act, name, details)
 
 

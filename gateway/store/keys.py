@@ -12,6 +12,10 @@ from gateway.store.audit import Audit
 from gateway.store.database import Database
 
 LISTED_MAX = 1000
+EVERYBODY = "*"
+NAMED_KEYS = "named keys"  # what changes with every key that an operator makes or revokes
+CHANGES_KEPT = 10_000  # a process that looks each second is never so far behind
+CHANGES_READ_MAX = 5000  # of more, it is cheaper to forget everything
 PEER = "peer:"  # a scope, followed by the domain of the gateway that holds the key
 
 
@@ -52,15 +56,50 @@ def peers_of(scopes: Iterable[str]) -> list[str]:
     return [scope.removeprefix(PEER) for scope in scopes if scope.startswith(PEER)]
 
 
-async def directory_version(database: Database) -> int:
-    """The count of changes to agents and keys."""
-    version: int = await database.fetchval("select version from directory_version")
-    return version
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How many changes of agents and keys there were, and whom those since another look concerned."""
+
+    version: int
+    since: Sequence[tuple[int, str]] | None = ()  # versions and names; None: it is not known whom
 
 
-async def directory_changed(connection: Any) -> None:
-    """Counts a change, in the transaction that makes it."""
-    await connection.execute("update directory_version set version = version + 1")
+async def directory_changes(database: Database, since: int | None) -> Changes:
+    """Returns the changes since that version; without one, how many there were."""
+    rows = await database.fetch(_CHANGES, since, CHANGES_READ_MAX + 1)
+    version = rows[0]["now"]
+    found = [(row["version"], row["name"]) for row in rows if row["version"] is not None]
+    known = {number for number, name in found if name != EVERYBODY}
+    if since is None:
+        return Changes(version)
+    return Changes(
+        version, found if len(found) <= CHANGES_READ_MAX and len(known) == version - since else None
+    )
+
+
+_CHANGES = """
+select v.version as now, c.version, c.name from directory_version v
+left join lateral (
+    select version, name from directory_changes where version > $1 order by version limit $2
+) c on true
+"""
+
+
+async def directory_changed(connection: Any, *names: str) -> None:
+    """Counts a change, in the transaction that makes it, and notes whom it concerns; without names, everybody."""
+    await connection.execute(_CHANGED, names or (EVERYBODY,), CHANGES_KEPT)
+
+
+# The row of the count is held until the commit, so versions are committed in their order.
+_CHANGED = """
+with counted as (
+    update directory_version set version = version + 1 returning version
+), forgotten as (
+    delete from directory_changes where version <= (select version from counted) - $2
+)
+insert into directory_changes (version, name)
+select distinct version, name from counted, unnest($1::text[]) as u (name)
+"""
 
 
 async def find_keys(database: Database, ids: Sequence[str]) -> tuple[int, dict[str, KnownKey]]:
@@ -184,7 +223,7 @@ class NamedKeys:
             list(scopes),
             name,
         )
-        await directory_changed(connection)
+        await directory_changed(connection, key.id, NAMED_KEYS)
         await self._audit.write(connection, actor, "key.added", name, {"key": key.id, "scopes": list(scopes)})
 
     async def _revoke(self, connection: Any, name_or_id: str, actor: str) -> NamedKey | None:
@@ -196,7 +235,7 @@ class NamedKeys:
         )
         if row is None:
             return None
-        await directory_changed(connection)
+        await directory_changed(connection, row["id"], NAMED_KEYS)
         await self._audit.write(connection, actor, "key.revoked", row["name"], {"key": row["id"]})
         return _named(row)
 

@@ -37,5 +37,5 @@ class Withdrawal:
                 continue
             if withdrawal.mail is not None:
                 await insert(line, withdrawal.batch, [withdrawal.mail])
-            await directory_changed(line)
+            await directory_changed(line, withdrawal.name)
             await withdrawal.audit.write(line, ACTOR, "agent.push_ended", withdrawal.name)

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -19,7 +20,7 @@ from gateway.shares import Holder
 from gateway.store.agents import Agents, Profile
 from gateway.store.audit import Audit
 from gateway.store.database import Database
-from gateway.store.keys import NamedKeys, NewKey, directory_version
+from gateway.store.keys import NamedKeys, NewKey, directory_changes
 
 CLIENT = "192.0.2.7"
 LOCAL_HOST = ("Host", "localhost:8080")
@@ -29,7 +30,7 @@ class House:
     """An agent, an operator and a process that authenticates them."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
-        self.watch = DirectoryWatch(lambda: directory_version(database))
+        self.watch = DirectoryWatch(partial(directory_changes, database))
         self.authenticator = self.authenticate(database, clock, development=False)
         self.development = self.authenticate(database, clock, development=True)
         self.agents = Agents(database, Audit(uuid4()))
@@ -191,7 +192,7 @@ async def test_a_revoked_key_is_dead_once_the_change_is_seen(house: House) -> No
     header = ("X-API-Key", house.alice.text)
     await house.caller(header)
     await house.agents.retire("alice@acme.test", "ops")
-    house.watch.forget()
+    house.watch.forget("alice@acme.test")
 
     await refusal(house, header)
 

@@ -9,6 +9,7 @@ import pytest
 from gateway.admit import directory
 from gateway.admit.directory import DirectoryWatch, Remembered
 from gateway.protocol.errors import AMTPError, Code
+from gateway.store.keys import Changes
 
 
 class Register:
@@ -16,6 +17,7 @@ class Register:
 
     def __init__(self) -> None:
         self.version = 1
+        self.changes: list[tuple[int, str]] = []
         self.things = {"alice": "a", "bob": "b"}
         self.asked: list[set[str]] = []
         self.being_asked = asyncio.Event()
@@ -24,11 +26,17 @@ class Register:
         self.gate.set()
         self.failure: AMTPError | None = None
 
-    async def look(self) -> int:
+    def change(self, *names: str) -> Changes:
+        """Another process changes these; returns what a look sees of that."""
+        self.version += 1
+        self.changes += [(self.version, name) for name in names]
+        return Changes(self.version, [(self.version, name) for name in names])
+
+    async def look(self, since: int | None) -> Changes:
         self.looked_at.set()
         if self.failure:
             raise self.failure
-        return self.version
+        return Changes(self.version, [change for change in self.changes if since and change[0] > since])
 
     async def find(self, names: Collection[str]) -> tuple[int, Mapping[str, str]]:
         self.asked.append(set(names))
@@ -52,7 +60,7 @@ def watch(register: Register) -> DirectoryWatch:
 
 @pytest.fixture
 def remembered(register: Register, watch: DirectoryWatch) -> Remembered[str, str]:
-    return Remembered(watch, register.find)
+    return Remembered(watch, register.find, lambda name, _: (name, "everyone"))
 
 
 async def test_what_was_found_is_not_asked_for_again(
@@ -74,15 +82,47 @@ async def test_what_is_missing_is_asked_for_every_time(
     assert register.asked == [{"alice", "carol"}, {"carol"}]
 
 
-async def test_a_change_that_is_seen_makes_everything_forgotten(
+async def test_a_change_that_is_seen_makes_whom_it_concerns_forgotten_and_nobody_else(
     register: Register, watch: DirectoryWatch, remembered: Remembered[str, str]
 ) -> None:
-    await remembered.find(["alice"])
-    register.version, register.things = 2, {}
-    watch.seen(2, monotonic())
+    await remembered.find(["alice", "bob"])
+    register.things["alice"] = "new"
+    watch.seen(register.change("alice", "carol"), monotonic())
 
     assert remembered.recall("alice") is None
-    assert await remembered.find(["alice"]) == {}
+    assert remembered.recall("bob") == "b"
+    assert await remembered.find(["alice", "bob"]) == {"alice": "new", "bob": "b"}
+    assert register.asked == [{"alice", "bob"}, {"alice"}]
+
+
+async def test_a_thing_is_forgotten_by_each_name_that_it_concerns(
+    register: Register, watch: DirectoryWatch, remembered: Remembered[str, str]
+) -> None:
+    await remembered.find(["alice", "bob"])
+    watch.seen(register.change("everyone"), monotonic())
+
+    assert (remembered.recall("alice"), remembered.recall("bob")) == (None, None)
+
+
+async def test_where_it_is_not_known_who_changed_everything_is_forgotten(
+    register: Register, watch: DirectoryWatch, remembered: Remembered[str, str]
+) -> None:
+    await remembered.find(["alice", "bob"])
+    watch.seen(Changes(2, None), monotonic())
+
+    assert (remembered.recall("alice"), remembered.recall("bob")) == (None, None)
+
+
+async def test_what_was_read_after_a_change_stays_when_the_change_is_seen(
+    register: Register, watch: DirectoryWatch, remembered: Remembered[str, str]
+) -> None:
+    await remembered.find(["bob"])
+    register.things["alice"] = "new"
+    change = register.change("alice")
+    await remembered.find(["alice"])
+    watch.seen(change, monotonic())
+
+    assert remembered.recall("alice") == "new"
 
 
 async def test_nothing_is_believed_when_the_last_look_is_too_old(
@@ -104,9 +144,10 @@ async def test_a_change_made_here_counts_at_once(
 ) -> None:
     await remembered.find(["alice"])
     looked_at = monotonic()
-    register.version, register.things = 2, {"alice": "new"}
-    watch.forget()
-    watch.seen(1, looked_at)  # the answer to a look that began before the change
+    register.change("alice")
+    register.things = {"alice": "new"}
+    watch.forget("alice")
+    watch.seen(Changes(1), looked_at)  # the answer to a look that began before the change
 
     assert remembered.recall("alice") is None
     assert await remembered.find(["alice"]) == {"alice": "new"}
@@ -118,8 +159,23 @@ async def test_an_answer_from_before_a_change_is_not_remembered(
     register.gate.clear()
     finding = asyncio.create_task(remembered.find(["alice"]))
     await register.being_asked.wait()
-    register.version, register.things = 2, {}
-    watch.seen(2, monotonic())
+    register.things = {}
+    watch.seen(register.change("alice"), monotonic())
+    register.gate.set()
+
+    assert await finding == {"alice": "a"}
+    assert remembered.recall("alice") is None
+
+
+async def test_an_answer_from_before_a_change_made_here_is_not_remembered(
+    register: Register, watch: DirectoryWatch, remembered: Remembered[str, str]
+) -> None:
+    await remembered.find(["bob"])
+    register.gate.clear()
+    register.being_asked.clear()
+    finding = asyncio.create_task(remembered.find(["alice"]))
+    await register.being_asked.wait()
+    watch.forget("alice")
     register.gate.set()
 
     assert await finding == {"alice": "a"}

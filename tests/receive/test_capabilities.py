@@ -3,6 +3,7 @@
 import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 
@@ -18,7 +19,7 @@ from gateway.route.directory import Directory
 from gateway.route.dns import Dns, Nameserver
 from gateway.route.memories import StoredMemories
 from gateway.store.database import Database
-from gateway.store.keys import directory_version
+from gateway.store.keys import directory_changes
 from tests.receive.doorway import Doorway, Reply, doorway, get
 
 KEY = "the secret of a configured peer"
@@ -45,7 +46,7 @@ async def desk(database: Database, clock: Clock) -> AsyncIterator[Desk]:
             clock,
             StoredMemories(database),
         )
-        watch = DirectoryWatch(lambda: directory_version(database))
+        watch = DirectoryWatch(partial(directory_changes, database))
         door = CapabilityDoor(
             directory=directory,
             authenticator=Authenticator(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -34,7 +35,7 @@ from gateway.store.admitted import Admitted, Entry
 from gateway.store.bell import Bell
 from gateway.store.database import Database
 from gateway.store.intake import Intake
-from gateway.store.keys import directory_version
+from gateway.store.keys import directory_changes
 from gateway.store.poison import bury
 from gateway.store.straight import Hand, Straight
 from gateway.wired import FEATURES
@@ -187,7 +188,7 @@ async def house_of(
     await database.open()
     if not keys:
         await register(database, keys)
-    watch = DirectoryWatch(lambda: directory_version(database))
+    watch = DirectoryWatch(partial(directory_changes, database))
     log = io.StringIO()
     journal = Journal(log, level="debug")
     bell = Bell(database, journal)

@@ -3,6 +3,7 @@
 import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -22,7 +23,7 @@ from gateway.report.interests import Interests
 from gateway.store.audit import Audit
 from gateway.store.cancellation import Cancellations
 from gateway.store.database import Database
-from gateway.store.keys import directory_version
+from gateway.store.keys import directory_changes
 from tests.receive.doorway import Doorway, Reply, doorway, head
 from tests.store.house import House
 
@@ -85,7 +86,7 @@ async def desk(database: Database, mint: Mint, clock: Clock) -> AsyncIterator[De
         )
     log = io.StringIO()
     journal = Journal(log)
-    watch = DirectoryWatch(lambda: directory_version(database))
+    watch = DirectoryWatch(partial(directory_changes, database))
     door = StatusDoor(
         database=database,
         authenticator=Authenticator(database, watch, clock, Journal(io.StringIO()), development=False),

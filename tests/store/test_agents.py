@@ -11,7 +11,7 @@ from gateway.protocol.errors import AMTPError, Code
 from gateway.store.agents import Agents, Profile, Search, find_residents
 from gateway.store.audit import Audit, verify
 from gateway.store.database import Database
-from gateway.store.keys import NamedKeys, NewKey, directory_version, find_keys
+from gateway.store.keys import NamedKeys, NewKey, directory_changes, find_keys
 
 PUSH = Profile(delivery_mode="push", push_url="https://hooks.test/in", push_secrets=b"sealed")
 
@@ -82,7 +82,7 @@ async def test_of_many_who_register_one_name_at_once_exactly_one_succeeds(
 async def test_every_change_counts_up_the_directory_and_is_audited(
     database: Database, agents: Agents
 ) -> None:
-    versions = [await directory_version(database)]
+    versions = [(await directory_changes(database, None)).version]
     for change in (
         agents.register("alice", "acme.test", Profile(), key("k1"), "ops"),
         agents.update("alice@acme.test", Profile(details={"description": "sells"}), "ops"),
@@ -91,7 +91,7 @@ async def test_every_change_counts_up_the_directory_and_is_audited(
         agents.remove("alice@acme.test", "drop", "ops"),
     ):
         await change
-        versions.append(await directory_version(database))
+        versions.append((await directory_changes(database, None)).version)
 
     assert versions == sorted(set(versions))
     assert await acts(database) == [
@@ -204,10 +204,10 @@ async def test_who_is_not_here_is_agent_unknown(agents: Agents, call: object) ->
 
 async def test_postmasters_are_made_once_hidden_and_without_a_key(database: Database, agents: Agents) -> None:
     await agents.ensure_postmasters(["acme.test", "zeta.test"])
-    version = await directory_version(database)
+    version = (await directory_changes(database, None)).version
     await agents.ensure_postmasters(["acme.test", "zeta.test"])
 
-    assert await directory_version(database) == version
+    assert (await directory_changes(database, None)).version == version
     assert [agent.name for agent in await agents.find(Search(), "", 10)] == [
         "postmaster@acme.test",
         "postmaster@zeta.test",

@@ -11,7 +11,7 @@ from gateway.store.admitted import Admitted, Entry, write_riders
 from gateway.store.agents import Agents, Profile
 from gateway.store.audit import Audit
 from gateway.store.database import Database
-from gateway.store.keys import NewKey, directory_version
+from gateway.store.keys import NewKey, directory_changes
 from gateway.store.withdrawal import Withdrawal
 
 URL, OTHER_URL = "https://hooks.test/in", "https://hooks.test/other"
@@ -60,11 +60,11 @@ def house(database: Database, mint: Mint, clock: Clock) -> House:
 
 async def test_it_reads_its_inbox_from_now_on_and_every_process_looks_again(house: House) -> None:
     bob = await house.bob()
-    before = await directory_version(house.database)
+    before = (await directory_changes(house.database, None)).version
     await house.withdraw(bob)
     assert await house.mode() == "pull"
     assert (await house.agents.get(BOB)).push_url == URL  # so that it is turned on again with a word
-    assert await directory_version(house.database) > before
+    assert (await directory_changes(house.database, None)).version > before
     assert await house.count("audit where act = 'agent.push_ended' and actor = 'gateway'") == 1
 
 
