@@ -104,12 +104,15 @@ class Pot:
         """Gives back what was taken for this holder."""
         address, owner = holder
         self.taken -= amount
-        if owner is not None:
-            _lower(self._owners, owner, amount)
-            return
-        self._unproven -= amount
-        if address is not None:
-            _lower(self._addresses, address, amount)
+        holders, name = (self._owners, owner) if owner is not None else (self._addresses, address)
+        if owner is None:
+            self._unproven -= amount
+        if name is not None:
+            left = holders[name] - amount
+            if left:
+                holders[name] = left
+            else:
+                del holders[name]  # who holds nothing is forgotten
 
     def held(self, holder: Holder, amount: int = 1) -> AbstractContextManager[None]:
         """Takes this for as long as the context lasts."""
@@ -145,15 +148,6 @@ class _Held:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pot.give(self._holder, self._amount)
-
-
-def _lower(counter: Counter[str], key: str, amount: int) -> None:
-    """Whoever holds nothing is forgotten."""
-    left = counter[key] - amount
-    if left:
-        counter[key] = left
-    else:
-        del counter[key]
 
 
 @lru_cache(SITES_KNOWN)

@@ -135,10 +135,11 @@ def _concerns(key: ApiKey, holder: "_Holder") -> tuple[str, ...]:
 class _Holder:
     """Whoever holds a key that is or was good, with the caller made of it the last time."""
 
-    __slots__ = ("_key", "_last")
+    __slots__ = ("_key", "_last", "_several_peers")
 
     def __init__(self, key: KnownKey) -> None:
         self._key = key
+        self._several_peers = len(peers_of(key.scopes)) > 1
         self._last = _caller_of(key, "")
 
     @property
@@ -156,7 +157,7 @@ class _Holder:
             return self._key.ended
         if self._key.expires_at is not None and self._key.expires_at <= clock.now():
             return "expired_key"
-        return "several_peers" if len(peers_of(self._key.scopes)) > 1 else None
+        return "several_peers" if self._several_peers else None
 
 
 def _caller_of(key: KnownKey, client_address: str) -> Caller:

@@ -1,12 +1,14 @@
 """Who presented a request, and how we know."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gateway.shares import Holder, site_of
 
 ADMIN = "admin"
 AGENT = "agent"
 SUBMIT = "submit"  # may hand in for every local agent; "submit:<address>" for that one
+OWNERS_KNOWN = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Caller:
         owner = self.agent or self.proven_domain or self.name
         if owner is None and self.development:
             owner = "development"
-        return Holder(owner=owner) if owner is not None else Holder(site_of(self.address))
+        return _owned(owner) if owner is not None else Holder(site_of(self.address))
 
     @property
     def submits(self) -> bool:
@@ -38,3 +40,8 @@ class Caller:
     def known(self) -> bool:
         """Whether the caller proved anything at all."""
         return self.name is not None or self.proven_domain is not None
+
+
+@lru_cache(OWNERS_KNOWN)
+def _owned(owner: str) -> Holder:
+    return Holder(owner=owner)

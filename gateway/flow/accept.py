@@ -108,18 +108,24 @@ class Accept:
         if message.in_reply_to is not None and is_derived(message.in_reply_to):
             known = await known_here(self._runtime.database, message.in_reply_to)
             message = message if known is None else in_reply_to(message, known)
-        async with self.entering(message, caller) as entrance:
-            admitted, placed = entrance.admitted, entrance.places.states
-            if entrance.keeper is not None:
-                return await entrance.keeper.keep(admitted, placed)
+        places, admitted, keeper = await self.judge(message, caller)
+        committed = False
+        try:
+            if keeper is not None:
+                return await keeper.keep(admitted, places.states)
             if admitted.entries or admitted.deliveries:  # a heartbeat leaves nothing behind
                 seen = await self._intake.commit(admitted)
                 if seen is not None:
-                    return await self._repeat(admitted, seen.row, placed)
-                if self.tells_outcome(message):
-                    self._immediate.expect(admitted)
-                entrance.committed()
-        return Receipt(message.message_id, tuple(placed), message.row)
+                    return await self._repeat(admitted, seen.row, places.states)
+                committed = True
+        finally:
+            if not committed:
+                self.give_up(admitted)
+        if committed:
+            if self.tells_outcome(message):
+                self._immediate.expect(admitted)
+            self.begin(admitted)
+        return Receipt(message.message_id, tuple(places.states), message.row)
 
     def entering(self, message: Message, caller: Caller) -> Entrance:
         """Returns the context in which a message is judged and then committed, here or by the caller."""
@@ -157,7 +163,7 @@ class Accept:
             offered_rule(message)
             immediate_rule(message)
         places = await self._placing.place(message, caller, proven=proven)
-        if any(refusal.code is Code.RELAY_DENIED for refusal in places.refusals):
+        if places.refusals and any(refusal.code is Code.RELAY_DENIED for refusal in places.refusals):
             self._runtime.journal.security("relay_denied", caller.address, sender=message.sender.name)
         if not places.accepted:
             raise NobodyAccepted(places.refusals[0], places.states)

@@ -77,11 +77,12 @@ class Incoming:
 
     async def read(self, bytes_max: int, holder: Holder, *, invited: bool) -> bytes:
         """Returns all of it; `invited` says that the client waits for a word before it sends."""
-        self._holder = holder
         body, self._whole = self._whole, b""
-        if body:
-            self._hold(body, bytes_max)
+        if body:  # it came with its head, within one read of the socket, and nothing of it is waited for
+            if len(body) > bytes_max:
+                raise too_large(bytes_max)
             return body
+        self._holder = holder
         rest = bytearray()  # many small pieces cost no more than their bytes
         if invited:
             await self.invite()

@@ -83,9 +83,13 @@ class MessageDoor:
     async def _post_one(self, request: Request, caller: Caller) -> Answer:
         seconds = wait_seconds(preferences) if (preferences := request.header_values("Prefer")) else 0
         body = await request.body(self._body_bytes_max)
-        with self._slots.held(request.holder):
+        holder = request.holder
+        self._slots.take(holder)
+        try:
             message = await self._read(body, caller)
             receipt = await self._hand_in(message, caller)
+        finally:
+            self._slots.give(holder)
         immediate = self._accept.tells_outcome(message)
         if not seconds and not immediate:
             return answer_json(render_receipt(receipt), 202)

@@ -99,4 +99,8 @@ class Interests:
         return self._told(lambda interest: interest.unavailable(agent, reason))
 
     def _told(self, tell: Callable[[Interest], Iterable[Rider]]) -> tuple[Rider, ...]:
-        return tuple(rider for interest in self._interests if not interest.idle for rider in tell(interest))
+        riders: tuple[Rider, ...] = ()
+        for interest in self._interests:
+            if not interest.idle:
+                riders += tuple(tell(interest))
+        return riders
