@@ -16,10 +16,12 @@ from gateway.receive.inbox import InboxDoor
 from gateway.receive.limits import Manners
 from gateway.receive.messages import MessageDoor
 from gateway.receive.openapi import OpenApiDoor
+from gateway.receive.purging import PurgeDoor
 from gateway.receive.status import StatusDoor
 from gateway.receive.waiting import Waiting
 from gateway.route.configured import published
 from gateway.store.cancellation import Cancellations
+from gateway.store.purging import Purging
 
 
 def door_of(parts: Parts) -> HttpDoor:
@@ -98,6 +100,11 @@ def _agent_doors(parts: Parts) -> tuple[Door, ...]:
             clock=parts.clock,
             rules=parts.config.inbox,
             answer_bytes_max=parts.config.limits.body_bytes,
+        ),
+        PurgeDoor(
+            authenticator=parts.authenticator,
+            residents=parts.residents,
+            purging=Purging(parts.database, parts.mint, parts.audit),
         ),
         AgentDoor(
             agents=parts.agents,

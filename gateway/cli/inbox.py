@@ -8,10 +8,15 @@ import typer
 
 from gateway.cli.call import GATEWAY_DEFAULT, REFUSED, AsJson, GatewayUrl, Remote, outcome, print_table
 from gateway.cli.plain import plain_json
+from gateway.cli.queue import require_choice, said
+from gateway.cli.spans import seconds_of
 from gateway.cli.watch import watch
 
 AgentKey = Annotated[
-    str | None, typer.Option("--key", envvar="AMTP_KEY", help="The agent's key; better in the variable.")
+    str | None,
+    typer.Option(
+        "--key", envvar=["AMTP_KEY", "AMTP_ADMIN_KEY"], help="The agent's key; better in the variable."
+    ),
 ]
 MESSAGES = {"mark": "", "id": "message id", "sender": "from", "subject": "subject", "at": "accepted"}
 DEAD_LETTERS = {"number": "number", "id": "message id", "sender": "from", "at": "since", "why": "why"}
@@ -23,6 +28,7 @@ class Action(StrEnum):
     ACK = "ack"
     DEAD = "dead"
     WATCH = "watch"
+    PURGE = "purge"
 
 
 def inbox(
@@ -30,7 +36,7 @@ def inbox(
     action: Annotated[
         Action,
         typer.Argument(
-            help="List, read whole messages, acknowledge, list dead letters, or watch what comes."
+            help="List, read whole messages, acknowledge, list dead letters, watch what comes, or purge."
         ),
     ] = Action.LIST,
     ids: Annotated[
@@ -42,7 +48,18 @@ def inbox(
     lease: Annotated[
         str | None, typer.Option(help="Seconds that the messages are yours; with ack, the lease's token.")
     ] = None,
-    sender: Annotated[str | None, typer.Option(help="With ack: whose, where two share an id.")] = None,
+    sender: Annotated[
+        str | None, typer.Option(help="With ack: whose, where two share an id. With purge: of this sender.")
+    ] = None,
+    older_than: Annotated[
+        int | None,
+        typer.Option("--older-than", parser=seconds_of, metavar="SPAN", help="With purge: 15m, 4h, 30d."),
+    ] = None,
+    unproven: Annotated[
+        bool, typer.Option("--unproven", help="With purge: of senders who proved nothing.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="With purge: all there is.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With purge: don't ask.")] = False,
     as_json: AsJson = False,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     key: AgentKey = None,
@@ -55,12 +72,30 @@ def inbox(
                 _acknowledge(there, path, ids or [], lease, sender, as_json)
             case Action.DEAD:
                 _show_dead(there.call("GET", f"{path}/dead-letters?limit={limit}"), as_json)
+            case Action.PURGE:
+                chosen = said(sender=sender, older_than=older_than, unproven=unproven, all=everything)
+                _purge(there, path, chosen, yes=yes, as_json=as_json)
             case Action.WATCH:
                 watch(there, path, as_json=as_json)
             case Action.LIST | Action.READ:
                 asked = {"limit": limit, "wait": wait, "lease": lease, "status": "unread" if unread else None}
                 answer = there.call("GET", f"{path}?{_query(asked)}")
                 _show(answer, ids, whole=action is Action.READ, as_json=as_json)
+
+
+def _purge(there: Remote, path: str, chosen: dict[str, Any], *, yes: bool, as_json: bool) -> None:
+    require_choice(chosen)
+    if not yes:
+        counted = there.call("POST", f"{path}/purge", {**chosen, "dry_run": True})
+        typer.confirm(f"Let go of {counted['matched']} messages for good?", abort=True, err=True)
+    answer = there.call("POST", f"{path}/purge", chosen)
+    while answer["has_more"]:
+        more = there.call("POST", f"{path}/purge", chosen)
+        answer = {**more, "matched": answer["matched"], "purged": answer["purged"] + more["purged"]}
+    if as_json:
+        typer.echo(plain_json(answer))
+        return
+    typer.echo(f"{answer['purged']} of {answer['matched']} purged.")
 
 
 def _query(asked: dict[str, Any]) -> str:

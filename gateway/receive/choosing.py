@@ -70,11 +70,11 @@ def selection_of_body(chosen: Chosen) -> Selection:
     _check_ids(chosen.ids)
     selection = _selection(
         msgspec.structs.asdict(chosen),
-        _checked_age(chosen.older_than, "older_than"),
+        checked_age(chosen.older_than, "older_than"),
         tuple(chosen.ids) if chosen.ids is not None else None,
     )
     if selection == Selection() and not chosen.all:
-        raise _nothing_meant()
+        raise nothing_meant()
     return selection
 
 
@@ -88,11 +88,11 @@ def which_of_body(chosen: ChosenLetters) -> Which:
         raise fault("limit", "is out of range", f"write a whole number from 1 to {AT_ONCE_MAX}")
     which = _which(
         msgspec.structs.asdict(chosen),
-        _checked_age(chosen.older_than, "older_than"),
-        _checked_age(chosen.younger_than, "younger_than"),
+        checked_age(chosen.older_than, "older_than"),
+        checked_age(chosen.younger_than, "younger_than"),
     )
     if which == Which() and not chosen.all:
-        raise _nothing_meant()
+        raise nothing_meant()
     return which
 
 
@@ -163,7 +163,7 @@ def _age(query: Mapping[str, str], name: str) -> int | None:
     return count_of(query, name, 0, 0, SECONDS_MAX) if name in query else None
 
 
-def _checked_age(seconds: int | None, field: str) -> int | None:
+def checked_age(seconds: int | None, field: str) -> int | None:
     if seconds is not None and not 0 <= seconds <= SECONDS_MAX:
         raise fault(field, "is no age", f"write whole seconds from 0 to {SECONDS_MAX}")
     return seconds
@@ -174,5 +174,5 @@ def _check_ids(ids: list[str] | None) -> None:
         raise fault("ids", "can't be read", f"list 1 to {IDS_MAX} message ids")
 
 
-def _nothing_meant() -> AMTPError:
+def nothing_meant() -> AMTPError:
     return fault("body", "says of nothing that it is meant", "give conditions, or all: true")

@@ -134,6 +134,13 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         refusals=(403, 409),
         body=json_body("LeaseChange"),
     ),
+    ("POST", f"{BOX}/purge"): Operation(
+        INBOX,
+        "Let go of what nobody wants to read; for its agent and for operators, audited.",
+        ok("InboxPurged"),
+        refusals=(403,),
+        body=json_body("Purge"),
+    ),
     ("GET", f"{BOX}/dead-letters"): Operation(
         INBOX,
         "What the agent took too often and never acknowledged.",

@@ -195,5 +195,11 @@ OPERATOR_SHAPES: dict[str, Shape] = {
             "warnings": listed(TEXT),
         }
     ),
+    "Purge": closed(
+        {"older_than": COUNT, "sender": TEXT, "unproven": YES_NO, "all": YES_NO, "dry_run": YES_NO}
+    ),
+    "InboxPurged": shape(
+        {"recipient": TEXT, "dry_run": YES_NO, "matched": COUNT, "purged": COUNT, "has_more": YES_NO}
+    ),
     "DeadLettersPurged": shape({"dry_run": YES_NO, "matched": COUNT, "purged": COUNT, "has_more": YES_NO}),
 }

@@ -15,7 +15,7 @@ from gateway.store.inbox import BY_END, BY_ID, OPEN, STATES
 CLEARED_AT_ONCE = 1000
 
 # Entries leave the inbox: back into the queue where they are returned, else they stay delivered.
-_CLEAR = """
+CLEAR = """
 with chosen as ({chosen}),
 gone as (
     delete from entries e using chosen c where e.message = c.message and e.agent = c.agent
@@ -78,6 +78,6 @@ async def _clear(
     cleared = 0
     for state in states:
         order = BY_END if state == STATES["leased"] else BY_ID
-        statement = _CLEAR.format(chosen=chosen.format(state=state, open=OPEN, order=order))
+        statement = CLEAR.format(chosen=chosen.format(state=state, open=OPEN, order=order))
         cleared += await database.fetchval(statement, CLEARED_AT_ONCE, mint(), REMOVED, *arguments)
     return cleared

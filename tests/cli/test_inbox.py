@@ -100,3 +100,17 @@ def test_what_would_steer_a_terminal_is_not_shown(text: str) -> None:
     shown = plain_json({"subject": text})
     assert json.loads(shown) == {"subject": text}
     assert text not in shown
+
+
+async def test_an_inbox_is_purged_after_a_question_by_its_agent_or_an_operator(world: World) -> None:
+    async with world.gateway() as gateway:
+        alice, bob = await gateway.register("alice"), await gateway.register("bob")
+        await alice.send(bob.address)
+        assert (await amtp(bob, "purge")).status == 2
+        unasked = await amtp(bob, "purge", "--all")  # nobody answers
+        assert (unasked.status, "Let go of 1 messages for good?" in unasked.err) == (1, True)
+        by_age = await amtp(bob, "purge", "--older-than", "30d", "--yes")
+        assert by_age.out == "0 of 0 purged.\n"
+        done = await amtp(bob, "purge", "--all", "--yes", key=gateway.admin_key)
+        assert done.out == "1 of 1 purged.\n"
+        assert await bob.inbox() == []
