@@ -12,9 +12,12 @@ there is final, any other is not. A conflict about a repeat says that an earlier
 nobody is told that it failed.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
+from itertools import islice
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -38,6 +41,11 @@ ROOMLESS_STATUSES = frozenset({429, 503})
 TAKEN = frozenset({"queued", "held", "delivered", "accepted", "pending", "delivering", "retrying"})
 NOT_TAKEN = frozenset({"failed", "expired", "cancelled", "rejected"})
 RETRY_AFTER_DIGITS_MAX = 9
+
+# What is kept of an error's `details`: enough to tell which recipient and which check, of a message with a thousand.
+DETAILS_BYTES_MAX = 2000
+DETAILS_MEMBERS_MAX = 20  # of each object and list
+DETAILS_DEPTH_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,22 @@ def _read(status: int, document: Any, host: str, retry_after_seconds: float | No
 def _outcomes(answer: _Answer, asked: Sequence[Asked]) -> list[Outcome]:
     entries = answer.entries
     overall = _overall(answer)
-    return [_final_once(_outcome(answer, entries.get(one.recipient), overall), one) for one in asked]
+    found = []
+    for one in asked:
+        entry = entries.get(one.recipient)
+        outcome = _final_once(_outcome(answer, entry, overall), one)
+        found.append(
+            outcome if isinstance(outcome, Delivered) else _detailed(outcome, entry, answer.document)
+        )
+    return found
+
+
+def _detailed(outcome: Outcome, entry: Mapping[str, Any] | None, document: object) -> Outcome:
+    """The outcome with what was said beside its reason, of this recipient or of the whole message."""
+    details = details_of(entry) or details_of(document)
+    if details is None or not isinstance(outcome, Refused | Deferred):
+        return outcome
+    return replace(outcome, details=details)
 
 
 def _outcome(answer: _Answer, entry: Mapping[str, Any] | None, overall: Outcome) -> Outcome:
@@ -228,6 +251,38 @@ def envelope_of(document: Any) -> tuple[Code | None, str]:
     message = error.get("message")
     said = f"{written}: {message}" if isinstance(message, str) and message else written
     return (Code(written) if written in Code.__members__ else None), tidy(said)
+
+
+def details_of(document: object) -> str | None:
+    """The `details` of an error as JSON in ASCII, as much of them as is kept; None where there are none."""
+    error = document.get("error") if isinstance(document, dict) else None
+    details = error.get("details") if isinstance(error, dict) else None
+    if details is None or details == "" or details == {}:
+        return None
+    kept = _bounded(details, DETAILS_DEPTH_MAX)
+    while len(written := json.dumps(kept, separators=(",", ":"))) > DETAILS_BYTES_MAX:
+        if not isinstance(kept, dict | list) or not kept:
+            return None
+        kept.popitem() if isinstance(kept, dict) else kept.pop()
+    return written
+
+
+def _bounded(value: Any, depth: int) -> Any:
+    """A JSON value with few members, short printable texts and no depth."""
+    match value:
+        case str():
+            return tidy(value)
+        case dict() | list() if not depth:
+            return None
+        case dict():
+            some = islice(value.items(), DETAILS_MEMBERS_MAX)
+            return {tidy(name): _bounded(member, depth - 1) for name, member in some}
+        case list():
+            return [_bounded(member, depth - 1) for member in value[:DETAILS_MEMBERS_MAX]]
+        case float() if not isfinite(value):
+            return None
+        case _:
+            return value
 
 
 def _name(address: str) -> str:

@@ -46,6 +46,7 @@ class Deferred:
     """Not now. `blames` the destination as a whole (its breaker counts it), not this message.
 
     `unreachable`: nothing of the message was sent, so a destination that can be reached again is well again.
+    `inside`: the reason as operators see it, where it says what only they may know.
     """
 
     code: Code
@@ -53,6 +54,8 @@ class Deferred:
     retry_after_seconds: float | None = None
     blames: bool = False
     unreachable: bool = False
+    details: str | None = None  # of a peer's error, in JSON
+    inside: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Refused:
     code: Code
     reason: str
     unknown: bool = False
+    details: str | None = None  # of a peer's error, in JSON
 
 
 Outcome = Delivered | Placed | Withdrawn | Deferred | Refused
@@ -100,6 +104,7 @@ class Again:
     due: datetime
     code: Code
     reason: str
+    inside: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,8 @@ class Ended:
     reason: str
     dead_letter: bool
     report: bool
+    details: str | None = None
+    inside: str | None = None
 
 
 Verdict = Done | Shelved | Again | Ended
@@ -123,29 +130,41 @@ def verdict_on(outcome: Outcome, facts: Facts, now: datetime, draw: float) -> Ve
             return Done(via)
         case Placed(agent, address) | Withdrawn(agent, address):
             return Shelved(agent, address)
-        case Refused(code, reason, unknown):
+        case Refused(code, reason, unknown, details):
             told = facts.awaited
             return Ended(
-                Status.FAILED, code, tidy(reason), dead_letter=not told, report=not told and not unknown
+                Status.FAILED, code, tidy(reason), not told, report=not told and not unknown, details=details
             )
         case Deferred(code, reason) if facts.awaited:
-            return Ended(Status.FAILED, code, tidy(reason), dead_letter=False, report=False)
+            return _ended(outcome, Status.FAILED, reason, told=True)
         case Deferred(code, reason, retry_after_seconds, _):
             due = now + timedelta(seconds=delay_seconds(facts.attempts, draw, retry_after_seconds))
             if facts.attempts >= facts.attempts_max or due >= facts.expires_at:
-                return _over(code, reason, facts, due)
-            return Again(due, code, tidy(reason))
+                return _over(outcome, facts, due)
+            return Again(due, code, tidy(reason), outcome.inside)
         case _:
             assert_never(outcome)
 
 
-def _over(code: Code, reason: str, facts: Facts, due: datetime) -> Ended:
+def _over(outcome: Deferred, facts: Facts, due: datetime) -> Ended:
     """Attempts or time are used up: expired where the sender's wish set the time, failed where we did."""
     if facts.expiry != "horizon" and due >= facts.expires_at:
-        text = f"The message's time to live ended before it could be delivered. Last: {reason}"
-        return Ended(Status.EXPIRED, code, tidy(text), dead_letter=False, report=True)
-    text = f"Gave up after {facts.attempts} attempts. Last: {reason}"
-    return Ended(Status.FAILED, code, tidy(text), dead_letter=True, report=True)
+        text = f"The message's time to live ended before it could be delivered. Last: {outcome.reason}"
+        return _ended(outcome, Status.EXPIRED, text)
+    return _ended(outcome, Status.FAILED, f"Gave up after {facts.attempts} attempts. Last: {outcome.reason}")
+
+
+def _ended(outcome: Deferred, status: Status, text: str, *, told: bool = False) -> Ended:
+    """The end of what was deferred once too often; `told`: an answer tells of it."""
+    return Ended(
+        status,
+        outcome.code,
+        tidy(text),
+        dead_letter=status is Status.FAILED and not told,
+        report=not told,
+        details=outcome.details,
+        inside=outcome.inside,
+    )
 
 
 def tidy(text: str) -> str:

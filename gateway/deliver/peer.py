@@ -41,6 +41,12 @@ USER_AGENT = f"AMTP/1.0 (amtp-gateway/{__version__})"
 HEADERS = {"X-AMTP-Version": "1.0", "User-Agent": USER_AGENT}
 JSON, LINES = "application/json", "application/x-ndjson"
 
+# What an agent is told where the client's own words name addresses of the inside.
+INSIDE = {
+    Kind.REFUSED_ADDRESS: "is not at an address that this gateway sends to",
+    Kind.RESOLVE: "has no address that the DNS could tell",
+}
+
 # By what id a domain's gateway knows messages that are answered.
 KnownThere = Callable[[str, Collection[str]], Awaitable[Mapping[str, str]]]
 
@@ -198,9 +204,10 @@ class PeerCourier:
             except OutboundError as error:
                 return Deferred(
                     Code.RECIPIENT_UNAVAILABLE,
-                    tidy(trouble(error)),
+                    tidy(told_of(error, trip.destination.host)),
                     blames=True,
                     unreachable=not error.sent,
+                    inside=tidy(trouble(error)) if error.kind in INSIDE else None,
                 )
         return Reply(response.status, response.headers, response.body)
 
@@ -236,6 +243,11 @@ def trouble(error: OutboundError) -> str:
             f"{error.message}: gateways are reached at public addresses, or in outbound.allow_networks only."
         )
     return f"{error.message}."
+
+
+def told_of(error: OutboundError, host: str) -> str:
+    """Why a request brought no answer, as agents hear it: not where a name leads to, or whom we asked about it."""
+    return f"{host} {INSIDE[error.kind]}." if error.kind in INSIDE else trouble(error)
 
 
 async def _each(

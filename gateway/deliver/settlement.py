@@ -36,7 +36,8 @@ def carried_of(way: Way, outcomes: Sequence[Outcome]) -> Carried:
     blamed = [o for o in outcomes if isinstance(o, Deferred) and o.blames]
     if blamed:
         unreachable = all(o.unreachable for o in blamed)
-        return Carried(blame=blamed[0].reason, unreachable=unreachable, batch=batch)
+        blame = blamed[0].inside or blamed[0].reason
+        return Carried(blame=blame, unreachable=unreachable, batch=batch)
     if any(isinstance(o, Deferred) and o.code in PRESSING for o in outcomes):
         return Carried(pressed=True, batch=batch)
     asked = any(not isinstance(o, Refused) or o.code is not Code.MESSAGE_TOO_LARGE for o in outcomes)
@@ -66,9 +67,9 @@ def settlement_of(delivery: Delivery, verdict: Verdict, milliseconds: int) -> Se
         case Shelved(agent, address):
             expires = delivery.expires_at if delivery.expiry == "ttl" else None
             return replace(settlement, agent=agent, entry_address=address, expires_at=expires)
-        case Again(due, code, reason):
-            return replace(settlement, due=due, code=code.value, error=reason)
-        case Ended(status, code, reason, dead_letter, report):
+        case Again(due, code, reason, inside):
+            return replace(settlement, due=due, code=code.value, error=reason, inside=inside)
+        case Ended(status, code, reason, dead_letter, report, details, inside):
             return replace(
                 settlement,
                 status=status.value,
@@ -76,6 +77,8 @@ def settlement_of(delivery: Delivery, verdict: Verdict, milliseconds: int) -> Se
                 error=reason,
                 dead_letter=dead_letter,
                 report=report,
+                details=details,
+                inside=inside,
             )
         case _:
             assert_never(verdict)

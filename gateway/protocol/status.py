@@ -50,6 +50,7 @@ class RecipientState(msgspec.Struct, frozen=True):
     next_retry: datetime | None = None
     last_error: str | None = None
     via: str | None = None  # who has it: inbox, webhook, amtp:<host>, smtp:<host>
+    details: msgspec.Raw | None = None  # of the error, as the gateway there gave them
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,8 @@ def _accepted(recipient: RecipientState) -> dict[str, Any]:
     if recipient.error is not None:
         code, message = recipient.error
         shown["error"] = {"code": code.value, "message": message}
+        if recipient.details is not None:
+            shown["error"]["details"] = recipient.details
     return shown
 
 

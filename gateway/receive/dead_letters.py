@@ -207,6 +207,7 @@ def render_letter(letter: DeadLetter) -> dict[str, Any]:
         "recipient": letter.address,
         "failure_code": letter.code,
         "failure_reason": letter.reason,
+        "failure_details": None if letter.details is None else msgspec.Raw(letter.details.encode()),
         "attempts": letter.attempts,
         "first_attempt": _moment(letter.first_attempt),
         "last_attempt": _moment(letter.last_attempt),

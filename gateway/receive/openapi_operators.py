@@ -87,6 +87,7 @@ DEAD_LETTER = {
     "kind": {"enum": ["undelivered", "undigested"]},
     "failure_code": ref("Code"),
     "failure_reason": TEXT,
+    "failure_details": {},
     "attempts": COUNT,
     "first_attempt": nullable(MOMENT),
     "last_attempt": nullable(MOMENT),

@@ -41,7 +41,7 @@ MOMENT = text(format="date-time")
 ANY_OBJECT = {"type": "object"}
 MESSAGE_STATUS = {"enum": ["queued", "delivered", "failed", "partial"]}
 RECIPIENT_STATUS = {"enum": [status.value for status in Status]}
-PROBLEM = shape({"code": ref("Code"), "message": TEXT})
+PROBLEM = shape({"code": ref("Code"), "message": TEXT}, {"details": {}})
 
 RECEIVED = shape({"address": TEXT, "status": RECIPIENT_STATUS}, {"error": PROBLEM})
 

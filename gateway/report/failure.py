@@ -32,6 +32,7 @@ class Trouble:
     attempts: int
     final_attempt: datetime | None
     next_attempt: datetime | None = None
+    details: str | None = None  # of the error that another gateway answered, in JSON
 
 
 def report_on(trouble: Trouble, *, domain: str, row: UUID, now: datetime) -> Message:
@@ -45,6 +46,8 @@ def report_on(trouble: Trouble, *, domain: str, row: UUID, now: datetime) -> Mes
         "retry_count": trouble.attempts,
         "final_attempt": _moment(trouble.final_attempt),
     }
+    if trouble.details is not None:
+        facts["error_details"] = msgspec.Raw(trouble.details.encode())
     if trouble.kind == DELAY:
         facts["next_attempt"] = _moment(trouble.next_attempt)
     body = {

@@ -88,6 +88,7 @@ class Postmaster:
                 first.error or "",
                 first.attempts,
                 now,
+                details=first.details,
             )
             report = await self.report(trouble, proven=letters[row].proven, automatic=letters[row].automatic)
             if report is not None:

@@ -52,6 +52,7 @@ class DeadLetter:
     at: datetime
     replayed_at: datetime | None
     accepted_at: datetime
+    details: str | None  # of the failure, in JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ def _conditions(which: Which, arguments: list[Any]) -> str:
 
 _SHOWN = """
 select l.id, coalesce(m.public_id, m.id::text), m.sender, l.recipient, l.address, l.agent, l.failure_code,
-       l.failure_reason, l.attempts, l.first_attempt, l.last_attempt, l.at, l.replayed_at, m.accepted_at
+       l.failure_reason, l.attempts, l.first_attempt, l.last_attempt, l.at, l.replayed_at, m.accepted_at,
+       l.failure_details
 from dead_letters l join messages m on m.id = l.message
 """
 _OWN = "(${0}::text is null or (m.sender = ${0} and m.proven and l.agent is null))"

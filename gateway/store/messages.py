@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
+
 from gateway.protocol.errors import Code
 from gateway.protocol.status import RecipientState, Status
 from gateway.store.database import Database
@@ -72,7 +74,7 @@ async def body_of(database: Database, row: UUID) -> bytes | None:
 # Later rows override earlier ones of the same recipient: what is live stands above what once ended.
 _STATES = """
 select e.message, a.name as recipient, coalesce(e.address, a.name) as address, 'delivered' as status,
-       null::text as code, null::text as error, t.at, 1 as attempts, t.at as delivered_at,
+       null::text as code, null::text as error, null::jsonb as details, t.at, 1 as attempts, t.at as delivered_at,
        null::timestamptz as next_retry,
        'inbox' as via, 1 as rank
 from entries e
@@ -82,17 +84,17 @@ cross join lateral (
 ) t
 where e.message = any ($1)
 union all
-select s.message, s.recipient, s.address, s.status, s.code, s.error, s.settled_at, s.attempts,
+select s.message, s.recipient, s.address, s.status, s.code, s.error, s.details, s.settled_at, s.attempts,
        case when s.status = 'delivered' then s.settled_at end, null, s.via, 2
 from settled s where s.message = any ($1)
 union all
-select d.message, d.recipient, d.address, d.state, null, coalesce(d.last_error, w.reason),
+select d.message, d.recipient, d.address, d.state, null, coalesce(d.last_error, w.reason), null,
        coalesce(d.last_attempt, d.first_attempt, d.accepted_at), d.attempts, null,
        greatest(d.due, d.accepted_at, w.until), null, 3
 from deliveries d
 left join lateral (
     select case when paused then coalesce(pause_reason, 'Deliveries there are paused.')
-                else last_error end as reason,
+                else 'Its gateway failed lately, and is tried again then.' end as reason, -- how is for operators to know
            greatest(open_until, case when paused then paused_until end) as until
     from (
         select *, paused_at is not null and (paused_until is null or paused_until > amtp_now()) as paused
@@ -113,6 +115,7 @@ async def states(database: Database, rows: Collection[UUID]) -> dict[UUID, dict[
             address=row["address"],
             status=Status(row["status"]),
             error=None if row["code"] is None else (Code(row["code"]), row["error"] or ""),
+            details=None if row["details"] is None else msgspec.Raw(row["details"].encode()),
             timestamp=row["at"],
             attempts=row["attempts"],
             delivered_at=row["delivered_at"],

@@ -41,6 +41,8 @@ class Settlement(msgspec.Struct, frozen=True):
     via: str | None = None
     code: str | None = None
     error: str | None = None
+    details: str | None = None  # JSON
+    inside: str | None = None  # the error as operators see it, where that says more
     dead_letter: bool = False
     report: bool = False  # its sender is told, where it may be told
     milliseconds: int | None = None
@@ -60,9 +62,9 @@ _SETTLE = """
 with u as (
     select * from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], $7::bigint[],
                          $8::text[], $9::text[], $10::text[], $11::text[], $12::bool[], $13::int[], $14::timestamptz[],
-                         $15::int[], $16::timestamptz[])
+                         $15::int[], $16::timestamptz[], $19::jsonb[], $20::text[])
         as u (message, recipient, address, token, status, due, agent, entry_address, via, code, error, dead,
-              attempts, first_attempt, milliseconds, expires_at)
+              attempts, first_attempt, milliseconds, expires_at, details, inside)
 ), won as (
     select u.*, d.receipt, d.unproven from u cross join lateral (
         select receipt, unproven from deliveries
@@ -76,12 +78,12 @@ with u as (
     update deliveries d set due = won.due, token = null, last_code = won.code, last_error = won.error
     from won where d.message = any (array[won.message]) and d.recipient = won.recipient and won.due is not null
 ), s as (
-    insert into settled (message, recipient, address, status, via, code, error, attempts, settled_at)
-    select message, recipient, address, status, via, code, error, attempts, amtp_now()
+    insert into settled (message, recipient, address, status, via, code, error, details, attempts, settled_at)
+    select message, recipient, address, status, via, code, error, details, attempts, amtp_now()
     from won where status is not null
     on conflict (message, recipient) do update
     set status = excluded.status, via = excluded.via, code = excluded.code, error = excluded.error,
-        attempts = excluded.attempts, settled_at = excluded.settled_at
+        details = excluded.details, attempts = excluded.attempts, settled_at = excluded.settled_at
 ), e as (
     insert into entries (message, agent, address, expires_at, delivered_at, receipt, unproven)
     select message, agent, entry_address, expires_at, amtp_now(), case when receipt = 'read' then true end, unproven
@@ -94,12 +96,13 @@ with u as (
     on conflict do nothing
 ), l as (
     insert into dead_letters
-        (message, recipient, address, failure_code, failure_reason, attempts, first_attempt, last_attempt, at)
-    select message, recipient, address, code, error, attempts, first_attempt, amtp_now(), amtp_now()
+        (message, recipient, address, failure_code, failure_reason, failure_details, attempts, first_attempt,
+         last_attempt, at)
+    select message, recipient, address, code, error, details, attempts, first_attempt, amtp_now(), amtp_now()
     from won where dead
 ), a as (
     insert into attempts (message, recipient, attempt, at, via, code, error, milliseconds)
-    select message, recipient, attempts, amtp_now(), via, code, error, milliseconds
+    select message, recipient, attempts, amtp_now(), via, code, coalesce(inside, error), milliseconds
     from won where code is not null
     on conflict do nothing
 ), t as (
@@ -136,6 +139,8 @@ async def settle(line: Any, mint: Mint, settlements: Sequence[Settlement]) -> li
         [s.expires_at for s in batch],
         mint(),
         notice_of(agents),
+        [s.details for s in batch],
+        [s.inside for s in batch],
     )
     effective = {(row["message"], row["recipient"], row["token"]) for row in rows}
     kept = [s for s in batch if (s.message, s.recipient, s.token) in effective]

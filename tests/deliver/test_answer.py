@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.deliver.answer import Asked, Reply, outcomes_of, outcomes_of_lines
+from gateway.deliver.answer import DETAILS_BYTES_MAX, Asked, Reply, outcomes_of, outcomes_of_lines
 from gateway.deliver.outcome import REASON_CHARACTERS_MAX, Deferred, Delivered, Outcome, Refused
 from gateway.protocol.errors import STATUS_OF, Code
 
@@ -303,3 +303,66 @@ def test_nothing_is_refused_for_good_without_a_known_code(status: int, document:
     final = [code.value for code in Code if 400 <= STATUS_OF.get(code, 0) <= 413]
     if not any(code in body.decode() for code in final):
         assert not isinstance(one(Reply(status, {}, body)), Refused)
+
+
+def details_in(details: Any) -> str | None:
+    """What is kept of a refusal's details."""
+    refused = {"code": "INVALID_MESSAGE_FORMAT", "message": "No.", "details": details}
+    outcome = one(reply(400, {"error": refused}))
+    assert isinstance(outcome, Refused)
+    return outcome.details
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"validation_error": "agents do not support schema 'x'"},
+        ["a", 1, None, True],
+        "text",
+        17,
+        {"a": {"b": 1.5}},
+    ],
+)
+def test_the_details_of_a_refusal_are_kept(details: Any) -> None:
+    assert json.loads(details_in(details) or "null") == details
+
+
+@pytest.mark.parametrize("details", [None, "", {}])
+def test_details_that_say_nothing_are_none(details: Any) -> None:
+    assert details_in(details) is None
+
+
+def deep(levels: int) -> Any:
+    return {"a": deep(levels - 1)} if levels else "x"
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {f"m{n}": "x" * 100 for n in range(1000)},
+        {"long": "x" * 100_000},
+        ["y" * 400] * 30,
+        {"n" * 10_000: "ж" * 10_000, "rest": "z"},
+        deep(60),
+        {"line\nbreak": "\x00 \u2028 \u202e"},
+        {"number": 10**300},
+    ],
+)
+def test_of_endless_details_a_printable_part_is_kept(details: Any) -> None:
+    kept = details_in(details) or "null"
+    assert len(kept) <= DETAILS_BYTES_MAX
+    assert kept.isascii()
+    assert kept.isprintable()
+    assert json.loads(kept) is not None
+
+
+def test_a_recipients_own_details_come_before_those_of_all() -> None:
+    def refusal(of: str) -> dict[str, Any]:
+        return {"error": {"code": "AGENT_UNKNOWN", "message": "No.", "details": {"of": of}}}
+
+    answer = {
+        **refusal("all"),
+        "recipients": [{"address": BOB.recipient, "status": "failed", **refusal("bob")}],
+    }
+    found = outcomes_of(reply(404, answer), [BOB, CAROL], HOST)
+    assert [getattr(each, "details", None) for each in found] == ['{"of":"bob"}', '{"of":"all"}']
