@@ -238,6 +238,13 @@ class Outbound:
     )
     connect_seconds: float = setting(10.0, "To connect, TLS included.", low=0.1, high=120)
     answer_bytes: int = setting(MEBIBYTE, "Of an answer that are read.", low=1024, high=100 * MEBIBYTE)
+    requests: int = setting(1024, "Requests on their way at once, each process.", low=1, high=100_000)
+    connections_kept: int = setting(
+        2048,
+        "Connections kept for the next message, each process; one for each busy peer.",
+        low=0,
+        high=100_000,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,8 @@ class Journal:
         self._database_up, self._disk_full = True, False
         self._doubts: Sequence[str] = ()
         self.metrics.database_up.set(1)
+        self._dns_up = True
+        self.metrics.dns_up.set(1)
 
     # The gateway itself
 
@@ -280,6 +282,22 @@ class Journal:
 
     def destination_open(self, destination: str) -> None:
         self._log.write("info", "destination_open", {"destination": destination})
+
+    def dns_failed(self, name: str, reason_: str, *, outage: bool) -> None:
+        """A question that no name server answered; several in a row are an outage."""
+        self.metrics.dns_failures.inc()
+        if outage and self._dns_up:
+            self._dns_up = False
+            self.metrics.dns_up.set(0)
+            if self._seldom.due("dns") is not None:
+                self._log.write("error", "dns_lost", {"name": name, "reason": reason_})
+
+    def dns_back(self, seconds: float) -> None:
+        """The name servers answer again, after so long."""
+        self._dns_up = True
+        self.metrics.dns_up.set(1)
+        if self._seldom.due("dns again") is not None:
+            self._log.write("info", "dns_found", {"seconds": round(seconds, 1)})
 
     # Inboxes
 

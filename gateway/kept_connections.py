@@ -2,31 +2,34 @@
 
 import asyncio
 import ssl
+from collections import OrderedDict
 from typing import Final
 
 from gateway.http_connection import Connection
 
 IDLE_SECONDS: Final = 30.0  # below the 60–75 s after which peers close, so few requests meet a closing door
 LIFE_SECONDS: Final = 60.0  # of a connection, so that a host that moves is followed
-CONNECTIONS_MAX: Final = 1024  # descriptors; the windows per destination are far below it
+KEPT_MAX: Final = 2048  # descriptors: one for each of 1 400 peers, and some for those that get much at once
 
 Server = tuple[str, str, int, ssl.SSLContext | None]  # scheme, host, port and what proves the host
 
 
 class KeptConnections:
-    """By server and the TLS that proves it."""
+    """By server and the TLS that proves it. Of too many the least recently used is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept_max: int = KEPT_MAX) -> None:
+        self._kept_max = kept_max
         self._kept: dict[Server, list[Connection]] = {}
-        self._count = 0
+        self._servers: OrderedDict[Connection, Server] = OrderedDict()  # the one used last at the end
         self._sweep: asyncio.TimerHandle | None = None
 
     def take(self, server: Server) -> Connection | None:
         """The one used last, so that the others grow old when fewer are needed."""
-        kept = self._kept.get(server)
-        while kept:
+        while kept := self._kept.get(server):
             connection = kept.pop()
-            self._count -= 1
+            del self._servers[connection]
+            if not kept:
+                del self._kept[server]
             if _is_fresh(connection):
                 return connection
             connection.close()
@@ -34,28 +37,36 @@ class KeptConnections:
 
     def put(self, server: Server, connection: Connection) -> None:
         """Keeps it for later, or closes it where it can't serve again."""
-        if self._count >= CONNECTIONS_MAX or not _is_fresh(connection):
+        if not _is_fresh(connection):
             connection.close()
             return
         self._kept.setdefault(server, []).append(connection)
-        self._count += 1
+        self._servers[connection] = server
+        if len(self._servers) > self._kept_max:
+            self._drop(next(iter(self._servers)))
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._close_old)
 
     def close(self) -> None:
         if self._sweep is not None:
             self._sweep.cancel()
-        for kept in self._kept.values():
-            for connection in kept:
-                connection.close()
-        self._kept, self._count = {}, 0
+        for connection in list(self._servers):
+            self._drop(connection)
 
     def _close_old(self) -> None:
         self._sweep = None
-        everything, self._kept, self._count = self._kept, {}, 0
-        for server, kept in everything.items():
-            for connection in kept:
-                self.put(server, connection)
+        for connection in list(self._servers):
+            if not _is_fresh(connection):
+                self._drop(connection)
+        if self._servers:
+            self._sweep = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._close_old)
+
+    def _drop(self, connection: Connection) -> None:
+        server = self._servers.pop(connection)
+        self._kept[server].remove(connection)
+        if not self._kept[server]:
+            del self._kept[server]
+        connection.close()
 
 
 def _is_fresh(connection: Connection) -> bool:

@@ -63,6 +63,8 @@ class Metrics:
         self.certificate_days = gauge(
             "certificate_days_left", "Until the certificate that is shown ends.", "livemostrecent", "file"
         )
+        self.dns_up = gauge("dns_up", "1 while the name servers answer.", "livemin")
+        self.dns_failures = counter("dns_failures", "Questions that no name server answered.")
         self.heartbeat = gauge(
             "worker_heartbeat_seconds",
             "When a worker's event loop last came round.",

@@ -19,7 +19,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from gateway.http_connection import Connection, HandshakeError, LostError, NonsenseError, connect
-from gateway.kept_connections import CONNECTIONS_MAX, KeptConnections, Server
+from gateway.kept_connections import KEPT_MAX, KeptConnections, Server
 from gateway.outbox import Outbox
 from gateway.pace import Pace
 from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
@@ -31,6 +31,7 @@ from gateway.protocol.url import BadUrl, Url, parse_url
 Resolve = Callable[[str], Awaitable[DnsAnswer]]
 
 CONNECT_SECONDS: Final = 10.0  # a host that does not answer its door by then is down
+REQUESTS_MAX: Final = 1024  # on their way at once; the windows of the destinations are far below it
 ADDRESSES_MAX: Final = 8  # of one host that are tried
 URLS_REMEMBERED: Final = 4096  # the same few are asked for again and again
 
@@ -96,16 +97,15 @@ class Outbound:
         agent: str,
         allow: Sequence[Network] = (),
         connect_seconds: float = CONNECT_SECONDS,
+        requests_max: int = REQUESTS_MAX,
+        kept_max: int = KEPT_MAX,
     ) -> None:
         """`agent` is what we call ourselves; `allow` lists networks to connect to although private."""
-        self._resolve = resolve
-        self._tls = tls
-        self._allow = tuple(allow)
+        self._resolve, self._tls, self._allow = resolve, tls, tuple(allow)
         self._headers = {"User-Agent": agent, "Accept": "*/*", "Accept-Encoding": "identity"}
         self._connect_seconds = connect_seconds
-        self._idle = KeptConnections()
-        self._outbox = Outbox()
-        self._exchanges = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._idle, self._outbox = KeptConnections(kept_max), Outbox()
+        self._exchanges = asyncio.Semaphore(requests_max)
 
     async def post(
         self,

@@ -42,6 +42,7 @@ from gateway.route.destination import Destination
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns
 from gateway.route.memories import StoredMemories
+from gateway.route.outage import Outage
 from gateway.route.router import Here, NotNow, NoWay, Pushed, Router, Way
 from gateway.store import (
     contacts,
@@ -122,7 +123,7 @@ class Parts:
             courier_seconds=COURIER_SECONDS,
             window_max=config.queue.per_destination_window_max,
         )
-        self.directory = _directory(config, database, clock)
+        self.directory = _directory(config, database, clock, journal)
         self.outbound = _outbound(config, self.directory)
         self.peer = PeerCourier(self.outbound, config, partial(known_there, database))
         self.webhook = WebhookCourier(self.outbound, self.sealer, clock, journal, config.outbound)
@@ -301,11 +302,12 @@ class Parts:
         return bool(self.config.database.url) or free_bytes(self.config.data) >= FREE_BYTES_MIN
 
 
-def _directory(config: Config, database: Database, clock: Clock) -> Directory:
+def _directory(config: Config, database: Database, clock: Clock, journal: Journal) -> Directory:
     return Directory(
         Dns(nameservers_of(config), question_seconds=config.dns.timeout_seconds),
         clock,
         StoredMemories(database),
+        Outage(clock, journal),
         peers=static_peers(config),
         plain_domains=plain_domains(config),
     )
@@ -318,6 +320,8 @@ def _outbound(config: Config, directory: Directory) -> Outbound:
         agent=f"AMTP/1.0 (amtp-gateway/{__version__})",
         allow=config.outbound.allow_networks,
         connect_seconds=config.outbound.connect_seconds,
+        requests_max=config.outbound.requests,
+        kept_max=config.outbound.connections_kept,
     )
 
 

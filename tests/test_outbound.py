@@ -160,6 +160,19 @@ async def test_requests_at_once_have_a_connection_each_and_all_are_kept(outbound
         assert server.accepted == 8
 
 
+async def test_of_too_many_kept_connections_the_least_recently_used_makes_room(
+    authority: Authority, names: Names
+) -> None:
+    client = Outbound(names.resolve, authority.trusting_context(), agent="test", allow=[LOOPBACK], kept_max=3)
+    async with RawServer(answer(200, b"x")) as server:
+        for name in ("a", "b", "c", "a", "d", "a", "c", "d"):
+            await post(client, f"http://{name}.test:{server.port}/")
+        assert server.accepted == 4
+        await post(client, f"http://b.test:{server.port}/")  # that was the one
+        assert server.accepted == 5
+    await client.close()
+
+
 async def test_other_tls_settings_never_share_a_connection(outbound: Outbound, authority: Authority) -> None:
     async with RawServer(answer(200, b"x"), authority.server_context(HOST)) as server:
         url = f"https://{HOST}:{server.port}/"

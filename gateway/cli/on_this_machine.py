@@ -1,7 +1,7 @@
 """What the doctor sees on this machine: the data folder, the files of keys and certificates, the processes."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from gateway.store.sealed import KEY_FILE, Sealer
 from gateway.tls import TlsError, server_context, shown
 
 SILENT_SECONDS = 5.0  # a worker that was not heard for so long may hang
+DNS_REMEDY = "check dns.nameservers, or /etc/resolv.conf; peers that were known stay reachable for seven days"
 
 
 def on_this_machine(config: Config) -> Iterator[Finding]:
@@ -96,9 +97,18 @@ def _processes(data: Path) -> Iterator[Finding]:
         for labels, at in samples["amtp_worker_heartbeat_seconds"]
         if labels["worker"] in children
     }
+    yield from judge_name_servers([up for _, up in samples["amtp_dns_up"]])
     if heartbeats:
         lost = {labels["how"]: round(count) for labels, count in samples["amtp_workers_replaced_total"]}
         yield judge_workers(heartbeats, lost, time.time())
+
+
+def judge_name_servers(up: Sequence[float]) -> Iterator[Finding]:
+    """By what the gateway saw last: whether they answer it."""
+    if up:
+        lost = not all(up)
+        text = "don't answer the gateway" if lost else "answer the gateway"
+        yield Finding("name servers", text, DNS_REMEDY if lost else "")
 
 
 def judge_workers(heartbeats: Mapping[str, float], lost: Mapping[str, int], now: float) -> Finding:

@@ -52,6 +52,13 @@ class Cache(Generic[Value]):
             question.add_done_callback(lambda done: self._answered(key, done))
         return (await asyncio.shield(question)).value
 
+    def put(self, key: str, kept: Kept[Value]) -> None:
+        """Keeps an answer that came late."""
+        self._kept[key] = kept
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._entries_max:
+            self._kept.popitem(last=False)
+
     def peek(self, key: str) -> Kept[Value] | None:
         """What is kept, good or not, without asking."""
         return self._kept.get(key)
@@ -70,10 +77,7 @@ class Cache(Generic[Value]):
 
     async def _put(self, key: str) -> Kept[Value]:
         kept = await self._ask(key)
-        self._kept[key] = kept
-        self._kept.move_to_end(key)
-        while len(self._kept) > self._entries_max:
-            self._kept.popitem(last=False)
+        self.put(key, kept)
         return kept
 
     def _answered(self, key: str, question: asyncio.Task[Kept[Value]]) -> None:

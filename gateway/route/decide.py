@@ -6,10 +6,11 @@
 | record says v=amtp1 but is broken | - | Broken | its TTL, at most 5 min |
 | none | nothing, or spoke over 30 days ago | Silent | the SOA's word, at most 5 min |
 | none | spoke within 30 days | Temporary for 24 h, then Silent | the same |
-| trouble | spoke within 7 days and was not silent since | Speaks, stale | 5 s |
+| trouble | spoke within 7 days and was not silent since | Speaks, stale | 1 min |
 | trouble | else | Temporary | 5 s |
 
-The addresses of a host are what the DNS says, kept for a minute at most; in trouble, what it said within 7 days.
+The addresses of a host are what the DNS says, kept for a minute at most; in trouble, what it said within 7 days,
+for a minute as well.
 """
 
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ KEPT_SECONDS_MIN: Final = 1  # TTL 0 would mean a query per message
 KEPT_SECONDS_MAX: Final = 86_400  # a wrong record of a month is a month of trouble
 NEGATIVE_SECONDS_MAX: Final = 300  # a domain that starts to speak is heard within five minutes
 TROUBLE_SECONDS: Final = 5  # a failing name server is not asked for every message
+STALE_SECONDS: Final = 60  # what serves meanwhile need not be looked up so often
 HOST_SECONDS_MAX: Final = 60  # a host that moves is followed within a minute, whatever its TTL says
 STALE_DAYS_MAX: Final = 7  # as long as a message is retried
 DOWNGRADE_DAYS: Final = 30  # who spoke this recently is not believed to have stopped …
@@ -76,6 +78,7 @@ class HostDecision:
     kept_seconds: int
     memory: HostMemory | None = None  # as it is now; to be written where `write` says so
     write: bool = False
+    stale: bool = False
 
 
 def decide(
@@ -114,7 +117,7 @@ def decide_host(host: str, answer: DnsAnswer, memory: HostMemory | None, now: da
                 or now - memory.told_at > timedelta(days=STALE_DAYS_MAX)
             ):
                 return HostDecision(answer, TROUBLE_SECONDS, memory)
-            return HostDecision(Records(memory.addresses, TROUBLE_SECONDS), TROUBLE_SECONDS, memory)
+            return HostDecision(Records(memory.addresses, STALE_SECONDS), STALE_SECONDS, memory, stale=True)
 
 
 def _worn(at: datetime, now: datetime) -> bool:
@@ -156,4 +159,4 @@ def _in_trouble(reason: str, memory: Memory | None, now: datetime, *, plain: boo
     if isinstance(last, Broken):  # configuration no longer allows what was written
         return Decision(Temporary(reason), TROUBLE_SECONDS, memory)
     warning = f"stale, last confirmed {memory.spoke_at:%Y-%m-%d %H:%M} UTC: {reason}"
-    return Decision(Speaks(last.capabilities, (warning,)), TROUBLE_SECONDS, memory, stale=True)
+    return Decision(Speaks(last.capabilities, (warning,)), STALE_SECONDS, memory, stale=True)

@@ -1,15 +1,22 @@
 """The directory: which gateway takes messages for a domain, from configuration, cache, DNS and memory."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from gateway.clock import Clock
 from gateway.protocol.discovery import Capabilities, Speaks
-from gateway.protocol.dns_answer import DnsAnswer
+from gateway.protocol.dns_answer import DnsAnswer, Trouble
 from gateway.route.cache import ENTRIES_MAX, Cache, Kept
 from gateway.route.decide import Decision, HostDecision, HostMemory, Lookup, Memory, decide, decide_host
+from gateway.route.outage import Outage
+
+PATIENCE_SECONDS: Final = 1.0  # with the DNS, where something is remembered that can serve instead
+SLOW: Final = Trouble("no answer yet")
+
+Decided = TypeVar("Decided", Decision, HostDecision)
 
 
 class Memories(Protocol):
@@ -48,6 +55,7 @@ class Directory:
         dns: Questions,
         clock: Clock,
         memories: Memories,
+        outage: Outage,
         *,
         peers: Mapping[str, Capabilities] | None = None,
         plain_domains: frozenset[str] = frozenset(),
@@ -57,6 +65,8 @@ class Directory:
         self._dns = dns
         self._clock = clock
         self._memories = memories
+        self.outage = outage
+        self._late: set[asyncio.Task[Any]] = set()  # questions whose answers nobody waits for any more
         self.adopt(peers or {}, plain_domains)
         self._domains = Cache(self._ask_domain, clock, entries_max)
         self._hosts = Cache(self._ask_host, clock, entries_max)
@@ -88,6 +98,9 @@ class Directory:
         return await self.lookup(domain)
 
     async def close(self) -> None:
+        for question in self._late:
+            question.cancel()
+        await asyncio.gather(*self._late, return_exceptions=True)
         await self._domains.close()
         await self._hosts.close()
 
@@ -96,21 +109,63 @@ class Directory:
         memory = last.value.memory if last else None
         if memory is None:
             memory = await self._memories.recall(domain)
+        stale = decide(domain, SLOW, memory, self._clock.now(), plain=domain in self._plain_domains)
+        question = self._learn_domain(domain, memory)
+        return await self._soon(self._domains, domain, question, stale, waits=not (last and last.value.stale))
+
+    async def _learn_domain(self, domain: str, memory: Memory | None) -> Kept[Decision]:
         answer = await self._dns.texts(f"_amtp.{domain}")
-        now = self._clock.now()
-        decision = decide(domain, answer, memory, now, plain=domain in self._plain_domains)
+        self.outage.heard(domain, answer)
+        decision = decide(domain, answer, memory, self._clock.now(), plain=domain in self._plain_domains)
         if decision.write and decision.memory is not None:
             await self._memories.remember(decision.memory)
-        return Kept(decision, now, now + timedelta(seconds=decision.kept_seconds))
+        return self._kept(decision)
 
     async def _ask_host(self, host: str) -> Kept[HostDecision]:
         last = self._hosts.peek(host)
         memory = last.value.memory if last else None
         if memory is None:
             memory = await self._memories.recall_host(host)
+        stale = decide_host(host, SLOW, memory, self._clock.now())
+        question = self._learn_host(host, memory)
+        return await self._soon(self._hosts, host, question, stale, waits=not (last and last.value.stale))
+
+    async def _learn_host(self, host: str, memory: HostMemory | None) -> Kept[HostDecision]:
         answer = await self._dns.addresses(host)
-        now = self._clock.now()
-        decision = decide_host(host, answer, memory, now)
+        self.outage.heard(host, answer)
+        decision = decide_host(host, answer, memory, self._clock.now())
         if decision.write and decision.memory is not None:
             await self._memories.remember_host(decision.memory)
+        return self._kept(decision)
+
+    async def _soon(
+        self,
+        cache: Cache[Decided],
+        key: str,
+        question: Coroutine[Any, Any, Kept[Decided]],
+        stale: Decided,
+        *,
+        waits: bool,
+    ) -> Kept[Decided]:
+        """Returns the answer, or what is remembered where it does not come soon; it is then kept when it comes.
+
+        Where what is kept is only remembered already, nobody waits for the answer.
+        """
+        if not stale.stale:
+            return await question
+        asking = asyncio.create_task(question)
+        done, _ = await asyncio.wait({asking}, timeout=PATIENCE_SECONDS if waits else 0)
+        if done:
+            return asking.result()
+        self._late.add(asking)
+        asking.add_done_callback(lambda _: self._answered_late(cache, key, asking))
+        return self._kept(stale)
+
+    def _answered_late(self, cache: Cache[Decided], key: str, asking: "asyncio.Task[Kept[Decided]]") -> None:
+        self._late.discard(asking)
+        if not asking.cancelled() and asking.exception() is None:
+            cache.put(key, asking.result())
+
+    def _kept(self, decision: Decided) -> Kept[Decided]:
+        now = self._clock.now()
         return Kept(decision, now, now + timedelta(seconds=decision.kept_seconds))

@@ -1,5 +1,6 @@
 """Hosts that lead to the inside, however they are written (S4). A listener on loopback sees no connection."""
 
+import io
 from collections.abc import AsyncIterator
 from ipaddress import ip_address, ip_network
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from conformance.dns_server import DnsServer
 from conformance.fake_peer import Authority
 from gateway.clock import Clock
+from gateway.journal import Journal
 from gateway.outbound import Kind, Outbound, OutboundError
 from gateway.protocol.discovery import Broken, Speaks
 from gateway.protocol.dns_answer import DnsAnswer, Records
@@ -17,6 +19,7 @@ from gateway.protocol.reachable import judge, judge_port
 from gateway.route.decide import HostMemory, Memory
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns, Nameserver
+from gateway.route.outage import Outage
 from tests.raw_server import RawServer, answer
 
 # What a URL may say; PORT is the listener's.
@@ -98,7 +101,9 @@ async def dns() -> AsyncIterator[DnsServer]:
 
 @pytest.fixture
 async def directory(dns: DnsServer, clock: Clock) -> AsyncIterator[Directory]:
-    opened = Directory(Dns([Nameserver("127.0.0.1", dns.port)]), clock, Forgetful())
+    opened = Directory(
+        Dns([Nameserver("127.0.0.1", dns.port)]), clock, Forgetful(), Outage(clock, Journal(io.StringIO()))
+    )
     yield opened
     await opened.close()
 

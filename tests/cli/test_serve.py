@@ -16,7 +16,7 @@ import pytest
 from gateway.admit.api_key import mint_key
 from gateway.cli import pid_file
 from gateway.cli.expected import StartError
-from gateway.cli.on_this_machine import judge_workers
+from gateway.cli.on_this_machine import judge_name_servers, judge_workers
 from gateway.cli.ports import check_free, first_free
 from gateway.clock import Clock
 from gateway.config_values import HostPort
@@ -213,6 +213,13 @@ async def test_a_worker_that_hangs_is_replaced_and_told_of(tmp_path: Path, dsn: 
             assert 'amtp_workers_replaced_total{how="silent"} 1.0' in await answer.text()
         _, told, _ = await amtp("doctor", "--config", str(gateway.file))
         assert "2 answer; replaced since the start: 1 hung" in told
+
+
+def test_the_doctor_tells_whether_the_name_servers_answer_the_gateway() -> None:
+    assert not list(judge_name_servers([]))  # nothing runs here
+    assert [finding.ok for finding in judge_name_servers([1.0])] == [True]
+    (lost,) = judge_name_servers([1.0, 0.0])
+    assert "resolv.conf" in lost.remedy
 
 
 def test_the_doctor_names_a_worker_whose_loop_stands_still() -> None:

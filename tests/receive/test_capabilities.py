@@ -18,6 +18,7 @@ from gateway.route.configured import published
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns, Nameserver
 from gateway.route.memories import StoredMemories
+from gateway.route.outage import Outage
 from gateway.store.database import Database
 from gateway.store.keys import directory_changes
 from tests.receive.doorway import Doorway, Reply, doorway, get
@@ -45,6 +46,7 @@ async def desk(database: Database, clock: Clock) -> AsyncIterator[Desk]:
             Dns([Nameserver("127.0.0.1", dns.port)], tries_seconds=(0.2, 0.2), question_seconds=2),
             clock,
             StoredMemories(database),
+            Outage(clock, Journal(io.StringIO())),
         )
         watch = DirectoryWatch(partial(directory_changes, database))
         door = CapabilityDoor(

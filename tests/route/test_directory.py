@@ -1,6 +1,7 @@
 """What the directory keeps, forgets and believes, with real packets and a clock turned by hand."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -9,12 +10,15 @@ import pytest
 
 from conformance.dns_server import Behaviour, DnsServer
 from gateway.clock import Clock
+from gateway.journal import Journal
 from gateway.protocol.discovery import Broken, Capabilities, Silent, Speaks, parse_gateway
 from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
 from gateway.protocol.url import Url
+from gateway.route import directory as directory_module
 from gateway.route.decide import HostMemory, Lookup, Memory, Temporary
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns, Nameserver
+from gateway.route.outage import Outage
 
 NAME = "_amtp.b.test"
 RECORD = "v=amtp1;gateway=https://gw.b.test"
@@ -53,11 +57,23 @@ def notebook() -> Notebook:
     return Notebook()
 
 
+@pytest.fixture
+def log() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def journal(log: io.StringIO) -> Journal:
+    return Journal(log, form="text")
+
+
 Open = Callable[..., Directory]
 
 
 @pytest.fixture
-async def opened(server: DnsServer, notebook: Notebook, clock: Clock) -> AsyncIterator[Open]:
+async def opened(
+    server: DnsServer, notebook: Notebook, clock: Clock, journal: Journal
+) -> AsyncIterator[Open]:
     """Opens directories; each has its own cache and they share the notebook, like a restarted gateway."""
     directories: list[Directory] = []
 
@@ -65,10 +81,14 @@ async def opened(server: DnsServer, notebook: Notebook, clock: Clock) -> AsyncIt
         peers: dict[str, Capabilities] | None = None,
         plain_domains: frozenset[str] = frozenset(),
         entries_max: int = 100,
+        question_seconds: float = 3,
     ) -> Directory:
-        dns = Dns([Nameserver("127.0.0.1", server.port)], tries_seconds=(0.3, 0.3), question_seconds=3)
+        tries = (0.3, 0.3) if question_seconds < 60 else (question_seconds,)
+        server_ = Nameserver("127.0.0.1", server.port)
+        dns = Dns([server_], tries_seconds=tries, question_seconds=question_seconds)
+        outage = Outage(clock, journal)
         directory = Directory(
-            dns, clock, notebook, peers=peers, plain_domains=plain_domains, entries_max=entries_max
+            dns, clock, notebook, outage, peers=peers, plain_domains=plain_domains, entries_max=entries_max
         )
         directories.append(directory)
         return directory
@@ -409,3 +429,62 @@ async def test_addresses_taken_back_do_not_serve_as_stale(
 async def test_a_host_that_never_was_leaves_no_memory(directory: Directory, notebook: Notebook) -> None:
     await directory.resolve_host("gw.b.test")
     assert notebook.hosts == {}
+
+
+async def until(look: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not look():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_name_server_that_hangs_is_not_waited_for_where_the_last_answer_can_serve(
+    opened: Open, server: DnsServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory_module, "PATIENCE_SECONDS", 0.05)
+    directory = opened(question_seconds=60)
+    server.txt(NAME, RECORD, ttl=60)
+    server.add("gw.b.test", "A", "192.0.2.1", ttl=60)
+    assert gateway_of(await directory.lookup("b.test")) == "https://gw.b.test"
+    await directory.resolve_host("gw.b.test")
+    hung = server.gates[NAME] = server.gates["gw.b.test"] = asyncio.Event()
+    clock.offset += timedelta(seconds=61)
+    server.txt(NAME, "v=amtp1;gateway=https://new.b.test", ttl=60)
+    assert gateway_of(await directory.lookup("b.test")) == "https://gw.b.test"
+    assert addresses_of(await directory.resolve_host("gw.b.test")) == ("192.0.2.1",)
+    count = server.count(NAME)
+    clock.offset += timedelta(seconds=59)
+    await directory.lookup("b.test")
+    assert server.count(NAME) == count  # what serves, serves for a minute
+    monkeypatch.setattr(directory_module, "PATIENCE_SECONDS", 3600.0)
+    clock.offset += timedelta(seconds=2)
+    assert gateway_of(await directory.lookup("b.test")) == "https://gw.b.test"  # and nobody waits again
+    hung.set()
+    await until(lambda: (known := directory.known("b.test")) is not None and not known.stale)
+    assert gateway_of(await directory.lookup("b.test")) == "https://new.b.test"
+
+
+def lasts(directory: Directory) -> bool:
+    """Whether the DNS is out of order as far as it knows."""
+    return directory.outage.since is not None
+
+
+async def test_an_outage_of_the_dns_is_told_once_when_it_begins_and_once_when_it_ends(
+    opened: Open, server: DnsServer, clock: Clock, journal: Journal, log: io.StringIO
+) -> None:
+    directory = opened()
+    server.txt(NAME, RECORD)
+    await directory.lookup("b.test")
+    server.down = True
+    assert isinstance(await directory.lookup("c0.test"), Temporary)
+    assert not lasts(directory)  # it may be the fault of that name
+    for n in range(1, 5):
+        await directory.lookup(f"c{n}.test")
+    assert lasts(directory)
+    assert "amtp_dns_up 0.0" in journal.metrics.render().decode()
+    server.down = False
+    for n in range(5, 8):
+        await directory.lookup(f"c{n}.test")
+    assert not lasts(directory)
+    journal.flush()
+    assert [log.getvalue().count(event) for event in ("dns_lost", "dns_found")] == [1, 1]
+    assert "amtp_dns_up 1.0" in journal.metrics.render().decode()
