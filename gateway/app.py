@@ -76,6 +76,7 @@ async def running(
         config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         parts = Parts(config, database, clock, journal, features, processes=processes)
         await sealed.agree(database, parts.sealer, config.data)
+        journal.key_files([config.data / sealed.KEY_FILE, config.tls.key_file])
         stack.callback(parts.parsing.close)
         stack.push_async_callback(parts.outbound.close)
         stack.push_async_callback(parts.directory.close)

@@ -25,7 +25,6 @@ from typing import TypeVar
 from gateway.postgres_home import (
     FREE_BYTES_MIN,
     LOOK_SECONDS,
-    PORT,
     Binaries,
     EmbeddedError,
     Home,
@@ -36,6 +35,7 @@ from gateway.postgres_home import (
     usual_folders,
 )
 from gateway.seldom import Seldom
+from gateway.socket_folder import PORT
 
 __all__ = ["FREE_BYTES_MIN", "SETTINGS", "EmbeddedError", "EmbeddedPostgres", "free_bytes"]
 

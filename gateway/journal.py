@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 from uuid import UUID
 
+from gateway.file_modes import exposure
 from gateway.log_writer import LogWriter
 from gateway.metrics import Metrics
 from gateway.protocol.errors import STATUS_OF, Code
@@ -110,6 +111,12 @@ class Journal:
 
     def certificate_kept(self, fault: str) -> None:
         self._log.write("error", "certificate_kept", {"fault": fault})
+
+    def key_files(self, paths: Iterable[Path | None]) -> None:
+        """Warns of those that others may read."""
+        for path in paths:
+            if path and (text := exposure(path)):
+                self._log.write("warning", "key_file_exposed", {"reason": f"{text}; chmod 600 {path}"})
 
     def certificate_judged(self, file: str, days_left: float, doubts: Sequence[str]) -> None:
         """Each doubt is told when it begins; `days_left` is negative when it ended."""

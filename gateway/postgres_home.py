@@ -6,7 +6,6 @@ Everything here blocks; `gateway/embedded.py` calls it from threads.
 import contextlib
 import ctypes
 import fcntl
-import hashlib
 import importlib.util
 import os
 import pwd
@@ -21,17 +20,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway import socket_folder
+from gateway.socket_folder import PORT, SOCKET
+
 MAJORS = range(15, 19)  # the versions the store's SQL is tried on
 FREE_BYTES_MIN = 256 * 1024**2  # below this mail is refused: Postgres stops dead when it can't write its log
 LOCK_SECONDS = 3  # a gateway that is just stopping may still hold the data folder
 LEFT_BEHIND_SECONDS = 15  # a Postgres whose gateway was killed is given this long to end
 COMMAND_SECONDS = 120  # initdb takes one second, on a slow disk ten
 LOOK_SECONDS = 0.02  # between two looks at something that sends no event
-SOCKET_BYTES_MAX = 107  # sockaddr_un
 
 USER = DATABASE = "amtp"
 SERVICE_USER = "amtp"  # whom root lets run Postgres
-SOCKET, PORT = ".s.PGSQL.5432", "5432"
 PR_SET_PDEATHSIG, CLONE_NEWUSER = 1, 0x10000000
 NOBODY = 65534  # who root is inside the user namespace: initdb wants a uid that has a name
 
@@ -224,14 +224,7 @@ class Home:
 
     @property
     def sockets(self) -> Path:
-        """In the data folder, or short and in /tmp where the path doesn't fit a socket address or a DSN."""
-        folder = self.data / "run"
-        if len(os.fsencode(folder / SOCKET)) <= SOCKET_BYTES_MAX and re.fullmatch(
-            r"[\w./-]+", str(folder), re.A
-        ):
-            return folder
-        digest = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
-        return Path("/tmp", f"amtp-{digest}")  # noqa: S108 - TMPDIR may be as long; private() looks who owns it
+        return socket_folder.find(self.data)
 
     @property
     def dsn(self) -> str:
@@ -257,13 +250,13 @@ class Home:
         return descriptor
 
     def unlock(self, descriptor: int) -> None:
-        if self.sockets.parent != self.data:
-            shutil.rmtree(self.sockets, ignore_errors=True)
+        socket_folder.remove(self.data)
         fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough: a forked process may hold a copy
         os.close(descriptor)
 
     def furnish(self, binaries: Binaries, identity: Identity, *, durable: bool) -> None:
         """The cluster and the socket folder are there, the cluster made by this major version."""
+        socket_folder.make(self.data, (os.geteuid(), identity.uid), shared=identity.changes)
         private(self.sockets, identity)
         if not self.cluster.exists() or not any(self.cluster.iterdir()):
             return self._create_cluster(binaries, identity, durable)
@@ -344,8 +337,7 @@ def _first_line(path: Path) -> str:
 def private(folder: Path, identity: Identity) -> None:
     """The folder is there, and only the server's user may enter."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.geteuid(), identity.uid):
+    if not socket_folder.belongs(folder, (os.geteuid(), identity.uid)):
         raise EmbeddedError(f"{folder} is not a folder of ours. Remove it, or choose another data folder.")
     folder.chmod(0o700)
     if identity.changes:

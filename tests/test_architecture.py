@@ -17,9 +17,9 @@ GATEWAY = Path(__file__).parent.parent / "gateway"
 
 # From the ground up. Rooms on one floor are strangers to each other.
 FLOORS = [
-    {"__init__", "protocol", "postgres_home"}
+    {"__init__", "protocol", "socket_folder", "file_modes"}
     | {"config_file", "config_values", "log_writer", "metrics_folder"},
-    {"config_fields", "metrics", "seldom"},
+    {"postgres_home", "config_fields", "metrics", "seldom"},
     {"config_sections"},
     {"config", "embedded", "journal", "tls", "clock", "outbox", "pace", "shares"},
     {"mint", "config_show", "http_connection"},

@@ -1,13 +1,15 @@
 """Real servers on real sockets, by whoever runs the suite: root as well as an ordinary user."""
 
 import asyncio
+import hashlib
 import os
 import shutil
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -273,16 +275,51 @@ async def test_a_path_that_fits_no_socket_address_gets_a_short_private_folder(
     assert not folder.exists()
 
 
-async def test_a_socket_folder_that_is_not_ours_is_refused(first_day: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def squatted(first_day: Path, tmp_path: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """A data folder with a path too odd for a socket, and the places in a shared folder that somebody else has taken."""
     data = Path(shutil.copytree(first_day, tmp_path / "some data"))
+    digest = hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
+    taken = [
+        Path(f"/tmp/amtp-{digest}"),
+        tmp_path / "taken",
+    ]  # guessed, and left by a gateway that was killed
+    for place in taken:
+        place.symlink_to(tmp_path)
+    (data / "sockets").symlink_to(taken[1])
+    yield data, taken
+    taken[0].unlink()
+
+
+async def test_nobody_can_guess_or_take_the_socket_folder_of_a_long_path(
+    squatted: tuple[Path, list[Path]],
+) -> None:
+    data, taken = squatted
     embedded = EmbeddedPostgres(data, settings=FAST)
-    folder = socket_folder(embedded)
-    folder.symlink_to(tmp_path)
     try:
-        with pytest.raises(EmbeddedError, match="is not a folder of ours"):
-            await embedded.start()
+        assert await ask(await embedded.start(), "SELECT 1") == 1
+        folder = socket_folder(EmbeddedPostgres(data))
+        assert folder == socket_folder(embedded)
+        assert folder not in taken
     finally:
-        folder.unlink(missing_ok=True)
+        await embedded.stop()
+    assert folder.name not in os.listdir(folder.parent)
+
+
+async def test_a_user_s_own_runtime_folder_holds_the_socket(
+    first_day: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Path(shutil.copytree(first_day, tmp_path / "some data"))
+    with tempfile.TemporaryDirectory(dir="/tmp") as own:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", own)
+        embedded = EmbeddedPostgres(data, settings=FAST)
+        assert await ask(await embedded.start(), "SELECT 1") == 1
+        assert socket_folder(embedded).parent in (
+            Path(own),
+            Path("/tmp"),
+        )  # the latter where it runs as somebody else
+        await embedded.stop()
+        assert os.listdir(own) == []
 
 
 async def test_a_cluster_of_another_major_version_is_refused_and_left_alone(

@@ -4,11 +4,14 @@ import os
 from pathlib import Path
 from shlex import quote
 
+import typer
+
 from gateway import __version__
 from gateway.admit.api_key import ApiKey, mint_key, parse_key
 from gateway.admit.caller import ADMIN
 from gateway.cli.expected import StartError
 from gateway.clock import Clock
+from gateway.file_modes import exposure
 from gateway.mint import Mint
 from gateway.store.audit import Audit
 from gateway.store.database import Database
@@ -37,7 +40,7 @@ async def keep_admin_key(data: Path, dsn: str) -> ApiKey:
 
 def _read(path: Path) -> ApiKey | None:
     try:
-        text = path.read_text().strip()
+        text, exposed = path.read_text().strip(), exposure(path)
         path.chmod(0o600)
     except FileNotFoundError:
         return None
@@ -46,6 +49,11 @@ def _read(path: Path) -> ApiKey | None:
     key = parse_key(text)
     if key is None:
         raise StartError(f"{path} holds no key of this gateway's kind. Remove it for a new one.")
+    if exposed:
+        typer.echo(
+            f"amtp: {path} could be read by others, until now. `amtp admin-keys revoke {NAME}` ends the key.",
+            err=True,
+        )
     return key
 
 

@@ -11,6 +11,7 @@ from gateway.cli.expected import EXPECTED
 from gateway.cli.finding import Finding
 from gateway.config import Config
 from gateway.embedded import FREE_BYTES_MIN, free_bytes
+from gateway.file_modes import exposure
 from gateway.metrics import samples_of
 from gateway.store.sealed import KEY_FILE, Sealer
 from gateway.tls import TlsError, server_context, shown
@@ -28,6 +29,8 @@ def on_this_machine(config: Config) -> Iterator[Finding]:
         yield from _processes(config.data)
     if config.tls.certificate_file and config.tls.key_file:
         yield _certificate(config.tls.certificate_file, config.tls.key_file, config.certified_host)
+        if exposed := exposure(config.tls.key_file):
+            yield Finding("certificate key", exposed, f"chmod 600 {config.tls.key_file}")
 
 
 def _disk(config: Config) -> Finding:
@@ -45,11 +48,10 @@ def _disk(config: Config) -> Finding:
 def _key_files(data: Path) -> Iterator[Finding]:
     for name in (KEY_FILE, first_steps.KEY_FILE):
         path = data / name
-        try:
-            mode = path.stat().st_mode & 0o777
-            good = _readable(path)
-        except FileNotFoundError:
+        if not path.exists():
             continue
+        try:
+            good = _readable(path)
         except OSError as failure:
             yield Finding(
                 name, f"{path}: {failure.strerror}", f"let the gateway's user read it: chown {path}"
@@ -57,8 +59,8 @@ def _key_files(data: Path) -> Iterator[Finding]:
             continue
         if not good:
             yield Finding(name, f"{path} holds no key", "restore it from your backup of the data folder")
-        elif mode & 0o077:
-            yield Finding(name, f"{path} can be read by others (mode {mode:o})", f"chmod 600 {path}")
+        elif exposed := exposure(path):
+            yield Finding(name, exposed, f"chmod 600 {path}")
         else:
             yield Finding(name, "readable to its owner alone")
 

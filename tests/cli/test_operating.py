@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import stat
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 import trustme
+from cryptography.fernet import Fernet
 from typer.testing import CliRunner, Result
 
 from gateway import __version__
@@ -225,7 +227,7 @@ async def test_the_doctor_names_a_remedy_for_each_problem(dsn: str, tmp_path: Pa
 
     assert code == 1
     problems = {name for name, finding in found.items() if not finding["ok"]}
-    assert problems == {"admin.key", "secrets.key", "certificate", "admin keys"}
+    assert problems == {"admin.key", "secrets.key", "certificate", "certificate key", "admin keys"}
     assert "renew it" in found["certificate"]["text"]
     assert "not for acme.test" in found["certificate"]["text"]
     assert "admin-keys add" in found["admin keys"]["remedy"]
@@ -237,9 +239,33 @@ async def test_the_doctor_sees_a_key_file_that_others_may_read(dsn: str, tmp_pat
     variables = {"AMTP_DATABASE_URL": dsn, "AMTP_DOMAINS": "acme.test", "AMTP_DATA": str(tmp_path)}
     made = json.loads((await amtp(variables, "admin-keys", "add", "laptop", "--json")).stdout)
     (tmp_path / "admin.key").write_text(made["key"])
-    (tmp_path / "admin.key").chmod(0o644)
+    (tmp_path / "secrets.key").write_bytes(Fernet.generate_key())
+    for name in ("admin.key", "secrets.key"):
+        (tmp_path / name).chmod(0o644)
     _, found = await findings(variables)
-    assert found["admin.key"]["remedy"].startswith("chmod 600")
+    for name in ("admin.key", "secrets.key"):
+        assert "can be read by others (mode 644)" in found[name]["text"]
+        assert found[name]["remedy"] == f"chmod 600 {tmp_path / name}"
+
+
+async def test_a_key_file_that_others_may_read_is_told_at_the_start(world: World, tmp_path: Path) -> None:
+    async with world.gateway() as gateway:
+        pass
+    assert "key_file_exposed" not in gateway.log.getvalue()
+    (tmp_path / "secrets.key").chmod(0o604)
+    async with world.gateway() as gateway:
+        pass
+    assert f"chmod 600 {tmp_path}/secrets.key" in gateway.log.getvalue()
+
+
+def test_the_operator_s_key_of_serve_local_is_closed_and_told_of(tmp_path: Path) -> None:
+    with served(tmp_path):
+        pass
+    (tmp_path / "data" / "admin.key").chmod(0o640 if os.geteuid() else 0o644)
+    with served(tmp_path) as gateway:
+        pass
+    assert any("could be read by others" in line for line in gateway.lines)
+    assert stat.S_IMODE((tmp_path / "data" / "admin.key").stat().st_mode) == 0o600
 
 
 async def test_the_doctor_tells_a_broken_configuration_and_a_database_that_is_away(tmp_path: Path) -> None:
