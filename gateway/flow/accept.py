@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
-from uuid import UUID
 
 from gateway.admit.admission import immediate_rule, offered_rule, sender_rule
 from gateway.admit.caller import Caller
@@ -22,9 +21,10 @@ from gateway.report.interests import Interests
 from gateway.report.receipt import owing
 from gateway.store.admitted import Admitted, Rider
 from gateway.store.correspondence import known_here
+from gateway.store.identity import Original, Repeat
 from gateway.store.intake import Intake
-from gateway.store.messages import message_id_of, states
-from gateway.store.repeats import repeat
+from gateway.store.messages import states
+from gateway.store.repeats import originals, repeat
 from gateway.store.runtime import Runtime
 
 
@@ -116,7 +116,7 @@ class Accept:
             if admitted.entries or admitted.deliveries:  # a heartbeat leaves nothing behind
                 seen = await self._intake.commit(admitted)
                 if seen is not None:
-                    return await self._repeat(admitted, seen.row, places.states)
+                    return await self._repeat(admitted, seen, places.states)
                 committed = True
         finally:
             if not committed:
@@ -208,18 +208,21 @@ class Accept:
             riders=riders,
         )
 
-    async def _repeat(self, admitted: Admitted, original: UUID, placed: Sequence[RecipientState]) -> Receipt:
+    async def _repeat(self, admitted: Admitted, seen: Repeat, placed: Sequence[RecipientState]) -> Receipt:
         """The answer to a key or id seen before: this request's recipients, as they stand now."""
-        riders = partial(self._interests.joined, admitted, placed)
-        gained = await repeat(self._runtime.database, self._runtime.row_ids, admitted, original, riders)
-        if gained:
-            self._runtime.ring(gained)
-        known = (await states(self._runtime.database, [original])).get(original, {})
+        original, database = seen.original, self._runtime.database
+        if original is None or not original.has_all(admitted):
+            riders = partial(self._interests.joined, admitted, placed)
+            gained = await repeat(database, self._runtime.row_ids, admitted, seen.row, riders)
+            if gained:
+                self._runtime.ring(gained)
+            original = (await originals(database, [seen.row])).get(seen.row)
         self._runtime.journal.repeated(admitted.message.message_id, admitted.message.sender.name)
-        public_id = await message_id_of(self._runtime.database, original) or admitted.message.message_id
-        receipt = Receipt(public_id, tuple(placed), original)
+        if original is None:  # its time is over, its key's is not
+            original = Original(admitted.message.message_id, frozenset(), {})
+        receipt = Receipt(original.message_id, tuple(placed), seen.row)
         names = [recipient.name for recipient in admitted.message.recipients]
-        return brought_up_to_date(receipt, names, known)
+        return brought_up_to_date(receipt, names, original.states)
 
 
 def _first_error(receipt: Receipt) -> AMTPError:

@@ -4,13 +4,29 @@ The first writer wins, by a unique constraint in the transaction that commits th
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
 from gateway.protocol.message import Message
+from gateway.protocol.status import RecipientState
 from gateway.store.admitted import Admitted
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A message that is repeated: its public id, the agents whose inbox it is in, and how each recipient stands."""
+
+    message_id: str
+    agents: frozenset[int]
+    states: Mapping[str, RecipientState]
+
+    def has_all(self, admitted: Admitted) -> bool:
+        """Whether the repetition adds nobody to its recipients."""
+        return all(entry.agent in self.agents for entry in admitted.entries) and all(
+            queued.recipient in self.states for queued in admitted.deliveries
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +34,10 @@ class Repeat:
     """The key or id was seen before: the message it stands for decides the answer."""
 
     row: UUID
+    same: bool = field(
+        default=False, compare=False
+    )  # its content is known to be the same, and is no conflict
+    original: Original | None = field(default=None, compare=False)  # where it was looked up
 
 
 def key_hash(kind: bytes, message: Message, proven: bool, text: str) -> bytes:
@@ -63,16 +83,17 @@ async def claim(line: Any, batch: Sequence[Claim]) -> dict[UUID, Repeat]:
     )
     fresh = {row["hash"] for row in inserted}
     taken = [hashed for hashed, _, _ in wanted if hashed not in fresh]
-    owners = (
-        {hashed: row["message"] for hashed, row in (await registered(line, taken)).items()} if taken else {}
-    )
+    owners = await registered(line, taken) if taken else {}
     minted = await _minted_before(line, [admitted for admitted, _ in batch])
     repeats = {}
     for admitted, hashes in batch:
-        row = admitted.message.row
-        owner = next((owners[h] for h in hashes.values() if h in owners), minted.get(row))
+        message = admitted.message
+        kind, owner = next(((kind, owners[h]) for kind, h in hashes.items() if h in owners), ("", None))
         if owner is not None:
-            repeats[row] = Repeat(owner)
+            by_it = kind == "key" or message.key is None
+            repeats[message.row] = Repeat(owner["message"], by_it and owner["content"] == message.content)
+        elif message.row in minted:
+            repeats[message.row] = Repeat(minted[message.row])
     orphans = [hashed for hashed, row, _ in wanted if row in repeats and hashed in fresh]
     if orphans:
         await line.execute("delete from idempotency where hash = any($1)", orphans)

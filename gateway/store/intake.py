@@ -16,8 +16,9 @@ The rules, in the order they are kept:
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from time import monotonic
 from typing import Any
@@ -31,8 +32,9 @@ from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code
 from gateway.store.admitted import Admitted
 from gateway.store.database import WEATHER, Database, told
-from gateway.store.identity import Repeat, claim, hashes_of, may_be_ours, wanted_of
+from gateway.store.identity import Original, Repeat, claim, hashes_of, may_be_ours, wanted_of
 from gateway.store.insertion import insert, insert_unseen
+from gateway.store.repeats import originals
 from gateway.store.straight import Promises
 from gateway.store.topics import Topic
 
@@ -87,6 +89,7 @@ class Intake:
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._line: Any = None
+        self._telling: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     async def commit(self, admitted: Admitted) -> Repeat | None:
@@ -106,6 +109,7 @@ class Intake:
             while not self._queue:
                 if self._stopping:
                     await self._drop_line()
+                    await asyncio.gather(*self._telling)
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -209,14 +213,33 @@ class Intake:
 
     def _answer(self, batch: _Batch, written: _Written) -> None:
         new: list[Admitted] = []
+        repeated: list[tuple[_Waiting, Repeat]] = []
         for waiting in batch.waiting:
             repeat = written.repeats.get(waiting.admitted.message.row)
-            if repeat is None:
-                new.append(waiting.admitted)
+            if repeat is not None:
+                repeated.append((waiting, repeat))
+                continue
+            new.append(waiting.admitted)
             if not waiting.outcome.done():
-                waiting.outcome.set_result(repeat)
+                waiting.outcome.set_result(None)
+        if repeated:
+            telling = asyncio.create_task(self._tell(repeated))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
         if topics := batch.promises.keep(new, written.at):
             self._committed(topics)
+
+    async def _tell(self, repeated: Sequence[tuple[_Waiting, Repeat]]) -> None:
+        """Answers the repetitions of one batch with what is known of their originals: one look for all of them."""
+        same = {repeat.row for _, repeat in repeated if repeat.same}
+        known: Mapping[UUID, Original] = {}
+        if same:
+            with suppress(AMTPError, asyncpg.PostgresError, ValueError):  # each looks for itself then
+                known = await originals(self._database, same)
+        for waiting, repeat in repeated:
+            if not waiting.outcome.done():
+                original = known.get(repeat.row) if repeat.same else None
+                waiting.outcome.set_result(replace(repeat, original=original))
 
     def _refuse(self, refused: Iterable[_Waiting], error: AMTPError) -> None:
         for waiting in refused:

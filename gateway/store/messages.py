@@ -57,14 +57,6 @@ async def find(
     return [Found(*row) for row in rows]
 
 
-async def message_id_of(database: Database, row: UUID) -> str | None:
-    """The public id of a message; None where its time is over."""
-    found: str | None = await database.fetchval(
-        "select coalesce(public_id, id::text) from messages where id = $1", row
-    )
-    return found
-
-
 async def body_of(database: Database, row: UUID) -> bytes | None:
     """The message as it is stored; None where its time is over."""
     body: bytes | None = await database.fetchval("select body from messages where id = $1", row)

@@ -1,6 +1,6 @@
 """A key or id seen before: the same content gets the same answer, other content a conflict."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,8 @@ from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import same_content
 from gateway.store.admitted import Admitted, Rider, write_riders
 from gateway.store.database import Database
-from gateway.store.identity import hashes_of, registered
+from gateway.store.identity import Original, hashes_of, registered
+from gateway.store.messages import states
 from gateway.store.receipts import owed_for
 from gateway.store.topics import QUEUE, Topic, notice_of, reply_topics
 
@@ -30,6 +31,23 @@ Riders = Callable[[Gained], Iterable[Rider]]
 
 def no_riders(_gained: Gained) -> Iterable[Rider]:
     return ()
+
+
+async def originals(database: Database, rows: Collection[UUID]) -> dict[UUID, Original]:
+    """Returns these messages as those who repeat them may be told of them."""
+    found = await database.fetch(_ORIGINALS, list(rows))
+    known = await states(database, rows)
+    return {
+        row["id"]: Original(row["message_id"], frozenset(row["agents"]), known.get(row["id"], {}))
+        for row in found
+    }
+
+
+_ORIGINALS = """
+select m.id, coalesce(m.public_id, m.id::text) as message_id,
+       array(select agent from entries where message = m.id) as agents
+from messages m where m.id = any ($1)
+"""
 
 
 async def repeat(
@@ -96,6 +114,9 @@ async def _add_recipients(
         "insert into entries (message, agent, address, expires_at, delivered_at, receipt, unproven)"
         " select $1, agent, address, $4, amtp_now(), receipt, $6"
         " from unnest($2::bigint[], $3::text[], $5::bool[]) as u (agent, address, receipt)"
+        # An entry that was acknowledged long ago is a line of the history by now.
+        " where not exists (select from settled s join agents a on a.name = s.recipient"
+        "     where s.message = $1 and s.status = 'delivered' and a.id = u.agent)"
         " on conflict do nothing returning agent",
         original,
         [entry.agent for entry in admitted.entries],
