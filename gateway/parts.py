@@ -36,6 +36,7 @@ from gateway.report.aftermath import Aftermath
 from gateway.report.interests import Interests
 from gateway.report.postmaster import Postmaster
 from gateway.report.receipt import Receipts
+from gateway.report.undelivered import UndeliveredCheck
 from gateway.route.configured import nameservers_of, plain_domains, static_peers
 from gateway.route.decide import STALE_DAYS_MAX
 from gateway.route.destination import Destination
@@ -186,10 +187,11 @@ class Parts:
 
     def _accept(self) -> Accept:
         config = self.config
+        own = (RestoredCheck(), UndeliveredCheck(self.runtime, self.interests))
         return Accept(
             runtime=self.runtime,
             domains=config.domains,
-            checks=Checks([RestoredCheck(), *(check for each in self.features for check in each.checks)]),
+            checks=Checks([*own, *(check for each in self.features for check in each.checks)]),
             placing=self.placing,
             provable=self.provable,
             strangers=self.strangers,

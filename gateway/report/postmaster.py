@@ -99,7 +99,7 @@ class Postmaster:
         """A report on its way to the sender of what it is about; None where nobody is there or may be told."""
         if not may_report(sender=trouble.sender, proven=proven, automatic=automatic):
             return None
-        domain, now = self.home_of(trouble.sender), self._runtime.clock.now()
+        domain, now = self.home_of(trouble.sender, *trouble.recipients), self._runtime.clock.now()
         return await self.addressed(report_on(trouble, domain=domain, row=self._runtime.row_ids(), now=now))
 
     async def addressed(self, message: Message, *, heard: bool = True) -> Admitted | None:
@@ -116,7 +116,7 @@ class Postmaster:
             riders=self._interests.accepted(message, places.states) if heard else (),
         )
 
-    def home_of(self, sender: str | None) -> str:
-        """The local domain in whose name we write about a message: its sender's, else our first."""
-        domain = (sender or "").rpartition("@")[2]
-        return domain if domain in self._domains else self._home
+    def home_of(self, *addresses: str | None) -> str:
+        """The local domain in whose name we write about a message: that of the first address here, else our first."""
+        domains = ((address or "").rpartition("@")[2].lower() for address in addresses)
+        return next((domain for domain in domains if domain in self._domains), self._home)
