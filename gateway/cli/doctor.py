@@ -13,6 +13,7 @@ from gateway.admit.caller import ADMIN
 from gateway.cli.call import REFUSED, AsJson, print_json
 from gateway.cli.expected import EXPECTED
 from gateway.cli.finding import Finding
+from gateway.cli.listeners import listeners
 from gateway.cli.local_store import ConfigFile, DataFolder, reached, settings
 from gateway.cli.on_this_machine import on_this_machine
 from gateway.clock import Clock
@@ -29,7 +30,7 @@ SKEW_SECONDS_MAX = 2.0  # more, and leases and expiries are judged by clocks tha
 
 
 def doctor(config: ConfigFile = None, data: DataFolder = None, as_json: AsJson = False) -> None:
-    """Check configuration, disk, keys, certificate, database, schema and clock; exit 1 if one is wrong."""
+    """Check configuration, disk, keys, certificate, listeners, database, schema, clock; exit 1 if one is wrong."""
     findings = asyncio.run(_all(config, data))
     if as_json:
         rows = [asdict(finding) | {"ok": finding.ok} for finding in findings]
@@ -53,7 +54,7 @@ async def _all(file: Path | None, data: Path | None) -> list[Finding]:
     except ConfigError as error:
         return [Finding("configuration", fault, "correct it; amtp check-config") for fault in error.faults]
     about = f"for {', '.join(config.domains)}" if config.domains else f"the data folder {config.data} alone"
-    findings = [Finding("configuration", f"good, {about}"), *on_this_machine(config)]
+    findings = [Finding("configuration", f"good, {about}"), *on_this_machine(config), *listeners(config)]
     async with aclosing(_in_the_database(config)) as looks:
         findings += [finding async for finding in looks]
     return findings

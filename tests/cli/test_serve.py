@@ -230,6 +230,23 @@ def test_the_doctor_names_a_worker_whose_loop_stands_still() -> None:
     assert "2 ended" in hangs.text
 
 
+async def test_the_doctor_tells_that_a_listener_takes_nobody_more(tmp_path: Path, dsn: str) -> None:
+    async with serving(tmp_path, dsn) as gateway:
+        port = int(gateway.url.rpartition(":")[2])
+        _, told, _ = await amtp("doctor", "--config", str(gateway.file))
+        assert f"ok      listener 127.0.0.1:{port} /health answers 200; /ready answers 200" in told
+        write(gateway.file, dsn, port, "limits: {connections: 20}")
+        gateway.send(signal.SIGHUP)
+        await gateway.says("limits.connections: in effect now")
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        code, told, _ = await amtp("doctor", "--config", str(gateway.file))
+        assert code == 1
+        assert f"PROBLEM listener 127.0.0.1:{port} /health answers 429 RATE_LIMIT_EXCEEDED" in told
+        assert "connection_refused in the log" in told
+        for _, writer in held:
+            writer.close()
+
+
 def listeners(url: str) -> int:
     """Sockets that listen on the port."""
     port = f":{int(url.rpartition(':')[2]):04X} "
