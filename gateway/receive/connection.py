@@ -16,7 +16,7 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from aiohttp import hdrs
-from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 from multidict import CIMultiDictProxy
 
@@ -43,6 +43,7 @@ class Connection(RequestHandler):
     __slots__ = (
         "_begun",
         "_ending",
+        "_head_bytes",
         "_listener",
         "_over",
         "_plain",
@@ -79,6 +80,7 @@ class Connection(RequestHandler):
         self.incoming = Incoming(self, listener.load, loop)
         self._plain = PlainReader(listener.plain)
         self._begun = True  # a head: the first one is due from the start
+        self._head_bytes = 0  # of one that is not complete
         self._serving = False
         self._refused = False  # what the parser could not read, so more of it may come
         self._over = False
@@ -133,11 +135,20 @@ class Connection(RequestHandler):
             self._messages.append(cast(Any, plain))
             cast("asyncio.Future[None]", waiter).set_result(None)
             return
+        messages = self._messages
+        queued, in_head = len(messages), self._in_head
+        if self._head_bytes > self._listener.manners.head_bytes_max:
+            return
         try:
             super().data_received(data)
         except (ValueError, LookupError) as error:  # of its URL library, over targets it should have refused
             self._refuse(error)
-        messages = self._messages
+        if len(messages) > queued:
+            self._head_bytes = 0
+        elif in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._listener.manners.head_bytes_max:
+                self._refuse(ValueError("the head is too long"))
         if messages:
             if type(messages[-1][0]) is _ErrInfo:
                 if len(messages) > 1:
@@ -150,6 +161,14 @@ class Connection(RequestHandler):
             self._begun = True
             if not self._serving:
                 self.deadline = self._loop.time() + self._listener.limits.head_seconds
+
+    @property
+    def _in_head(self) -> bool:
+        """Whether what comes next is of a head, and not of a body."""
+        if not self._messages:
+            return self.incoming.arrived
+        body = cast(bytes | StreamReader, self._messages[-1][1])
+        return isinstance(body, bytes) or body.is_eof()
 
     def _refuse(self, error: Exception) -> None:
         """Queue a refusal, as aiohttp does for what its parser knows to be wrong."""
@@ -217,7 +236,11 @@ class Connection(RequestHandler):
             if self._buffer_paused and not self._messages:
                 self._resume_reading_if_drained()
         self._refused = isinstance(message, _ErrInfo)
-        return unreadable() if isinstance(message, _ErrInfo) else head_of(message)
+        return (
+            unreadable()
+            if isinstance(message, _ErrInfo)
+            else head_of(message, self._listener.manners.head_bytes_max)
+        )
 
     async def _send(self, reply: Reply, *, last: bool) -> None:
         head = self._listener.fixed_head

@@ -37,10 +37,12 @@ class Head(msgspec.Struct):
     values: dict[str, tuple[str, ...]] = {}  # of the headers that were asked for
 
 
-def head_of(message: RawRequestMessage) -> Head:
+def head_of(message: RawRequestMessage, bytes_max: int) -> Head:
     """What the parser read, with a fault where others may read it otherwise."""
     path, query, fault = "", "", None
     try:
+        if sum(len(name) + len(value) for name, value in message.raw_headers) > bytes_max:
+            raise malformed(f"Its head is larger than the {bytes_max} bytes accepted here.")
         check_framing(message)
         path, query = target_of(message)
         check_version(message, path)

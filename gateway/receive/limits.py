@@ -25,6 +25,7 @@ class Manners:
     quiet_seconds: float = 15.0  # of silence on a stream before it says that it lives
     line_bytes_max: int = 8190  # request line; each header
     headers_max: int = 100
+    head_bytes_max: int = 65_536  # all of them together
     read_bytes: int = 65_536  # of a body waiting in the parser, before the socket is left alone
 
 

@@ -90,7 +90,8 @@ class PlainHeads:
                 False,  # upgrade
                 False,  # chunked
                 cast(Any, None),  # url
-            )
+            ),
+            self._manners.head_bytes_max,
         )
         return None if head.fault else head
 

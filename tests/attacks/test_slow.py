@@ -178,3 +178,49 @@ async def test_a_crowd_of_idle_connections_does_not_keep_others_waiting() -> Non
             await wire.send(b"P")
         assert (await opened.ask(post("/take", b"{}"))).status == 202
         assert opened.door.load.connections == 401
+
+
+def head_of_size(size: int, *, ended: bool = True) -> bytes:
+    """A head of this many bytes, in many headers of a size that each may have."""
+    begun = get("/take")[:-2]
+    lines: list[bytes] = []
+    while size - len(begun) - sum(map(len, lines)) > 8000:
+        lines.append(b"X-%d: %s\r\n" % (len(lines), b"x" * 5000))
+    rest = size - len(begun) - sum(map(len, lines))
+    lines.append(b"X-Rest: " + b"x" * (rest - 12) + (b"\r\n\r\n" if ended else b"xxxx"))
+    return begun + b"".join(lines)
+
+
+async def test_a_large_head_is_taken_and_a_larger_one_refused() -> None:
+    async with doorway(ROUTES, limits=PATIENT) as opened:
+        wire = await opened.wire()
+        for _ in range(2):
+            assert (await wire.ask(head_of_size(60_000))).status == 202
+        refused = await wire.ask(head_of_size(80_000))
+        assert (refused.status, refused.code) == (400, "INVALID_MESSAGE_FORMAT")
+        assert "65536 bytes" in refused.json["error"]["message"]
+
+
+async def test_a_head_that_grows_without_end_is_refused_before_it_ends() -> None:
+    async with doorway(ROUTES, limits=PATIENT) as opened:
+        wire = await opened.wire()
+        endless = head_of_size(80_000, ended=False)
+        for begin in range(0, len(endless), 10_000):
+            await wire.send(endless[begin : begin + 10_000])
+        assert (await wire.reply()).status == 400
+        assert await wire.rest() == b""
+
+
+async def test_the_bytes_of_a_body_are_not_counted_as_a_head() -> None:
+    async with doorway(ROUTES, limits=PATIENT) as opened:
+        wire = await opened.wire()
+        asked = head("POST", "/take", "Content-Length: 300000")
+        for _ in range(2):
+            await wire.send(asked)
+            for _ in range(30):
+                await wire.send(b"x" * 10_000)
+            assert (await wire.reply()).status == 202
+        for _ in range(2):
+            await wire.send(asked + b"x" * 300_000 + get("/take")[:10])
+            await wire.send(get("/take")[10:])
+            assert [(await wire.reply()).status for _ in range(2)] == [202, 202]
