@@ -19,13 +19,14 @@ REQUEST_ID_HEADER = "X-Request-ID"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 VERSIONED = "/v1/"
 NO_METHOD = "-"
+KEY_HEADERS = {"authorization": "Authorization", "x-api-key": "X-API-Key"}  # by how handlers name them
 NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 ABSOLUTE_FORM = re.compile(r"https?://[^/?#@]+(?=[/?]|\Z)", re.IGNORECASE)
 TARGET = re.compile(r"\*|/[\x21\x22\x24-\x7e]*")  # visible ASCII without the number sign
 
 
 class Head(msgspec.Struct):
-    """What a request says before its body. It may stand for all requests that say the same."""
+    """What a request says before its body. `headers` and `values` may be those of all requests that say the same."""
 
     method: str
     path: str
@@ -35,6 +36,7 @@ class Head(msgspec.Struct):
     last: bool  # of its connection
     fault: AMTPError | None  # why it is not answered
     values: dict[str, tuple[str, ...]] = {}  # of the headers that were asked for
+    key: tuple[str, str] | None = None  # the header of a key and its value, where `headers` are without it
 
 
 def head_of(message: RawRequestMessage, bytes_max: int) -> Head:
@@ -48,7 +50,8 @@ def head_of(message: RawRequestMessage, bytes_max: int) -> Head:
         check_version(message, path)
     except AMTPError as error:
         fault = error
-    return Head(message.method, path, query, message.headers, request_id_of(message), is_last(message), fault)
+    headers = message.headers
+    return Head(message.method, path, query, headers, request_id_of(headers), is_last(message), fault)
 
 
 def check_framing(message: RawRequestMessage) -> None:
@@ -86,9 +89,9 @@ def target_of(message: RawRequestMessage) -> tuple[str, str]:
     return path, query
 
 
-def request_id_of(message: RawRequestMessage) -> str | None:
+def request_id_of(headers: CIMultiDictProxy[str]) -> str | None:
     """The caller's own request id, where it can stand in a header and in a log."""
-    given = message.headers.get(REQUEST_ID_HEADER)
+    given = headers.get(REQUEST_ID_HEADER)
     return given if given is not None and REQUEST_ID.fullmatch(given) else None
 
 

@@ -1,32 +1,41 @@
 """The plain requests, read in one go before aiohttp's parser sees them.
 
 Most requests come whole in one piece, and are written in the one way that nobody reads differently. The grammar
-here is a small part of HTTP's: what it does not cover is not judged, but left to the parser. A client says the same
-head again and again, but for its length, so a head that was read is remembered without it.
+here is a small part of HTTP's: what it does not cover is not judged, but left to the parser. Clients of one kind say the
+same headers again and again, but for the length and the key, so headers that were read are remembered without these:
+a crowd of agents shares what is remembered, and no key stays in memory.
 """
 
 import re
-from typing import Any, cast
 
 from aiohttp import hdrs
-from aiohttp.http import HttpVersion11, RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from gateway.receive.framing import Head, head_of
+from gateway.receive.framing import KEY_HEADERS, VERSION, VERSION_HEADER, Head, request_id_of
 from gateway.receive.limits import Manners
 
 HEAD_BYTES_MAX = 4096
-HEADS_MAX = 2048
+HEADERS_KNOWN_MAX = 2048
 LENGTH_DIGITS_MAX = 9
 
 _END = b"\r\n\r\n"
+_METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")}
 _LENGTHS = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
-_HEAD = re.compile(
-    r"(GET|HEAD|POST|PUT|PATCH|DELETE) (/[\x21\x22\x24-\x7e]*) HTTP/1\.1"
-    r"((?:\r\n[A-Za-z0-9!#$%&'*+.^_`|~-]+: [\x21-\x7e]+(?: [\x21-\x7e]+)*)+)"
+_KEYS = {  # as most clients write them
+    f"\r\n{written}: ".encode(): name for lower, name in KEY_HEADERS.items() for written in (name, lower)
+}
+_HEADERS = re.compile(r"(?:\r\n[A-Za-z0-9!#$%&'*+.^_`|~-]+: [\x21-\x7e]+(?: [\x21-\x7e]+)*)+")
+# Whatever else may say where a request ends, or what follows it; and keys that stand elsewhere, or twice.
+_ODD = (
+    hdrs.CONTENT_LENGTH,
+    hdrs.TRANSFER_ENCODING,
+    hdrs.UPGRADE,
+    hdrs.EXPECT,
+    hdrs.TRAILER,
+    hdrs.TE,
+    *KEY_HEADERS,
+    "X-Admin-Key",
 )
-# Whatever else may say where a request ends, or what follows it.
-_FRAMING = (hdrs.CONTENT_LENGTH, hdrs.TRANSFER_ENCODING, hdrs.UPGRADE, hdrs.EXPECT, hdrs.TRAILER, hdrs.TE)
 _KEPT = "keep-alive"
 
 
@@ -35,65 +44,82 @@ class PlainHeads:
 
     def __init__(self, manners: Manners) -> None:
         self._manners = manners
-        self._known: dict[bytes, Head] = {}
+        self._known: dict[bytes, Head] = {}  # the least recently used first
 
     def read(self, data: bytes) -> tuple[Head, int, int] | None:
-        """The head that `data` begins with, where its body begins and ends; None where it is not plain."""
+        """Returns the head that `data` begins with, where its body begins and ends; None where it is not plain."""
         end = data.find(_END, 0, HEAD_BYTES_MAX)
-        if end < 0:
+        line_end = data.find(b"\r\n", 0, end + 2)
+        line = data[:line_end].split(b" ") if end > 0 else ()
+        if len(line) != 3 or line[2] != b"HTTP/1.1" or (method := _METHODS.get(line[0])) is None:
             return None
-        said, length = data[:end], 0
-        for line in _LENGTHS:
-            at = data.find(line, 0, end)
+        said, length, key = data[line_end:end], 0, None
+        for mark in _LENGTHS:
+            at = said.find(mark)
             if at >= 0:
-                digits, _, behind = said[at + len(line) :].partition(b"\r\n")
+                digits, said = _cut(said, at, len(mark))
                 if not digits.isdigit() or len(digits) > LENGTH_DIGITS_MAX:
                     return None
                 length = int(digits)
-                said = said[:at] + (b"\r\n" + behind if behind else b"")
                 break
-        head = self._known.get(said) or self._learn(said)
-        begin = end + len(_END)
-        return None if head is None else (head, begin, begin + length)
-
-    def _learn(self, said: bytes) -> Head | None:
-        head = self._parsed(said)
-        if head is not None:
-            if len(self._known) >= HEADS_MAX:
-                self._known.clear()
-            self._known[said] = head
-        return head
-
-    def _parsed(self, said: bytes) -> Head | None:
-        match = _HEAD.fullmatch(said.decode("latin-1"))
-        if match is None or len(said) > self._manners.line_bytes_max:
+        for mark, name in _KEYS.items():
+            at = said.find(mark)
+            if at >= 0:
+                value, said = _cut(said, at, len(mark))
+                key = (name, value.decode("latin-1"))
+                if not _plain(key[1]) or key[1] != key[1].strip(" "):
+                    return None
+                break
+        target = line[1].decode("latin-1")
+        known = self._recall(said)
+        if known is None or not (target[:1] == "/" and _plain(target)) or "#" in target:
             return None
-        lines = [line.split(": ", 1) for line in match[3].split("\r\n")[1:]]
+        path, _, query = target.partition("?")
+        head = Head(method, path, query, known.headers, known.request_id, False, None, known.values, key)
+        begin = end + len(_END)
+        return head, begin, begin + length
+
+    def _recall(self, said: bytes) -> Head | None:
+        """The headers, in a head without a request line."""
+        known = self._known.pop(said, None)
+        if known is None:
+            headers = self._parsed(said)
+            if headers is None:
+                return None
+            known = Head("", "", "", headers, request_id_of(headers), last=False, fault=None)
+            if len(self._known) >= HEADERS_KNOWN_MAX:
+                del self._known[next(iter(self._known))]
+        self._known[said] = known
+        return known
+
+    def _parsed(self, said: bytes) -> CIMultiDictProxy[str] | None:
+        text = said.decode("latin-1")
+        if _HEADERS.fullmatch(text) is None:
+            return None
+        lines = [line.split(": ", 1) for line in text.split("\r\n")[1:]]
         headers = CIMultiDict([(name, value) for name, value in lines])
         if (
             len(lines) > self._manners.headers_max
             or len({name.lower() for name in headers}) < len(lines)
             or hdrs.HOST not in headers
-            or any(name in headers for name in _FRAMING)
+            or any(name in headers for name in _ODD)
             or headers.get(hdrs.CONNECTION, _KEPT).lower() != _KEPT
+            or headers.get(VERSION_HEADER, VERSION) != VERSION
         ):
             return None
-        head = head_of(
-            RawRequestMessage(
-                match[1],
-                match[2],
-                HttpVersion11,
-                CIMultiDictProxy(headers),
-                (),
-                False,  # should_close
-                None,  # compression
-                False,  # upgrade
-                False,  # chunked
-                cast(Any, None),  # url
-            ),
-            self._manners.head_bytes_max,
-        )
-        return None if head.fault else head
+        return CIMultiDictProxy(headers)
+
+
+def _cut(said: bytes, at: int, mark_length: int) -> tuple[bytes, bytes]:
+    """The value of the header that begins there, and the headers without it."""
+    begin = at + mark_length
+    end = said.find(b"\r\n", begin)
+    return (said[begin:], said[:at]) if end < 0 else (said[begin:end], said[:at] + said[end:])
+
+
+def _plain(text: str) -> bool:
+    """Whether it has visible ASCII and blanks alone."""
+    return text.isascii() and text.isprintable() and text != ""
 
 
 class PlainReader:

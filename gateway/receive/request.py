@@ -10,7 +10,7 @@ from aiohttp import hdrs
 
 from gateway.pace import Pace
 from gateway.protocol.errors import AMTPError, Code
-from gateway.receive.framing import Head
+from gateway.receive.framing import KEY_HEADERS, Head
 from gateway.shares import Holder, site_of
 
 if TYPE_CHECKING:  # the connection makes requests; a request only leans on the one it came by
@@ -68,8 +68,14 @@ class Request:
 
     def header_values(self, name: str) -> tuple[str, ...]:
         """Every value of a header that may come several times, in order."""
+        key = self._head.key
+        if key is not None and name == key[0]:
+            return (key[1],)
         values = self._head.values.get(name)
         if values is None:
+            known_as = KEY_HEADERS.get(name.lower(), name)
+            if known_as != name:
+                return self.header_values(known_as)
             values = tuple(checked(name, value) for value in self._head.headers.getall(name, ()))
             self._head.values[name] = values
         return values

@@ -9,8 +9,9 @@ from aiohttp.http_parser import HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.receive.framing import Head
 from gateway.receive.limits import Manners
-from gateway.receive.plain import HEAD_BYTES_MAX, HEADS_MAX, PlainHeads, PlainReader
+from gateway.receive.plain import HEAD_BYTES_MAX, HEADERS_KNOWN_MAX, PlainHeads, PlainReader
 from tests.attacks.test_desync import LAST, REFUSED, SMUGGLED
 
 MANNERS = Manners()
@@ -22,8 +23,9 @@ METHODS = st.sampled_from([b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"
 TARGETS = st.sampled_from(
     [b"/", b"/v1/messages", b"/a?b=c%20d", b"*", b"/\x7f", b"//x", b"/a#b", b"http://a/"]
 )
+KEYS = (b"Authorization", b"authorization", b"X-API-Key", b"x-api-key", b"X-Admin-Key")
 NAMES = st.sampled_from(
-    [b"X-Word", b"Accept", b"x", b"Via", b"Expect", b"TE", b"X\xe9", b"Host", b"content-length"]
+    [b"X-Word", b"Accept", b"x", b"Via", b"Expect", b"TE", b"X\xe9", b"Host", b"content-length", *KEYS]
 )
 VALUES = st.sampled_from(
     [b"a", b"a b", b"", b" a", b"a ", b"a\tb", b"\xc3\xa9", b"keep-alive", b"close", b"0", b"5", b"+1"]
@@ -77,8 +79,12 @@ def test_a_plain_request_is_what_the_parser_reads(data: bytes) -> None:
     assert not any((message.should_close, message.upgrade, message.chunked, message.compression))
     lengths = message.headers.getall("Content-Length", [])
     assert [int(length) for length in lengths] in ([], [len(body)])
-    said = [(name, value) for name, value in message.headers.items() if name.lower() != "content-length"]
-    assert said == list(head.headers.items())
+    said = {
+        name.lower(): value for name, value in message.headers.items() if name.lower() != "content-length"
+    }
+    key = {head.key[0].lower(): head.key[1]} if head.key else {}
+    assert said == {name.lower(): value for name, value in head.headers.items()} | key
+    assert len(message.headers) == len(head.headers) + len(key) + len(lengths)
 
 
 def test_what_most_clients_send_is_plain() -> None:
@@ -133,18 +139,46 @@ def test_what_comes_while_another_is_in_work_queues_with_the_parser() -> None:
     assert reader.take(POST, idle=True) is not None
 
 
-def test_a_head_is_remembered_without_its_length_and_not_for_ever() -> None:
+def poll(agent: int) -> bytes:
+    return GET[:-2].replace(b"a@b", b"a%d@b" % agent) + b"Authorization: Bearer secret-%d\r\n\r\n" % agent
+
+
+def read(heads: PlainHeads, data: bytes) -> Head:
+    found = heads.read(data)
+    assert found is not None
+    return found[0]
+
+
+def test_a_length_is_read_each_time() -> None:
     heads = PlainHeads(MANNERS)
-    first, second = heads.read(POST), heads.read(POST.replace(b": 4", b": 12"))
-    assert first is not None
-    assert second is not None
-    assert first[0] is second[0]
-    assert (first[2] - first[1], second[2] - second[1]) == (4, 12)
-    for count in range(HEADS_MAX):
-        heads.read(GET.replace(b"wait=3", b"wait=%d" % count))
-    again = heads.read(POST)
-    assert again is not None
-    assert again[0] is not first[0]
+    found = [heads.read(POST.replace(b": 4", b": %d" % length)) for length in (4, 12)]
+    assert [end - begin for _, begin, end in filter(None, found)] == [4, 12]
+
+
+def test_a_crowd_of_agents_shares_what_is_remembered_and_no_key_is() -> None:
+    heads = PlainHeads(MANNERS)
+    crowd = [read(heads, poll(agent)) for agent in range(3)]
+    assert [(head.path, head.key) for head in crowd] == [
+        (f"/v1/inbox/a{agent}@b", ("Authorization", f"Bearer secret-{agent}")) for agent in range(3)
+    ]
+    assert len({id(head.headers) for head in crowd}) == 1
+    assert "Authorization" not in crowd[0].headers
+
+
+@pytest.mark.parametrize(
+    "line", [b"X-Admin-Key: k", b"AUTHORIZATION: k", b"X-API-Key: k\r\nAuthorization: k"]
+)
+def test_a_key_that_stands_elsewhere_is_left_to_the_parser(line: bytes) -> None:
+    assert take(GET[:-2] + line + b"\r\n\r\n") is None
+
+
+def test_headers_in_use_are_remembered_and_those_of_long_ago_forgotten() -> None:
+    heads = PlainHeads(MANNERS)
+    used, unused = read(heads, POST), read(heads, GET)
+    for count in range(HEADERS_KNOWN_MAX):
+        heads.read(GET.replace(b"Host: a", b"Host: a%d" % count))
+        assert read(heads, POST).headers is used.headers
+    assert read(heads, GET).headers is not unused.headers
 
 
 def test_a_head_beyond_a_limit_is_not_plain() -> None:

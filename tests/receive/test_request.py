@@ -1,11 +1,14 @@
-"""Query parameters."""
+"""Query parameters and headers."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.protocol.errors import AMTPError, Code
-from gateway.receive.request import parse_query
+from gateway.receive.answers import Answer, answer_json
+from gateway.receive.request import Request, parse_query
+from gateway.receive.routing import Route
+from tests.receive.doorway import doorway, get
 
 
 @pytest.mark.parametrize(
@@ -50,3 +53,16 @@ def test_any_query_is_parsed_or_refused(raw: str) -> None:
     except AMTPError:
         return
     assert all(text.isprintable() or ord(max(text)) > 0x7F for text in [*query, *query.values()])
+
+
+@pytest.mark.parametrize("name", ["Authorization", "authorization"])
+async def test_a_key_is_found_by_whatever_case_its_header_is_asked_for(name: str) -> None:
+    async def show(request: Request) -> Answer:
+        return answer_json([request.header_values(name), request.header(name), request.header("X-API-Key")])
+
+    async with doorway([Route("GET", "/show", show)]) as opened:
+        wire = await opened.wire()
+        for line in (f"{name}: k", f"{name.upper()}: k", f"{name}: other"):
+            reply = await wire.ask(get("/show", line))
+            key = line.partition(": ")[2]
+            assert reply.json == [[key], key, None]
