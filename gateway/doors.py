@@ -11,6 +11,7 @@ from gateway.receive.agents import AgentDoor
 from gateway.receive.answering import Answering
 from gateway.receive.capabilities import CapabilityDoor
 from gateway.receive.health import DatabaseLook, HealthDoor, Look, disk_look, draining_look
+from gateway.receive.held_open import HeldOpen
 from gateway.receive.http import Door as HttpDoor
 from gateway.receive.inbox import InboxDoor
 from gateway.receive.limits import Manners
@@ -95,6 +96,7 @@ def _agent_doors(parts: Parts) -> tuple[Door, ...]:
             interests=parts.interests,
             bell=parts.bell,
             straight=parts.straight,
+            held_open=HeldOpen(parts.watch),
             activity=parts.activity,
             journal=parts.journal,
             clock=parts.clock,
@@ -112,6 +114,7 @@ def _agent_doors(parts: Parts) -> tuple[Door, ...]:
             watch=parts.watch,
             sealer=parts.sealer,
             clock=parts.clock,
+            mint=parts.mint,
             domains=parts.config.domains,
             development=parts.config.development,
             target_fault=_target_fault(parts),

@@ -162,7 +162,7 @@ class _Holder:
 
 def _caller_of(key: KnownKey, client_address: str) -> Caller:
     peer = next(iter(peers_of(key.scopes)), None)
-    return Caller(client_address, key.agent, key.scopes, key.name or key.id, proven_domain=peer)
+    return Caller(client_address, key.agent, key.scopes, key.name or key.id, key.id, proven_domain=peer)
 
 
 def presented(values_of: ValuesOf) -> str | None:

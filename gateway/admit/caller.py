@@ -19,6 +19,7 @@ class Caller:
     agent: str | None = None  # name of the local agent whose key was presented
     scopes: frozenset[str] = frozenset()
     name: str | None = None  # for the audit: the key's name, or its id
+    key: str | None = None  # the key's id
     development: bool = False
     proven_domain: str | None = None  # the foreign domain the caller proved to speak for
     hops: tuple[str, ...] = ()  # HTTP Via as received

@@ -17,6 +17,7 @@ from gateway.cli.call import (
     print_json,
     print_table,
 )
+from gateway.cli.plain import plain
 
 app = typer.Typer(help="Agents: who has an inbox here.", no_args_is_help=True)
 
@@ -103,6 +104,21 @@ def _tell(answer: dict[str, Any], as_json: bool) -> None:
     print_fields(FIELDS | ENDS, answer["agent"] | {name: answer[name] for name in ENDS if name in answer})
     if "message" in answer:
         typer.echo(f"\n{answer['message']}")
+    if made := answer.get("made_before"):
+        _tell_made(made)
+
+
+def _tell_made(made: dict[str, Any]) -> None:
+    """What keys of before left at work."""
+    lines = [f"webhook {each['webhook_id']} to {plain(each['url'])}" for each in made["webhooks"]]
+    lines += [f"schedule {each['id']} at {plain(each['repeat'])}" for each in made["schedules"]]
+    if made["queued"]:
+        lines.append(f"{made['queued']} deliveries that wait in the queue")
+    if lines:
+        kept = "ended with it" if made["dropped"] else "still at work; --drop ends it"
+        typer.echo(f"\nMade with the keys before, and {kept}:")
+        for line in lines:
+            typer.echo(f"  {line}")
 
 
 @app.command()
@@ -205,13 +221,17 @@ def rotate_key(
     grace: Annotated[
         int | None, typer.Option("--grace", min=0, help="Seconds the old key lives on; default: a day.")
     ] = None,
+    drop: Annotated[
+        bool,
+        typer.Option("--drop", help="End what keys before it made: webhooks, schedules, queued messages."),
+    ] = False,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Give the agent a new key; prints it, this once."""
     with outcome(as_json):
-        body = _profile(grace_seconds=grace)
+        body = _profile(grace_seconds=grace, drop=drop or None)
         _tell(Remote(gateway, admin_key).call("POST", f"{_path(name)}/rotate-key", body), as_json)
 
 

@@ -7,6 +7,7 @@ goes.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from secrets import token_bytes
 from typing import Any, Literal, TypeVar
 
@@ -19,6 +20,7 @@ from gateway.protocol.json_strict import read_strict
 from gateway.protocol.timestamp import render_timestamp
 from gateway.protocol.webhook_signature import parse_secret, render_secret
 from gateway.store.agents import Agent
+from gateway.store.leftovers import BroughtBack, Made
 
 BODY_BYTES_MAX = 64 * 1024
 DESCRIPTION_CHARACTERS_MAX = 1000
@@ -53,9 +55,11 @@ class Registration(Described, forbid_unknown_fields=True, kw_only=True):
 
 class Rotation(msgspec.Struct, forbid_unknown_fields=True):
     grace_seconds: int = GRACE_SECONDS_DEFAULT
+    drop: bool = False  # what the keys before it made
 
 
-class SecretRotation(Rotation, forbid_unknown_fields=True):
+class SecretRotation(msgspec.Struct, forbid_unknown_fields=True):
+    grace_seconds: int = GRACE_SECONDS_DEFAULT
     push_secret: str | None = None  # the caller's own; one is minted where none is given
 
 
@@ -98,9 +102,11 @@ def read_statement(said: Described, target_fault: TargetFault) -> Statement:
     )
 
 
-def read_rotation(raw: bytes) -> int:
-    """The grace that the old key gets; a day where the body is empty."""
-    return _grace(read_body(raw, Rotation).grace_seconds) if raw else GRACE_SECONDS_DEFAULT
+def read_rotation(raw: bytes) -> Rotation:
+    """The grace that the old key gets, a day where the body is empty, and whether what it made ends."""
+    said = read_body(raw, Rotation) if raw else Rotation()
+    _grace(said.grace_seconds)
+    return said
 
 
 def read_secret_rotation(raw: bytes) -> tuple[int, str | None]:
@@ -188,3 +194,27 @@ def _public(agent: Agent) -> dict[str, Any]:
         "created_at": render_timestamp(agent.created_at),
         "last_active": render_timestamp(agent.last_active_at) if agent.last_active_at else None,
     }
+
+
+def render_made(made: Made, *, dropped: bool) -> dict[str, Any]:
+    """What an agent's keys made, as operators see it."""
+    return {
+        "webhooks": [
+            {"webhook_id": str(each.id), "url": each.url, **_origin(each.key, each.created_at)}
+            for each in made.webhooks
+        ],
+        "schedules": [
+            {"id": str(each.id), "repeat": each.repeat, **_origin(each.key, each.created_at)}
+            for each in made.schedules
+        ],
+        "queued": made.queued,
+        "dropped": dropped,
+    }
+
+
+def render_brought_back(back: BroughtBack) -> dict[str, Any]:
+    return {"unread": back.unread, "disabled_webhooks": [str(webhook) for webhook in back.webhooks]}
+
+
+def _origin(key: str | None, created_at: datetime) -> dict[str, Any]:
+    return {"key": key, "created_at": render_timestamp(created_at)}

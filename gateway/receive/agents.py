@@ -11,6 +11,7 @@ from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
 from gateway.admit.directory import DirectoryWatch
 from gateway.clock import Clock
+from gateway.mint import Mint
 from gateway.protocol.address import RESERVED, Address, parse_address, parse_domain
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.fields import fault
@@ -27,7 +28,9 @@ from gateway.receive.agent_profile import (
     read_secret_rotation,
     read_statement,
     render_agent,
+    render_brought_back,
     render_discovered,
+    render_made,
 )
 from gateway.receive.answers import Answer, answer_json
 from gateway.receive.request import JSON, Request, bad_parameter
@@ -60,6 +63,7 @@ class AgentDoor:
         watch: DirectoryWatch,
         sealer: Sealer,
         clock: Clock,
+        mint: Mint,
         domains: Sequence[str],
         target_fault: TargetFault,
         development: bool,
@@ -69,6 +73,7 @@ class AgentDoor:
         self._watch = watch
         self._sealer = sealer
         self._clock = clock
+        self._mint = mint
         self._domains = tuple(domains)
         self._target_fault = target_fault
         self._development = development
@@ -101,9 +106,13 @@ class AgentDoor:
         )
         self._watch.forget(agent.name)
         shown = render_agent(agent, api_key=key.text, push_secret=minted)
-        return answer_json(
-            {"agent": shown, "message": f"Agent registered. {KEEP_BOTH if minted else KEEP_KEY}"}, 201
-        )
+        keep, back = KEEP_BOTH if minted else KEEP_KEY, agent.brought_back
+        if back is None:
+            return answer_json({"agent": shown, "message": f"Agent registered. {keep}"}, 201)
+        told = f"Agent registered again, with the inbox of before. {keep}"
+        if back.webhooks:
+            told += " Its webhooks of before are disabled: look at them, and enable those that are good."
+        return answer_json({"agent": shown, "message": told, "brought_back": render_brought_back(back)}, 201)
 
     async def find(self, request: Request) -> Answer:
         await self._operator(request)
@@ -126,15 +135,16 @@ class AgentDoor:
     async def rotate_key(self, request: Request) -> Answer:
         actor = await self._operator(request)
         name = self._changeable(request)
-        grace_seconds = read_rotation(await _optional_body(request))
-        key = mint_key()
-        agent = await self._agents.rotate_key(name, _new(key), grace_seconds, actor)
+        said = read_rotation(await _optional_body(request))
+        key, drop = mint_key(), self._mint() if said.drop else None
+        agent, made = await self._agents.rotate_key(name, _new(key), said.grace_seconds, actor, drop=drop)
         self._watch.forget(agent.name)
-        ends = self._clock.now() + timedelta(seconds=grace_seconds)
+        ends = self._clock.now() + timedelta(seconds=said.grace_seconds)
         return answer_json(
             {
                 "agent": render_agent(agent, api_key=key.text),
                 "previous_key_ends_at": render_timestamp(ends),
+                "made_before": render_made(made, dropped=said.drop),
                 "message": f"Key rotated. {KEEP_KEY}",
             }
         )

@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
-from gateway.admit.inbox_rule import inbox_rule
+from gateway.admit.inbox_rule import POSTMASTER, inbox_rule
 from gateway.admit.residents import Resident, Residents
 from gateway.clock import Clock
 from gateway.config_sections import Inbox
@@ -25,6 +25,7 @@ from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.answering import Answering, Consumer, Outcome
 from gateway.receive.answers import JSON, Answer, Stream, answer_json, encode_json
+from gateway.receive.held_open import HeldOpen
 from gateway.receive.inbox_items import (
     FAULTS,
     render_dead_letter,
@@ -55,6 +56,7 @@ from gateway.store.activity import Activity
 from gateway.store.bell import Bell, hushed_at
 from gateway.store.database import Database
 from gateway.store.inbox import Item, Lease, Listing, Mark, Page
+from gateway.store.keys import NAMED_KEYS
 from gateway.store.poison import drop, revive, undigested
 from gateway.store.straight import Straight
 
@@ -77,6 +79,7 @@ class InboxDoor:
         interests: Interests,
         bell: Bell,
         straight: Straight,
+        held_open: HeldOpen,
         activity: Activity,
         journal: Journal,
         clock: Clock,
@@ -90,6 +93,7 @@ class InboxDoor:
         self._interests = interests
         self._bell = bell
         self._straight = straight
+        self._held_open = held_open
         self._activity = activity
         self._journal = journal
         self._clock = clock
@@ -215,7 +219,11 @@ class InboxDoor:
         """The first page that is not empty; an empty one when the time is over or nobody waits any more."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + question.wait_seconds
-        with self._bell.ear(owner.id) as ear, hushed_at(request.ending, ear):
+        with (
+            self._bell.ear(owner.id) as ear,
+            hushed_at(request.ending, ear),
+            self._held_open.listening(_admitting(owner), ear),
+        ):
             while True:
                 page = await self._fetch(owner, question.listing, lease)
                 if page.items and lease and request.gone:  # nobody would hear of it before it ends
@@ -238,7 +246,11 @@ class InboxDoor:
         unread = Listing(listing.limit, since=listing.since, mark=Mark.UNREAD)
         time = asyncio.get_running_loop().time
         look_at = known_until = time()
-        with self._straight.hand(owner.id, self._willing(question)) as hand, suppress(AMTPError):
+        with (
+            self._straight.hand(owner.id, self._willing(question)) as hand,
+            self._held_open.listening(_admitting(owner), hand),
+            suppress(AMTPError),
+        ):
             while True:
                 lease = question.lease()
                 page = await self._fetch(owner, listing, lease)
@@ -301,6 +313,11 @@ class InboxDoor:
 
     def _done(self, number: int, status: str) -> dict[str, Any]:
         return {"dead_letter": number, "status": status, "timestamp": render_timestamp(self._clock.now())}
+
+
+def _admitting(owner: Resident) -> tuple[str, ...]:
+    """Whose change may end the right to this inbox."""
+    return (owner.name, NAMED_KEYS) if owner.name.startswith(f"{POSTMASTER}@") else (owner.name,)
 
 
 def _pieces(items: Sequence[Item], owner: Resident, lease: Lease | None) -> Iterator[bytes]:

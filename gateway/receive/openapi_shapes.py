@@ -228,7 +228,13 @@ SHAPES: dict[str, Shape] = {
     },
     "AgentChange": {**shape({}, DESCRIBED), "additionalProperties": False},
     "KeyRotation": {
-        **shape({}, {"grace_seconds": {"type": "integer", "minimum": 0, "maximum": 2_592_000}}),
+        **shape(
+            {},
+            {
+                "grace_seconds": {"type": "integer", "minimum": 0, "maximum": 2_592_000},
+                "drop": {"type": "boolean"},
+            },
+        ),
         "additionalProperties": False,
     },
     "SecretRotation": {
@@ -254,7 +260,13 @@ SHAPES: dict[str, Shape] = {
     ),
     "AgentAnswer": shape(
         {"agent": ref("Agent")},
-        {"message": TEXT, "previous_key_ends_at": MOMENT, "previous_secret_ends_at": MOMENT},
+        {
+            "message": TEXT,
+            "previous_key_ends_at": MOMENT,
+            "previous_secret_ends_at": MOMENT,
+            "made_before": ANY_OBJECT,
+            "brought_back": ANY_OBJECT,
+        },
     ),
     "AgentList": shape({"agents": listed(ref("Agent")), **PAGE}, {"cursor": TEXT}),
     "DiscoveredAgents": shape(

@@ -59,6 +59,7 @@ class Holder:
 
     agent: str | None
     actor: str
+    key: str | None = None
 
 
 class WebhookDoor:
@@ -112,6 +113,7 @@ class WebhookDoor:
             description=stated.description,
             challenge=challenge,
             secret=self._sealer.seal(secret),
+            key=holder.key,
         )
         webhook = await self._subscriptions.add(new, self._challenge(challenge, number), holder.actor)
         self._audience.stirred.set()
@@ -259,10 +261,10 @@ class WebhookDoor:
 def holder_of(caller: Caller) -> Holder:
     require_known(caller)
     if caller.agent is not None:
-        return Holder(caller.agent, caller.agent)
+        return Holder(caller.agent, caller.agent, caller.key)
     if not caller.development and ADMIN not in caller.scopes:
         raise AMTPError(Code.POLICY_DENIED, "This takes an agent's own key, or an admin key.")
-    return Holder(None, caller.name or "development")
+    return Holder(None, caller.name or "development", caller.key)
 
 
 def _owner(holder: Holder, said: str | None) -> str | None:

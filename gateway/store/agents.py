@@ -6,17 +6,19 @@ tells all processes to look again, and the audit.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
 from gateway.protocol.errors import AMTPError, Code
-from gateway.store import schedules
+from gateway.store import leftovers, schedules
 from gateway.store.audit import Audit
 from gateway.store.database import Database
 from gateway.store.keys import NewKey, add_agent_key, directory_changed, retire_agent_keys
+from gateway.store.leftovers import BroughtBack, Made
 from gateway.store.subscriptions import of_removed_agent
 
 POSTMASTER = "postmaster"
@@ -53,6 +55,7 @@ class Agent:
     created_at: datetime
     retired_at: datetime | None
     last_active_at: datetime | None
+    brought_back: BroughtBack | None = None  # where a registration found it retired
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class Agents:
                 " on conflict (name) where state <> 'removed' do update set state = 'active',"
                 " delivery_mode = excluded.delivery_mode, push_url = excluded.push_url,"
                 " push_secrets = excluded.push_secrets, details = excluded.details, retired_at = null"
-                " where agents.state = 'retired' returning *",
+                " where agents.state = 'retired' returning *, xmax <> 0 as revived",
                 local,
                 domain,
                 *_columns(profile),
@@ -119,14 +122,10 @@ class Agents:
                     {"field": "address"},
                 )
             await add_agent_key(connection, row["id"], key)
-            await self._changed(
-                connection,
-                actor,
-                "agent.registered",
-                row["name"],
-                {"key": key.id, "delivery_mode": row["delivery_mode"]},
-            )
-            return _agent(row)
+            back = await leftovers.bring_back(connection, row["id"]) if row["revived"] else None
+            details = {"key": key.id, "delivery_mode": row["delivery_mode"]}
+            await self._changed(connection, actor, "agent.registered", row["name"], details)
+            return replace(_agent(row), brought_back=back)
 
     async def ensure_postmasters(self, domains: Sequence[str]) -> None:
         """The inbox of each domain that its operators read; nobody holds a key to it."""
@@ -191,20 +190,24 @@ class Agents:
                 {"field": "push_target"},
             ) from None
 
-    async def rotate_key(self, name: str, key: NewKey, grace_seconds: int, actor: str) -> Agent:
-        """A new key; the one in use lives on for the grace period."""
+    async def rotate_key(
+        self, name: str, key: NewKey, grace_seconds: int, actor: str, *, drop: UUID | None = None
+    ) -> tuple[Agent, Made]:
+        """A new key; the one in use lives on for the grace period. Returns what the keys before it made.
+
+        With `drop`, the id of a batch, all of that ends too.
+        """
         async with self._database.transaction() as connection:
             row = await _require_active(connection, name)
+            made = await leftovers.made_by(connection, row["id"], name)
+            if drop is not None:
+                await leftovers.drop(connection, row["id"], made, name, actor, drop)
             await retire_agent_keys(connection, row["id"], grace_seconds)
             await add_agent_key(connection, row["id"], key)
-            await self._changed(
-                connection,
-                actor,
-                "agent.key_rotated",
-                name,
-                {"key": key.id, "grace_seconds": grace_seconds},
-            )
-            return _agent(row)
+            dropped = {} if drop is None else {"dropped": dict(made.counts)}
+            details = {"key": key.id, "grace_seconds": grace_seconds, **dropped}
+            await self._changed(connection, actor, "agent.key_rotated", name, details)
+            return _agent(row), made
 
     async def replace_push_secrets(
         self, name: str, change: Callable[[bytes | None], bytes], details: Mapping[str, Any], actor: str

@@ -74,7 +74,7 @@ class Schedules:
         self._audit = audit
         self._per_agent_max = per_agent_max
 
-    async def add(self, admitted: Admitted, plan: Plan) -> Schedule:
+    async def add(self, admitted: Admitted, plan: Plan, key: str | None = None) -> Schedule:
         """Keeps the message, to be sent at every tick; or finds the one that was kept under its key."""
         message = admitted.message
         async with self._database.transaction() as connection:
@@ -85,8 +85,8 @@ class Schedules:
                 return await _known(connection, seen.row)
             await self._refuse_too_many(connection, agent)
             await connection.execute(
-                "insert into schedules (id, public_id, agent, repeat, body, created_at, next_at, ends_at)"
-                " values ($1, $2, $3, $4, $5, amtp_now(), $6, $7)",
+                "insert into schedules (id, public_id, agent, repeat, body, created_at, next_at, ends_at, key)"
+                " values ($1, $2, $3, $4, $5, amtp_now(), $6, $7, $8)",
                 message.row,
                 None if message.minted else message.message_id,
                 agent,
@@ -94,6 +94,7 @@ class Schedules:
                 message.body,
                 plan.first,
                 plan.ends,
+                key,
             )
             await write_riders(connection, [rider for rider in admitted.riders if isinstance(rider, Held)])
             return await _known(connection, message.row)

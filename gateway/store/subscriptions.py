@@ -52,6 +52,7 @@ class NewSubscription:
     description: str | None
     challenge: str
     secret: bytes  # sealed
+    key: str | None = None  # with which it was made
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,8 @@ class Subscriptions:
                     Code.CONFLICT, f"{OWN_MAX} webhooks are the most one owner has: remove one first."
                 )
             await connection.execute(
-                "insert into subscriptions (id, agent, url, events, about, description, challenge, secret, created_at)"
-                " values ($1, $2, $3, $4, $5, $6, $7, $8, amtp_now())",
+                "insert into subscriptions (id, agent, url, events, about, description, challenge, secret, created_at,"
+                " key) values ($1, $2, $3, $4, $5, $6, $7, $8, amtp_now(), $9)",
                 new.id,
                 agent,
                 new.url,
@@ -128,6 +129,7 @@ class Subscriptions:
                 new.description,
                 new.challenge,
                 new.secret,
+                new.key,
             )
             await send_challenge(connection, new.id, body)
             details = {"owner": new.owner or "operators", "events": list(new.events)}

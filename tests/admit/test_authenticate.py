@@ -89,7 +89,7 @@ async def test_an_agents_key_proves_the_agent(house: House, header: str) -> None
     value = f"bearer {house.alice.text}" if header.lower() == "authorization" else house.alice.text
     caller = await house.caller((header, value))
 
-    assert caller == Caller(CLIENT, "alice@acme.test", frozenset({"agent"}), house.alice.id)
+    assert caller == Caller(CLIENT, "alice@acme.test", frozenset({"agent"}), house.alice.id, house.alice.id)
 
 
 @pytest.mark.parametrize("header", ["X-API-Key", "Authorization", "X-Admin-Key"])
@@ -97,7 +97,7 @@ async def test_an_operators_key_proves_its_name_and_scopes(house: House, header:
     value = f"Bearer {house.admin.text}" if header == "Authorization" else house.admin.text
     caller = await house.caller((header, value))
 
-    assert caller == Caller(CLIENT, None, frozenset({"admin"}), "laptop")
+    assert caller == Caller(CLIENT, None, frozenset({"admin"}), "laptop", house.admin.id)
 
 
 async def test_the_admin_header_takes_admin_keys_alone(house: House) -> None:

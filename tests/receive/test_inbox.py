@@ -26,6 +26,7 @@ from gateway.mint import Mint
 from gateway.parts import Parts
 from gateway.protocol.message import parse_message
 from gateway.receive.answering import Answering
+from gateway.receive.held_open import HeldOpen
 from gateway.receive.inbox import InboxDoor
 from gateway.receive.routing import Role
 from gateway.store import bell as bells
@@ -212,6 +213,7 @@ async def house_of(
         interests=parts.interests,
         bell=bell,
         straight=straight,
+        held_open=HeldOpen(watch),
         activity=activity,
         journal=journal,
         clock=clock,

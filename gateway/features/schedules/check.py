@@ -1,6 +1,7 @@
 """Keeps a message that asks to be repeated, instead of sending it now."""
 
 from collections.abc import Awaitable, Collection, Sequence
+from dataclasses import dataclass
 
 from gateway.admit.caller import Caller
 from gateway.admit.checks import Judgement, Keep, Stage
@@ -22,17 +23,27 @@ class ScheduleCheck:
         self._domains = frozenset(domains)
         self._clock = clock
 
-    def judge(self, message: Message, _caller: Caller, /) -> Awaitable[Judgement] | None:
+    def judge(self, message: Message, caller: Caller, /) -> Awaitable[Judgement] | None:
         if message.headers.repeat is None or message.sender.domain not in self._domains:
             return None
-        return self._kept()
+        return self._kept(caller.key)
 
-    async def _kept(self) -> Judgement:
-        return Keep(self)
+    async def _kept(self, key: str | None) -> Judgement:
+        return Keep(_Keeping(self._schedules, self._clock, key))
+
+
+@dataclass(frozen=True, slots=True)
+class _Keeping:
+    """Keeps one message, handed in with a key or without."""
+
+    schedules: Schedules
+    clock: Clock
+    key: str | None
 
     async def keep(self, admitted: Admitted, states: Sequence[RecipientState], /) -> Receipt:
         """Adds the schedule; its recipients wait for the next tick."""
-        schedule = await self._schedules.add(admitted, plan_of(admitted.message, self._clock.now()))
+        plan = plan_of(admitted.message, self.clock.now())
+        schedule = await self.schedules.add(admitted, plan, self.key)
         status = Status.QUEUED if schedule.next_at else Status.CANCELLED
         waiting = [
             state

@@ -1,0 +1,34 @@
+"""Requests that stay open for long: whoever they were let in as is looked at again when its keys change."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+
+from gateway.admit.directory import DirectoryWatch
+from gateway.store.bell import Ear
+
+
+class HeldOpen:
+    """Wakes those who wait where the directory changed for them; they then ask whether they may go on."""
+
+    def __init__(self, watch: DirectoryWatch) -> None:
+        self._ears: dict[str, set[Ear]] = {}
+        watch.follow(self._changed)
+
+    @contextmanager
+    def listening(self, names: Collection[str], ear: Ear) -> Iterator[None]:
+        """Wakes this ear when one of the names changes, as long as the block lasts."""
+        for name in names:
+            self._ears.setdefault(name, set()).add(ear)
+        try:
+            yield
+        finally:
+            for name in names:
+                self._ears[name].discard(ear)
+                if not self._ears[name]:
+                    del self._ears[name]
+
+    def _changed(self, _version: int, changes: Sequence[tuple[int, str]] | None) -> None:
+        names = list(self._ears) if changes is None else [name for _, name in changes]
+        for name in names:
+            for ear in self._ears.get(name, ()):
+                ear.ring()
