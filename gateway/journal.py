@@ -284,11 +284,11 @@ class Journal:
     def courier_broke(self, destination: str, failure: BaseException) -> None:
         self.broke(f"delivery to {destination}", failure)
 
-    def destination_closed(self, destination: str, reason_: str) -> None:
-        self._log.write("warning", "destination_closed", {"destination": destination, "reason": reason_})
+    def destination_failing(self, destination: str, reason_: str) -> None:
+        self._log.write("warning", "destination_failing", {"destination": destination, "reason": reason_})
 
-    def destination_open(self, destination: str) -> None:
-        self._log.write("info", "destination_open", {"destination": destination})
+    def destination_back(self, destination: str) -> None:
+        self._log.write("info", "destination_back", {"destination": destination})
 
     def dns_failed(self, name: str, reason_: str, *, outage: bool) -> None:
         """A question that no name server answered; several in a row are an outage."""

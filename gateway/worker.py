@@ -327,7 +327,7 @@ class Worker:
         elif carried.pressed:
             lane.pressed(now)
         elif carried.answered and lane.succeeded(now, messages):
-            self._journal.destination_open(lane.destination)
+            self._journal.destination_back(lane.destination)
             self._wake()
             await destinations.note_recovery(self._database, lane.destination)
 
@@ -335,7 +335,7 @@ class Worker:
         """Notes that the destination as a whole failed, here and for the other processes."""
         riders: Sequence[Rider] = ()
         if lane.failed(now, random.random(), unreachable=carried.unreachable):
-            self._journal.destination_closed(lane.destination, fault)
+            self._journal.destination_failing(lane.destination, fault)
             if "@" in lane.destination:  # an agent that is pushed to
                 riders = self._interests.unavailable(lane.destination, fault)
         if lane.open_until is not None:

@@ -208,8 +208,8 @@ def test_every_other_event_has_its_line() -> None:
     journal.cancelled(ID, "b@example.com", "a@example.com")
     journal.lease_lost(3)
     journal.courier_broke("x.example", ValueError("geheim"))
-    journal.destination_closed("x.example", "refused")
-    journal.destination_open("x.example")
+    journal.destination_failing("x.example", "refused")
+    journal.destination_back("x.example")
     journal.fetched("b@example.com", 2)
     journal.acknowledged("b@example.com", [ID, "other"])
     journal.poisoned("b@example.com", ID, 10)
@@ -231,8 +231,8 @@ def test_every_other_event_has_its_line() -> None:
         "cancelled",
         "lease_lost",
         "fault",
-        "destination_closed",
-        "destination_open",
+        "destination_failing",
+        "destination_back",
         "fetched",
         "acknowledged",
         "acknowledged",

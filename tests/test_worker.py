@@ -306,9 +306,9 @@ async def test_when_a_peer_is_back_what_it_made_wait_follows_the_first_success(b
     for n in range(40):
         await by_itself.house.send(f"b{n}@a.test", due=1000)
     await by_itself.house.database.execute(
-        "update deliveries set attempts = 8, last_attempt = amtp_now(), last_code = 'TEMPORARY_FAILURE'"
+        "update deliveries set attempts = 11, last_attempt = amtp_now(), last_code = 'TEMPORARY_FAILURE'"
         " where attempts = 0"
     )
     by_itself.peers["a.test"].will(accepts)
-    by_itself.house.turn(100)
+    by_itself.house.turn(200)
     await until(by_itself.emptied)

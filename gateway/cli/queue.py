@@ -328,8 +328,8 @@ def _add_destination_act(act: str, summary: str) -> None:
 
 for _act, _summary in {
     "resume": "End the pause of a destination.",
-    "flush": "Make due what failed before and waits for a destination.",
-    "reset": "Close the breaker of a destination.",
+    "flush": "Try now what waits for a destination, also where it is failing.",
+    "reset": "Forget that a destination is failing: deliver again what is due.",
 }.items():
     _add_destination_act(_act, _summary)
 
@@ -339,7 +339,7 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
         print_json(found)
         return
     if "flushed" in found:
-        typer.echo(f"{found['flushed']} made due.\n")
+        typer.echo(f"{found['flushed']} to be tried now.\n")
     print_fields(DESTINATION_FIELDS, {**found, "state": state_of(found)})
 
 
@@ -353,4 +353,4 @@ def state_of(found: dict[str, Any]) -> str:
         return f"paused by {found['paused']['by']}: {found['paused']['reason']}"
     if found["open_until"]:
         return f"failing, tried again at {found['open_until']}"
-    return "open"
+    return str(found["state"])

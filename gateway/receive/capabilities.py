@@ -49,8 +49,8 @@ class CapabilityDoor:
                 raise AMTPError(Code.NOT_FOUND, f"{domain} publishes no AMTP gateway.")
             case Broken(reason):
                 raise AMTPError(Code.RECIPIENT_UNAVAILABLE, f"The record of {domain} is broken: {reason}.")
-            case Temporary(reason):
-                raise AMTPError(Code.TEMPORARY_FAILURE, f"{domain} can't be looked up now: {reason}.")
+            case Temporary() as temporary:
+                raise AMTPError(Code.TEMPORARY_FAILURE, temporary.told(domain))
 
 
 def _told(domain: str, speaks: Speaks, known: Known | None) -> dict[str, Any]:

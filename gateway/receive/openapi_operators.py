@@ -50,6 +50,10 @@ DESTINATION = {
         for name in ("oldest", "next_attempt", "last_attempt", "open_until", "last_failure", "last_success")
     },
     "destination": TEXT,
+    "state": {
+        "enum": ["paused", "failing", "delivering", "waiting", "idle"],
+        "description": "failing: it is tried again at `open_until`; waiting: for the next attempt of what waits.",
+    },
     "last_error": nullable(TEXT),
     "paused": nullable(
         shape({"since": MOMENT, "by": TEXT, "reason": TEXT, "until": nullable(MOMENT)}),

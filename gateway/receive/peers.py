@@ -87,7 +87,7 @@ class PeerDoor:
             "publishes": None if published is None else _rendered(published),
             "spoke_at": moment(found.spoke_at),
             "silent_since": moment(found.silent_since),
-            "directory": None if known is None else render_known(known),
+            "directory": None if known is None else render_known(found.domain, known),
             "last_contact": moment(max(contacts, default=None)),
             "answered_at": moment(found.answered_at),
             "heard_at": moment(found.heard_at),

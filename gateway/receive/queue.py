@@ -140,13 +140,13 @@ class QueueDoor:
 def why(one: Waiting) -> str:
     """Why it is not delivered yet, in a sentence."""
     if one.under_way:
-        return "It is under way right now."
+        return "It is on the way right now."
     if one.state == "held":
         return "An operator holds it."
     if one.paused is not None:
         return f"{one.destination} is paused: {one.paused}"
     if one.open_until is not None:
-        return f"{one.destination} can't be reached: {one.trouble or 'it fails as a whole'}"
+        return f"{one.destination} is failing: {one.trouble or 'every message fails there'}"
     if one.scheduled:
         return "It was sent to be delivered later."
     return one.error or "It waits for its turn."

@@ -19,6 +19,7 @@ from gateway.receive.request import Request
 from gateway.receive.routing import Route
 from gateway.route.decide import Temporary
 from gateway.route.directory import Directory, Known
+from gateway.route.outage import Outage
 from gateway.store.database import Database
 from gateway.store.traffic import Destination, Traffic, destination, destinations
 
@@ -81,9 +82,9 @@ class TrafficDoor:
         return answer_json(
             {
                 **render_destination(found),
-                "reasons": reasons(found, lane, known),
+                "reasons": reasons(found, lane, known, None if "@" in name else self._directory.outage),
                 "window": None if lane is None else render_lane(lane),
-                "directory": None if known is None else render_known(known),
+                "directory": None if known is None else render_known(name, known),
             }
         )
 
@@ -125,40 +126,64 @@ class TrafficDoor:
         return require_admin(await self._authenticator.caller(request))
 
 
-def reasons(found: Destination, lane: Lane | None, known: Known | None) -> list[str]:
+def reasons(
+    found: Destination, lane: Lane | None, known: Known | None, outage: Outage | None = None
+) -> list[str]:
     """Why what waits for it is not delivered right now, the weightiest first."""
     told = []
     if found.paused_at is not None:
         until = f"until {moment(found.paused_until)}" if found.paused_until else "until it is resumed"
         told.append(f"Paused by {found.paused_by} {until}: {found.pause_reason}")
     if found.open_until is not None:
-        last = f": {found.last_error}" if found.last_error else ""
+        last = f" Last error: {found.last_error}" if found.last_error else ""
         told.append(
-            f"It failed {found.failures} times and is tried again at {moment(found.open_until)}{last}"
+            f"It failed {found.failures} times in a row. At {moment(found.open_until)} one message tries it again,"
+            f" and the others follow if it arrives.{last}"
         )
     if known is not None and not isinstance(known.result, Speaks):
-        told.append(render_known(known)["told"])
-    told += [sentence.format(count) for count, sentence in _counted(found) if count]
-    if lane is not None and found.due and lane.active >= int(lane.window):
-        told.append(f"All {int(lane.window)} places of its window are taken.")
+        told.append(render_known(found.name, known)["told"])
+    if outage is not None and outage.since is not None:
+        told.append(
+            f"The name servers have not answered since {moment(outage.since)} ({outage.reason})."
+            " What they said within the last seven days is used."
+        )
+    told += [sentence for count, sentence in _counted(found, lane) if count]
     return told or ["Nothing waits for it."]
 
 
-def _counted(found: Destination) -> list[tuple[int, str]]:
+def _counted(found: Destination, lane: Lane | None) -> list[tuple[int, str]]:
     backing_off = found.queued - found.under_way - found.due - found.scheduled
-    first = f"the first at {moment(found.next_due)}"
+    shut = found.paused_at is not None or found.open_until is not None
+    pace = "" if shut or lane is None else f", {int(lane.window)} at once"
+    last = f" Last error: {found.last_error}" if found.last_error and not found.open_until else ""
     return [
-        (found.under_way, "{} under way right now."),
-        (found.due, "{} due and about to start, unless something above prevents it."),
-        (backing_off, f"{{}} failed before and wait for their next attempt, {first}."),
-        (found.scheduled, "{} sent to be delivered later."),
-        (found.held, "{} held by an operator."),
+        (found.under_way, f"{found.under_way} on the way right now."),
+        (found.due, f"{found.due} due and waiting for {'that' if shut else 'their turn'}{pace}."),
+        (
+            backing_off,
+            f"{backing_off} failed before and wait for their next attempt, the first at"
+            f" {moment(found.next_due)}.{last}",
+        ),
+        (found.scheduled, f"{found.scheduled} to be delivered later, as their senders asked."),
+        (found.held, f"{found.held} held by an operator."),
     ]
+
+
+def state_of(found: Destination) -> str:
+    """How the destination is, in a word."""
+    if found.paused_at is not None:
+        return "paused"
+    if found.open_until is not None or found.failures:
+        return "failing"
+    if found.due or found.under_way:
+        return "delivering"
+    return "waiting" if found.queued else "idle"
 
 
 def render_destination(found: Destination) -> dict[str, Any]:
     return {
         "destination": found.name,
+        "state": state_of(found),
         "queued": found.queued,
         "held": found.held,
         "under_way": found.under_way,
@@ -190,17 +215,17 @@ def render_lane(lane: Lane) -> dict[str, Any]:
     return {"size": int(lane.window), "active": lane.active, "batch": lane.batch}
 
 
-def render_known(known: Known) -> dict[str, Any]:
+def render_known(domain: str, known: Known) -> dict[str, Any]:
     """What the directory holds on the domain, without asking anew."""
     match known.result:
         case Speaks(capabilities):
             told = f"Its gateway is {capabilities.gateway_url}."
         case Silent():
-            told = "It publishes no AMTP gateway."
+            told = f"It publishes no AMTP gateway (no TXT record _amtp.{domain})."
         case Broken(reason):
             told = f"Its record in the DNS is broken: {reason}."
-        case Temporary(reason):
-            told = f"It can't be looked up: {reason}."
+        case Temporary() as temporary:
+            told = temporary.told(domain)
         case _:
             assert_never(known.result)
     return {

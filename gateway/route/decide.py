@@ -37,6 +37,12 @@ class Temporary:
     """It can't be told now where the domain's mail goes; ask again later."""
 
     reason: str
+    gone: bool = False  # the DNS says that there is no record, which is not believed at once
+
+    def told(self, domain: str) -> str:
+        if self.gone:
+            return f"{domain} has no AMTP record any more: it {self.reason}."
+        return f"The DNS look-up of {domain} failed: {self.reason}."
 
 
 Lookup = Speaks | Silent | Broken | Temporary
@@ -146,10 +152,10 @@ def _silent(kept_seconds: int, memory: Memory | None, now: datetime) -> Decision
     if now >= believed_at:
         return Decision(Silent(), kept_seconds, known)
     reason = (
-        f"spoke AMTP until {memory.spoke_at:%Y-%m-%d %H:%M} UTC and has no record now; "
-        f"believed from {believed_at:%Y-%m-%d %H:%M} UTC on"
+        f"spoke AMTP until {memory.spoke_at:%Y-%m-%d %H:%M} UTC, and counts as gone "
+        f"from {believed_at:%Y-%m-%d %H:%M} UTC on"
     )
-    return Decision(Temporary(reason), kept_seconds, known, write=known != memory)
+    return Decision(Temporary(reason, gone=True), kept_seconds, known, write=known != memory)
 
 
 def _in_trouble(reason: str, memory: Memory | None, now: datetime, *, plain: bool) -> Decision:

@@ -59,5 +59,5 @@ class Router:
                 return NoWay(f"{destination} publishes no AMTP gateway (no TXT record _amtp.{destination}).")
             case Broken(reason):
                 return NotNow(f"The record _amtp.{destination} is broken: {reason}.")
-            case Temporary(reason):
-                return NotNow(f"The DNS of {destination} can't be asked: {reason}.")
+            case Temporary() as temporary:
+                return NotNow(temporary.told(destination))

@@ -87,7 +87,8 @@ async def note_recovery(database: Database, destination: str) -> None:
 async def hasten(database: Database, destination: str, *, before: datetime, at_once: bool, limit: int) -> int:
     """Lets mail that was tried in vain before a recovery fall due, the earliest first; returns how many rows moved.
 
-    `at_once`: the attempts say nothing about the mail itself, because nothing of it was sent.
+    `at_once`: the attempts say nothing about the mail itself, because nothing of it was sent. What is due much later
+    than our own delay tells was put off by the destination (Retry-After), and stays so.
     """
     done = await database.execute(_HASTEN, destination, before, at_once, limit, HASTE, CAP_SECONDS, _OUTAGES)
     return int(done.split()[-1])
@@ -96,11 +97,14 @@ async def hasten(database: Database, destination: str, *, before: datetime, at_o
 _HASTEN = """
 with soon as (
     select d.ctid as place, at.due from deliveries d cross join lateral (
+        select least(2 ^ (d.attempts - 1), $6::float8) as seconds
+    ) own cross join lateral (
         select case when $3 then amtp_now() else greatest(amtp_now(), d.last_attempt
-               + make_interval(secs => least(2 ^ (d.attempts - 1), $6::float8) / $5::float8)) end as due
+               + make_interval(secs => own.seconds / $5::float8)) end as due
     ) at
     where d.destination = $1 and d.state = 'queued' and d.due > amtp_now() and d.token is null and d.attempts > 0
       and d.last_attempt < $2 and d.last_code = any ($7::text[]) and at.due < d.due
+      and d.due - d.last_attempt <= make_interval(secs => 1.5 * own.seconds + 0.5)
     order by d.due limit $4 for update of d skip locked
 )
 update deliveries d set due = soon.due from soon where d.ctid = soon.place

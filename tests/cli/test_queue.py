@@ -89,12 +89,12 @@ async def test_a_destination_is_explained_and_steered(desk: Desk) -> None:
     assert "- 2 failed before and wait for their next attempt" in explained
     assert "Refused." in explained
     assert "paused by tests-" in await desk.told("queue", "destinations")
-    assert "2 made due." in await desk.told("queue", "flush", "p.test")
-    assert "open" in await desk.told("queue", "reset", "q.test")
+    assert "2 to be tried now." in await desk.told("queue", "flush", "p.test")
+    assert "idle" in await desk.told("queue", "reset", "q.test")
     shape = await desk.told("queue", "shape")
     assert shape.split("\n")[1].split()[:3] == ["p.test", "2", "2"]
     await desk.told("queue", "hold", "--all")
-    assert "State            open" in await desk.told("queue", "resume", "p.test")
+    assert "State            idle" in await desk.told("queue", "resume", "p.test")
 
 
 async def test_an_act_goes_on_until_everything_that_is_meant_is_changed(

@@ -154,7 +154,7 @@ async def test_the_command_lists_and_shows_them(net: Federation, acme: Gateway) 
         "LAST",
         "CONTACT",
     ]
-    assert known.split()[:5] == ["known.test", "configuration", "https://amtp.known.test", "0", "open"]
+    assert known.split()[:5] == ["known.test", "configuration", "https://amtp.known.test", "0", "idle"]
     assert found.split()[:3] == ["peer.test", "dns", peer.url]
     shown = await amtp("show", "peer.test")
     assert "Features          batch" in shown

@@ -1,5 +1,6 @@
 """Queue control over HTTP at a whole gateway: what waits and why, and what operators do about it."""
 
+import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -8,12 +9,17 @@ from uuid import UUID
 
 import pytest
 
+from gateway.clock import Clock
+from gateway.journal import Journal
 from gateway.lane import Lane
 from gateway.protocol.discovery import Broken, Silent
+from gateway.protocol.dns_answer import Trouble
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.queue import why
-from gateway.receive.traffic import reasons
+from gateway.receive.traffic import reasons, render_destination
+from gateway.route.decide import Temporary
 from gateway.route.directory import Known
+from gateway.route.outage import Outage
 from gateway.store.queue import Waiting
 from gateway.store.tallies import balance
 from gateway.store.traffic import Destination
@@ -222,15 +228,61 @@ def test_every_cause_is_told_the_weightiest_first() -> None:
     told = reasons(found, Lane("p.test", window=2.5, active=2), Known(Silent(), NOW, NOW))
     assert told == [
         "Paused by ops until it is resumed: they move",
-        "It failed 6 times and is tried again at 2026-03-01T00:00:00.000Z: Refused.",
-        "It publishes no AMTP gateway.",
-        "2 under way right now.",
-        "3 due and about to start, unless something above prevents it.",
+        "It failed 6 times in a row. At 2026-03-01T00:00:00.000Z one message tries it again,"
+        " and the others follow if it arrives. Last error: Refused.",
+        "It publishes no AMTP gateway (no TXT record _amtp.p.test).",
+        "2 on the way right now.",
+        "3 due and waiting for that.",
         "4 failed before and wait for their next attempt, the first at 2026-03-01T00:00:00.000Z.",
-        "1 sent to be delivered later.",
+        "1 to be delivered later, as their senders asked.",
         "1 held by an operator.",
-        "All 2 places of its window are taken.",
     ]
+
+
+def test_what_waits_because_of_an_answer_names_the_answer_and_what_is_due_the_pace() -> None:
+    found = Destination(
+        "p.test",
+        queued=20_005,
+        due=20_000,
+        next_due=NOW,
+        last_error="gw answered 503 TEMPORARY_FAILURE: Later.",
+    )
+    assert reasons(found, Lane("p.test", window=4.0), None) == [
+        "20000 due and waiting for their turn, 4 at once.",
+        "5 failed before and wait for their next attempt, the first at 2026-03-01T00:00:00.000Z."
+        " Last error: gw answered 503 TEMPORARY_FAILURE: Later.",
+    ]
+
+
+def test_an_outage_of_the_dns_is_among_the_reasons() -> None:
+    outage = Outage(Clock(), Journal(io.StringIO()))
+    for _ in range(2):
+        outage.heard("_amtp.p.test", Trouble("no answer within 5 s"))
+    (told,) = reasons(Destination("p.test"), None, None, outage)
+    assert "(no answer within 5 s)" in told
+
+
+def test_a_look_up_that_failed_and_a_record_that_is_gone_are_told_apart() -> None:
+    assert Temporary("no answer within 5 s").told("p.test") == (
+        "The DNS look-up of p.test failed: no answer within 5 s."
+    )
+    assert Temporary("spoke AMTP until noon", gone=True).told("p.test") == (
+        "p.test has no AMTP record any more: it spoke AMTP until noon."
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "state"),
+    [
+        (Destination("p.test", queued=1, due=1, paused_at=NOW), "paused"),
+        (Destination("p.test", queued=1, failures=5, open_until=NOW), "failing"),
+        (Destination("p.test", queued=2, due=1), "delivering"),
+        (Destination("p.test", queued=2), "waiting"),
+        (Destination("p.test", held=1), "idle"),
+    ],
+)
+def test_a_destination_is_described_in_a_word(found: Destination, state: str) -> None:
+    assert render_destination(found)["state"] == state
 
 
 def test_a_broken_record_is_told_in_the_words_of_its_fault() -> None:
@@ -267,11 +319,11 @@ WAITS = Waiting(
     [
         ({}, "It waits for its turn."),
         ({"error": "Later."}, "Later."),
-        ({"under_way": True, "error": "Later."}, "It is under way right now."),
+        ({"under_way": True, "error": "Later."}, "It is on the way right now."),
         ({"state": "held", "paused": "x"}, "An operator holds it."),
         ({"paused": "they move"}, "p.test is paused: they move"),
-        ({"open_until": NOW, "trouble": "Refused."}, "p.test can't be reached: Refused."),
-        ({"open_until": NOW}, "p.test can't be reached: it fails as a whole"),
+        ({"open_until": NOW, "trouble": "Refused."}, "p.test is failing: Refused."),
+        ({"open_until": NOW}, "p.test is failing: every message fails there"),
         ({"scheduled": True}, "It was sent to be delivered later."),
     ],
 )

@@ -153,7 +153,7 @@ async def test_letters_have_what_couriers_need(house: House) -> None:
 
 
 async def fail(
-    house: House, *, wait: float = 3600, attempts: int = 12, code: str = "TEMPORARY_FAILURE"
+    house: House, *, wait: float = 3600, attempts: int = 13, code: str = "TEMPORARY_FAILURE"
 ) -> None:
     """Whatever is due is tried, in vain."""
     for delivery in await take(house):
@@ -206,6 +206,13 @@ async def test_after_an_outage_nothing_moves_that_the_outage_did_not_hold_up(hou
     assert await hasten(house, at_once=True, ago=5) == 0  # it was tried since
     assert await hasten(house, at_once=True) == 1
     assert [delivery.recipient for delivery in await take(house)] == ["carol@a.test"]
+
+
+async def test_after_an_outage_a_wish_for_a_later_time_is_still_honoured(house: House) -> None:
+    await house.send("bob@a.test")
+    await fail(house, attempts=2, wait=600)  # our own delay were two seconds
+    house.turn(60)
+    assert await hasten(house, at_once=True) == 0
 
 
 async def test_a_destination_is_forgotten_when_nothing_waits_for_it_any_more(house: House) -> None:

@@ -202,7 +202,7 @@ async def test_mail_for_a_gateway_that_is_down_waits_and_arrives_when_it_is_back
         peer = net.fake()
         net.introduce(peer)
         ids = [await sent(alice, "bob@peer.test", payload=n) for n in range(8)]
-        await until(lambda: logged(acme, "destination_closed"))
+        await until(lambda: logged(acme, "destination_failing"))
         status = await alice.status(ids[-1])
         assert status["status"] == "queued"
         assert "does not take connections" in status["recipients"][0]["last_error"]
@@ -211,7 +211,7 @@ async def test_mail_for_a_gateway_that_is_down_waits_and_arrives_when_it_is_back
             "update deliveries set due = amtp_now() + interval '1 hour' where token is null and attempts > 0"
         )
         await stack.enter_async_context(peer.listening())
-        await until(lambda: logged(acme, "destination_open"))
+        await until(lambda: logged(acme, "destination_back"))
         net.turn(10)
         for message_id in ids:
             assert (await ended(alice, message_id))["status"] == "delivered"
@@ -227,7 +227,7 @@ async def test_a_peer_that_answers_badly_is_not_tried_more_often_because_it_answ
         alice = await acme.register("alice")
         ids = [await sent(alice, "bob@peer.test", payload=n) for n in range(5)]
         opened.set()
-        await until(lambda: logged(acme, "destination_closed"))
+        await until(lambda: logged(acme, "destination_failing"))
         await acme.app.database.execute("update deliveries set due = due + interval '1 hour', token = null")
         attempts = [(await alice.status(each))["recipients"][0]["attempts"] for each in ids]
         net.turn(120)  # the breaker is half open
@@ -239,7 +239,7 @@ async def test_a_peer_that_answers_badly_is_not_tried_more_often_because_it_answ
         peer.will(accepts)
         message_id = await sent(alice, "carol@peer.test")
         assert (await ended(alice, message_id))["status"] == "delivered"
-        await until(lambda: logged(acme, "destination_open"))
+        await until(lambda: logged(acme, "destination_back"))
         for each in ids:  # what the outage made wait need not wait for its own hour
             assert (await ended(alice, each))["status"] == "delivered"
 
@@ -271,13 +271,13 @@ async def test_a_domain_that_contacts_us_is_looked_at_again_at_once(net: Federat
         alice = await acme.register("alice")
         for n in range(6):
             await sent(alice, "bob@peer.test", payload=n)
-        await until(lambda: logged(acme, "destination_closed"))
+        await until(lambda: logged(acme, "destination_failing"))
         await acme.app.database.execute("update destinations set open_until = amtp_now() + interval '1 hour'")
         await stack.enter_async_context(peer.listening())
         message = {"version": "1.0", "sender": "bob@peer.test", "recipients": [alice.address], "payload": 1}
         reply = await acme.call("POST", "/v1/messages", key=key, json=message)
         assert reply.status == 202, reply.text
-        await until(lambda: logged(acme, "destination_open"))
+        await until(lambda: logged(acme, "destination_back"))
         net.turn(10)
 
         async def arrived() -> bool:
@@ -314,7 +314,7 @@ async def test_a_peer_that_asks_for_patience_gets_it(net: Federation) -> None:
         assert (await ended(alice, message_id))["status"] == "delivered"
         first, second = (request.messages[0] for request in peer.posts)
         assert first == second
-        assert not await logged(acme, "destination_closed")
+        assert not await logged(acme, "destination_failing")
 
 
 SPOILED: dict[str, tuple[dict[str, Any], str]] = {
