@@ -126,7 +126,7 @@ class Parts:
         )
         self.directory = _directory(config, database, clock, journal)
         self.outbound = _outbound(config, self.directory)
-        self.peer = PeerCourier(self.outbound, config, partial(known_there, database))
+        self.peer = PeerCourier(self.outbound, config, partial(known_there, database), clock)
         self.webhook = WebhookCourier(self.outbound, self.sealer, clock, journal, config.outbound)
         self.placing = self._placing()
         self.interests = Interests([each for feature in self.features for each in feature.interests])

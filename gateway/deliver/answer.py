@@ -115,6 +115,18 @@ def outcomes_of_lines(
     return [_line(line, id_, each, host) for line, (id_, each) in zip(lines, asked, strict=True)]
 
 
+def delivered_in(reply: Reply, message_id: str, recipients: Sequence[str]) -> set[str]:
+    """Those of the recipients to whom a peer's status of this message says that it was delivered.
+
+    Less than that does not count: what a peer left lying when it failed may lie there for ever.
+    """
+    document = document_of(reply.body)
+    if reply.status != 200 or not isinstance(document, dict) or document.get("message_id") != message_id:
+        return set()
+    entries = _Answer("", reply.status, document, None, "", None).entries
+    return {name for name in recipients if word_of(entries.get(name, {})) == "delivered"}
+
+
 def _line(line: bytes, message_id: str, asked: Sequence[Asked], host: str) -> list[Outcome]:
     """A receipt or an error; a receipt of another message is no answer to this one."""
     document = document_of(line)

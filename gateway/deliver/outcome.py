@@ -146,6 +146,12 @@ def verdict_on(outcome: Outcome, facts: Facts, now: datetime, draw: float) -> Ve
             assert_never(outcome)
 
 
+def may_be_last(attempts: int, attempts_max: int, expires_at: datetime, now: datetime) -> bool:
+    """Whether no attempt may follow this one, even if the draw of the delay decides it."""
+    longest = timedelta(seconds=delay_seconds(attempts, 1.0))
+    return attempts >= attempts_max or now + longest >= expires_at
+
+
 def _over(outcome: Deferred, facts: Facts, due: datetime) -> Ended:
     """Attempts or time are used up: expired where the sender's wish set the time, failed where we did."""
     if facts.expiry != "horizon" and due >= facts.expires_at:

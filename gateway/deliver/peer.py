@@ -5,7 +5,8 @@
 3. A batch goes where the peer advertises it. A message whose bytes contain a line break travels alone, and so
    do messages with another path behind them: the Via header speaks for the whole request.
 4. A batch that is refused as a batch is handed over again at once, message by message.
-5. Identifiers that some implementations refuse stay at home, unless the peer advertises that it takes them.
+5. Before a repeat that the peer fails on is given up, the peer is asked what became of the message.
+6. Identifiers that some implementations refuse stay at home, unless the peer advertises that it takes them.
 """
 
 import asyncio
@@ -17,11 +18,12 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from gateway import __version__
+from gateway.clock import Clock
 from gateway.config import Config
 from gateway.config_sections import Peer
-from gateway.deliver.answer import Asked, Reply, outcomes_of, outcomes_of_lines
+from gateway.deliver.answer import Asked, Reply, delivered_in, outcomes_of, outcomes_of_lines
 from gateway.deliver.courier import COURIER_SECONDS, Consignment, Parcel
-from gateway.deliver.outcome import Deferred, Outcome, Refused, tidy
+from gateway.deliver.outcome import Deferred, Delivered, Outcome, Refused, may_be_last, tidy
 from gateway.outbound import Kind, Outbound, OutboundError
 from gateway.protocol.discovery import SIZE_BYTES_DEFAULT
 from gateway.protocol.errors import Code
@@ -101,11 +103,14 @@ class PeerCourier:
         outbound: Outbound,
         config: Config,
         known_there: KnownThere,
+        clock: Clock,
         *,
         seconds: float = COURIER_SECONDS,
     ) -> None:
         self._outbound = outbound
         self._known_there = known_there
+        self._clock = clock
+        self._attempts_max = config.queue.attempts_max
         self._seconds = seconds
         self._hostname = config.hostname
         self._answer_bytes_max = config.outbound.answer_bytes
@@ -174,13 +179,53 @@ class PeerCourier:
             return [[answer] * len(copy.asked) for copy in piece]
         asked = [(copy.message_id, copy.asked) for copy in piece]
         outcomes = outcomes_of_lines(answer, asked, trip.destination.host)
-        return await _each(self._hand_over_alone, piece, trip) if outcomes is None else outcomes
+        if outcomes is None:
+            return await _each(self._hand_over_alone, piece, trip)
+        if answer.status < 500:
+            return outcomes
+        return [await self._made_sure(*each, trip) for each in zip(piece, outcomes, strict=True)]
 
     async def _hand_over_alone(self, copy: _Copy, trip: _Trip) -> Sequence[Outcome]:
         answer = await self._post(copy.body, JSON, copy.letter.hops, self._answer_bytes_max, trip)
         if isinstance(answer, Deferred):
             return [answer] * len(copy.asked)
-        return outcomes_of(answer, copy.asked, trip.destination.host)
+        outcomes = outcomes_of(answer, copy.asked, trip.destination.host)
+        return outcomes if answer.status < 500 else await self._made_sure(copy, outcomes, trip)
+
+    async def _made_sure(self, copy: _Copy, outcomes: Sequence[Outcome], trip: _Trip) -> Sequence[Outcome]:
+        """The outcomes of an attempt that the peer failed on; of a last one, as its status of the message says.
+
+        A gateway that has the message and lost its memory of the key can only fail on every repeat.
+        """
+        deliveries, now = copy.consignment.deliveries, self._clock.now()
+        if not any(
+            each.attempts > 1 and may_be_last(each.attempts, self._attempts_max, each.expires_at, now)
+            for each in deliveries
+        ):
+            return outcomes
+        delivered = await self._delivered_there(copy, trip)
+        there = Delivered(f"amtp:{trip.destination.host}")
+        return [
+            there if each.recipient in delivered and isinstance(outcome, Deferred) else outcome
+            for each, outcome in zip(deliveries, outcomes, strict=True)
+        ]
+
+    async def _delivered_there(self, copy: _Copy, trip: _Trip) -> Collection[str]:
+        """The recipients whom the peer says it delivered the message to; none where it does not tell."""
+        async with trip.requests:
+            try:
+                response = await self._outbound.get(
+                    trip.destination.url(f"/v1/messages/{copy.message_id}/status"),
+                    {**HEADERS, **dict(trip.access.headers)},
+                    deadline_seconds=PROBE_SECONDS,
+                    answer_bytes_max=self._answer_bytes_max,
+                    tls=trip.access.tls,
+                    plain=trip.access.plain,
+                )
+            except OutboundError:
+                return ()
+        reply = Reply(response.status, response.headers, response.body)
+        return delivered_in(reply, copy.message_id, [each.recipient for each in copy.asked])
 
     async def _post(
         self, body: bytes, kind: str, hops: Sequence[str], answer_bytes_max: int, trip: _Trip

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.deliver.answer import DETAILS_BYTES_MAX, Asked, Reply, outcomes_of, outcomes_of_lines
+from gateway.deliver.answer import (
+    DETAILS_BYTES_MAX,
+    Asked,
+    Reply,
+    delivered_in,
+    outcomes_of,
+    outcomes_of_lines,
+)
 from gateway.deliver.outcome import REASON_CHARACTERS_MAX, Deferred, Delivered, Outcome, Refused
 from gateway.protocol.errors import STATUS_OF, Code
 
@@ -366,3 +373,19 @@ def test_a_recipients_own_details_come_before_those_of_all() -> None:
     }
     found = outcomes_of(reply(404, answer), [BOB, CAROL], HOST)
     assert [getattr(each, "details", None) for each in found] == ['{"of":"bob"}', '{"of":"all"}']
+
+
+@pytest.mark.parametrize(
+    ("given", "delivered"),
+    [
+        (reply(200, listed(bob="delivered", carol="pending")), {BOB.recipient}),
+        (reply(200, listed(bob="Delivered", carol="delivered")), {BOB.recipient, CAROL.recipient}),
+        (reply(200, listed(bob="queued", carol="failed")), set()),
+        (reply(200, {"message_id": "m-1", "status": "delivered"}), set()),
+        (reply(200, {**listed(bob="delivered"), "message_id": "m-2"}), set()),
+        (reply(404, listed(bob="delivered")), set()),
+        (reply(200, b"nonsense"), set()),
+    ],
+)
+def test_only_what_a_status_calls_delivered_to_a_recipient_is(given: Reply, delivered: set[str]) -> None:
+    assert delivered_in(given, "m-1", [BOB.recipient, CAROL.recipient]) == delivered

@@ -30,6 +30,7 @@ from conformance.fake_peer import (
     writes,
 )
 from gateway import __version__
+from gateway.clock import Clock
 from gateway.config import Config, complete
 from gateway.config_sections import Peer
 from gateway.config_values import Secret
@@ -92,7 +93,7 @@ def configured(**peers: Peer) -> Config:
 
 @pytest.fixture
 def courier(outbound: Outbound) -> PeerCourier:
-    return PeerCourier(outbound, configured(), nothing_answered)
+    return PeerCourier(outbound, configured(), nothing_answered, Clock())
 
 
 class Post:
@@ -280,7 +281,7 @@ async def test_a_peer_that_does_not_answer_is_given_up_in_time(
     outbound: Outbound, peer: FakePeer, post: Post
 ) -> None:
     peer.will(hangs)
-    courier = PeerCourier(outbound, configured(), nothing_answered, seconds=0.3)
+    courier = PeerCourier(outbound, configured(), nothing_answered, Clock(), seconds=0.3)
     outcome = await outcome_of(courier, peer, post.message("bob@peer.test"))
     assert isinstance(outcome, Deferred)
     assert "no answer within" in outcome.reason
@@ -333,7 +334,7 @@ async def test_a_peer_at_a_private_address_is_not_contacted_and_the_reason_names
 ) -> None:
     outbound = Outbound(resolve, authority.trusting_context(), agent="tests")
     outcome = await outcome_of(
-        PeerCourier(outbound, configured(), nothing_answered), peer, post.message("bob@peer.test")
+        PeerCourier(outbound, configured(), nothing_answered, Clock()), peer, post.message("bob@peer.test")
     )
     await outbound.close()
     assert isinstance(outcome, Deferred)
@@ -354,7 +355,7 @@ async def test_a_configured_peer_sees_our_key_and_our_certificate(
         key_file=key,
         ca_file=authority.write_ca(tmp_path),
     )
-    courier = PeerCourier(outbound, configured(**{"peer.test": access}), nothing_answered)
+    courier = PeerCourier(outbound, configured(**{"peer.test": access}), nothing_answered, Clock())
     async with FakePeer(authority, wants_certificate=True).listening() as peer:
         assert await outcome_of(courier, peer, post.message("bob@peer.test")) == TAKEN
         assert await courier.probe(destination_of(peer)) is None

@@ -12,8 +12,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from conformance.fake_peer import FakePeer
-from gateway.config_sections import Peer
+from conformance.fake_peer import Exchange, FakePeer
+from gateway.config_sections import Peer, Queue
 from gateway.config_values import Secret
 from gateway.mint import Mint
 from gateway.protocol.timestamp import render_timestamp
@@ -276,3 +276,54 @@ async def test_a_program_of_the_python_sdk_asks_an_agent_there_and_knows_the_ans
         assert (await acme.call("POST", "/v1/messages", key=program.key, json=back)).status == 202
         _, last = await until(lambda: arrived(go, 2))
         assert last["in_reply_to"] == item["message_id"]
+
+
+def forgetful(go: GoGateway) -> Callable[[Exchange], Awaitable[None]]:
+    """Takes a message, breaks off and starts anew: from then on it fails on every repeat, though it has the message."""
+
+    async def behave(exchange: Exchange) -> None:
+        request = await exchange.read_body()
+        go.take(request.messages[0])
+        go.restart()
+        exchange.reset()
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    ("queue", "headers"), [(Queue(attempts_max=3), {}), (Queue(), {"ttl": 30})], ids=["attempts", "time"]
+)
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "lost"])
+async def test_what_it_has_and_fails_to_repeat_is_asked_for_before_it_is_given_up(
+    net: Federation, queue: Queue, headers: dict[str, Any], stored: bool
+) -> None:
+    async with net.gateway("acme.test", queue=queue) as acme, net.peer("go.test") as peer:
+        go = GoGateway()
+        peer.will(forgetful(go), go)
+        alice = await acme.register("alice")
+        message_id = (await alice.send(DAVE, message_id="order-17", headers=headers)).json["message_id"]
+        await until(lambda: tried(alice, message_id))
+        if not stored:
+            go.states.clear()
+
+        async def over() -> dict[str, Any] | None:
+            net.turn(1)
+            await acme.app.housekeeping.once()
+            status = await alice.status(message_id)
+            return None if status["status"] == "queued" else status
+
+        status = await until(over)
+        asked = [request for request in peer.requests if request.path.endswith("/status")]
+        (row,) = status["recipients"]
+        assert len(asked) in (1, 2), "the spread of the delays may leave one attempt more"
+        if stored:
+            assert (row["status"], row["via"]) == ("delivered", "amtp:amtp.go.test")
+            assert await alice.inbox() == []
+        else:
+            assert row["status"] == ("expired" if headers else "failed")
+            assert len(await alice.inbox()) == 1
+
+
+async def tried(sender: Agent, message_id: str) -> bool:
+    (row,) = (await sender.status(message_id))["recipients"]
+    return row["attempts"] >= 1 and row["last_error"] is not None
