@@ -43,6 +43,7 @@ OTHER_PREFIX = "AMTP_TEST_"
 
 FAULT_CHARACTERS_MAX = 500  # a fault quotes a key or value, of any length
 MEBIBYTE = 1_048_576
+ANNOTATIONS_BYTES = MEBIBYTE  # what an answer holds around the largest message
 Role = Literal["public", "agents", "admin", "all"]
 
 
@@ -194,14 +195,22 @@ def _keys_too_short(config: Config) -> str:
 
 
 def _bodies_too_small(config: Config) -> str:
-    limits = config.limits
+    return _share_too_small(config.limits, config.limits.bodies_in_flight_bytes, 0)
+
+
+def _unsent_too_small(config: Config) -> str:
+    return _share_too_small(config.limits, config.limits.unsent_bytes, ANNOTATIONS_BYTES)
+
+
+def _share_too_small(limits: Limits, size: int, more: int) -> str:
     percent = min(limits.address_share_percent, limits.owner_share_percent, limits.unproven_share_percent)
-    share = limits.bodies_in_flight_bytes * percent // 100
-    if share >= limits.body_bytes:
+    share = size * percent // 100
+    if share >= limits.body_bytes + more:
         return ""
+    about = f" and {more} bytes around it" if more else ""
     return (
-        f"leaves a sender with the smallest share ({percent} %) only {share} bytes, less than limits.body_bytes, "
-        "so that the largest message never fits; raise it or the share"
+        f"leaves a client with the smallest share ({percent} %) only {share} bytes, less than limits.body_bytes"
+        f"{about}, so that the largest message never fits; raise it or the share"
     )
 
 
@@ -213,6 +222,12 @@ def _attachments_too_small(config: Config) -> str:
 
 
 # The keys a rule looks at (with a fault in one of them it is left out; the first is named), and the rule.
+_SHARES = (
+    "limits.body_bytes",
+    "limits.address_share_percent",
+    "limits.owner_share_percent",
+    "limits.unproven_share_percent",
+)
 _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], str]], ...] = (
     (("domains", "development"), _no_domain),
     (("listen", "development"), _exposed_development),
@@ -224,16 +239,8 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], str]], ...] = (
     (("peers",), _peer_in_clear),
     (("inbox.lease_seconds_default", "inbox.lease_seconds_max"), _lease_too_long),
     (("retention.keys_days", "queue.horizon_days"), _keys_too_short),
-    (
-        (
-            "limits.bodies_in_flight_bytes",
-            "limits.body_bytes",
-            "limits.address_share_percent",
-            "limits.owner_share_percent",
-            "limits.unproven_share_percent",
-        ),
-        _bodies_too_small,
-    ),
+    (("limits.bodies_in_flight_bytes", *_SHARES), _bodies_too_small),
+    (("limits.unsent_bytes", *_SHARES), _unsent_too_small),
     (("attachments.bytes_together", "attachments.bytes_each"), _attachments_too_small),
 )
 
@@ -249,6 +256,8 @@ RELOADABLE: Mapping[str, frozenset[str] | None] = {  # None: the section as a wh
             "connections",
             "requests_in_admission",
             "bodies_in_flight_bytes",
+            "unsent_bytes",
+            "waiting_requests",
             "uploads",
             "downloads",
             "fetches",

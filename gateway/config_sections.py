@@ -113,6 +113,15 @@ class Limits:
     bodies_in_flight_bytes: int = setting(
         256 * MEBIBYTE, "Bodies in memory; above it 503.", low=MEBIBYTE, high=2**40
     )
+    unsent_bytes: int = setting(
+        128 * MEBIBYTE,
+        "Answers and streams in memory that clients have not taken; above it the slowest is cut off.",
+        low=MEBIBYTE,
+        high=2**40,
+    )
+    waiting_requests: int = setting(
+        8192, "Streams, and requests that wait for mail or a reply, each process.", low=1, high=1_000_000
+    )
     uploads: int = setting(32, "Files on their way in at once, each process.", low=1, high=10_000)
     downloads: int = setting(256, "Files on their way out at once, each process.", low=1, high=100_000)
     fetches: int = setting(32, "Files fetched from elsewhere at once, each process.", low=1, high=10_000)
@@ -144,7 +153,9 @@ class Limits:
     schedules_per_agent: int = setting(100, "Messages of one agent that repeat.", low=0, high=100_000)
     head_seconds: float = setting(10.0, "For a request's head to arrive.", low=0.1, high=600)
     body_seconds: float = setting(60.0, "A body may be behind its least rate so long.", low=0.1, high=600)
-    bytes_per_second_min: int = setting(16_384, "Least rate of a body.", low=1, high=MEBIBYTE)
+    bytes_per_second_min: int = setting(
+        16_384, "Least rate of a body, and of a client that takes an answer.", low=1, high=MEBIBYTE
+    )
     keep_alive_seconds: float = setting(75.0, "For the next request on a connection.", low=0.1, high=3600)
 
 
@@ -179,6 +190,7 @@ class Inbox:
     lease_seconds_max: int = setting(3600, "Longest lease a fetch may ask for.", low=1, high=86_400)
     poison_lapses: int = setting(10, "Leases that ran out before an entry is put aside.", low=2, high=1000)
     wait_seconds_max: int = setting(60, "Longest wait for mail in one request.", low=1, high=600)
+    streams: int = setting(16, "Streams of one inbox; the oldest ends, each process.", low=1, high=10_000)
 
 
 @dataclass(frozen=True, slots=True)

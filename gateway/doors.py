@@ -1,6 +1,6 @@
 """The doors of a gateway: every HTTP endpoint, given the parts it works with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from gateway.embedded import FREE_BYTES_MIN, free_bytes
@@ -51,6 +51,7 @@ def _message_doors(parts: Parts) -> tuple[Door, ...]:
                 residents=parts.residents,
                 authenticator=parts.authenticator,
                 journal=parts.journal,
+                waits=parts.load.waits,
             ),
             authenticator=parts.authenticator,
             parsing=parts.parsing,
@@ -102,6 +103,7 @@ def _agent_doors(parts: Parts) -> tuple[Door, ...]:
             clock=parts.clock,
             rules=parts.config.inbox,
             answer_bytes_max=parts.config.limits.body_bytes,
+            waits=parts.load.waits,
         ),
         PurgeDoor(
             authenticator=parts.authenticator,
@@ -147,3 +149,9 @@ class DoorWatch:
 
     def connection_refused(self, cause: str, address: str) -> None:
         self._journal.connection_refused(cause, address)
+
+    def reader_cut(self, reason: str) -> None:
+        self._journal.reader_cut(reason)
+
+    def held(self, amounts: Mapping[str, int]) -> None:
+        self._journal.held(amounts)

@@ -233,6 +233,15 @@ class Journal:
         self._label(self.metrics.requests, route, str(status)).inc()
         self._label(self.metrics.request_seconds, route).observe(seconds)
 
+    def reader_cut(self, reason_: str) -> None:
+        """A client took too little of an answer or a stream."""
+        self._label(self.metrics.readers_cut, reason_).inc()
+
+    def held(self, amounts: Mapping[str, int]) -> None:
+        """What this process holds for its clients now."""
+        for what, amount in amounts.items():
+            self._label(self.metrics.held, what).set(amount)
+
     # Deliveries after it
 
     def settled(self, settlements: Iterable[Settled], messages: Mapping[UUID, Identified]) -> None:

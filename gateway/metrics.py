@@ -57,6 +57,12 @@ class Metrics:
         self.requests = counter("requests", "Requests answered.", "route", "status")
         self.request_seconds = histogram("request_seconds", "Duration of requests.", SECONDS, "route")
         self.readers_lost = counter("readers_lost", "Child processes that died over a large body.", "why")
+        self.held = gauge(
+            "held", "What clients hold of what a process shares out among them.", "livesum", "what"
+        )
+        self.readers_cut = counter(
+            "readers_cut", "Clients cut off that took too little of an answer.", "reason"
+        )
         self.database_up = gauge("database_up", "1 while the database answers.", "livemin")
         self.database_losses = counter("database_losses", "Times the database stopped answering.")
         self.disk_free = gauge("disk_free_bytes", "Free on the disk of the data folder.", "livemostrecent")

@@ -166,9 +166,10 @@ def test_all_faults_are_told_at_once_with_line_and_key_and_remedy(tmp_path: Path
             "share (10 %) only 2000000 bytes",
         ),
         (
-            "limits: {bodies_in_flight_bytes: 268435456, owner_share_percent: 1}",
+            "limits: {bodies_in_flight_bytes: 268435456, owner_share_percent: 1, unsent_bytes: 2147483648}",
             "share (1 %) only 2684354 bytes",
         ),
+        ("limits: {unsent_bytes: 104857600}", "share (10 %) only 10485760 bytes"),
     ],
 )
 def test_a_bad_value_is_named_with_its_line(tmp_path: Path, line: str, fault: str) -> None:

@@ -22,11 +22,12 @@ from multidict import CIMultiDictProxy
 
 from gateway.outbox import TOGETHER_BYTES_MAX
 from gateway.protocol.errors import AMTPError
-from gateway.receive.answers import Answer, Stream, answer_error, render_answer, render_stream_head
+from gateway.receive.answers import Answer, Stream, render_answer, render_stream_head
 from gateway.receive.framing import Head, head_of, unreadable
 from gateway.receive.incoming import NEVER, Incoming, break_off
-from gateway.receive.listener import Listener, Reply, mint_request_id
+from gateway.receive.listener import Listener, Reply
 from gateway.receive.origin import client_address
+from gateway.receive.outgoing import PIECE_BYTES, Outgoing
 from gateway.receive.places import NOWHERE, Place, Refusal
 from gateway.receive.plain import PlainReader
 from gateway.receive.request import HungUp
@@ -49,9 +50,9 @@ class Connection(RequestHandler):
         "_plain",
         "_refused",
         "_serving",
-        "_unsent_bytes",
         "deadline",
         "incoming",
+        "outgoing",
         "place",
         "since",
         "task",
@@ -78,13 +79,13 @@ class Connection(RequestHandler):
         self._listener = listener
         self._ending: asyncio.Event | None = None
         self.incoming = Incoming(self, listener.load, loop)
+        self.outgoing = Outgoing(self, listener.load.unsent, listener.reading, loop)
         self._plain = PlainReader(listener.plain)
         self._begun = True  # a head: the first one is due from the start
         self._head_bytes = 0  # of one that is not complete
         self._serving = False
         self._refused = False  # what the parser could not read, so more of it may come
         self._over = False
-        self._unsent_bytes = 0
         self.place = place or NOWHERE
         self.deadline = NEVER
         self.since = 0.0
@@ -101,17 +102,15 @@ class Connection(RequestHandler):
         self.since = self._loop.time()
         self.deadline = self.since + listener.limits.head_seconds
         super().connection_made(transport)
+        if listener.secure:  # else TLS would hold ten times as much as other transports do
+            cast(asyncio.Transport, transport).set_write_buffer_limits(PIECE_BYTES)
         self.task = self._task_handler
 
     def _turn_away(self, transport: asyncio.Transport, error: AMTPError) -> None:
         """Says that there are too many connections, and takes nothing that comes."""
         self._manager = None
         self._close = True
-        request_id = mint_request_id()
-        answer = answer_error(error, request_id, self._listener.clock.now())
-        transport.write(
-            render_answer(answer, self._listener.fixed_head, request_id, bodiless=False, close=True)
-        )
+        transport.write(self._listener.refusal(error))
         transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -247,14 +246,23 @@ class Connection(RequestHandler):
         match reply.answer:
             case Answer() as answer:
                 bodiless = reply.method == hdrs.METH_HEAD
-                data = render_answer(answer, head, reply.request_id, bodiless=bodiless, close=last)
-                small = len(data) <= TOGETHER_BYTES_MAX and not (last or self._paused)
-                await self.write(data, together=small)
+                large = len(answer.body) > PIECE_BYTES and not bodiless
+                data = render_answer(answer, head, reply.request_id, bodiless=bodiless or large, close=last)
+                if len(data) <= TOGETHER_BYTES_MAX and not (large or last or self._paused):
+                    if self.transport is None or self.transport.is_closing():
+                        raise HungUp
+                    self._listener.outbox.post(self.transport, data)
+                    return
+                self.outgoing.begin(reply.request, self._listener.reading)
+                await self.write(data)
+                if large:
+                    await self.write(answer.body)
             case Stream() as stream:
                 await self._send_stream(stream, head, reply)
 
     async def _send_stream(self, stream: Stream, head: str, reply: Reply) -> None:
         """Send each item as it comes, until the items or the client's interest end."""
+        self.outgoing.begin(reply.request, self._listener.reading)
         try:
             await self.write(render_stream_head(stream, head, reply.request_id))
             if reply.method != hdrs.METH_HEAD:
@@ -264,43 +272,38 @@ class Connection(RequestHandler):
                 async with aclosing(items):
                     async for item in items:
                         await self.write(item)
+                        del item  # which may be large, and the next may be long in coming
         except HungUp:
             raise
         except Exception as error:
             if stream.length is None or not isinstance(error, AMTPError):
                 self._listener.watch.request_failed(reply.request_id, reply.path, error)
-            if self.transport is not None:
-                self.transport.abort()  # what was sent must not look whole
+            self.abort()  # what was sent must not look whole
             raise HungUp from error
         finally:
             await stream.items.aclose()
 
-    async def write(self, data: bytes, *, together: bool = False) -> None:
-        """Hand over these bytes, `together` with others, or now, waiting while the client does not take them."""
-        transport = self.transport
-        if transport is None or transport.is_closing():
-            raise HungUp
-        if together:
-            self._listener.outbox.post(transport, data)
-            return
+    async def write(self, data: bytes) -> None:
+        """Hands over these bytes now, waiting while the client does not take them."""
         self._listener.outbox.flush()
-        transport.write(data)
-        if self._paused:
-            self._unsent_bytes = transport.get_write_buffer_size()
-            self.deadline = self._loop.time() + self._listener.manners.write_seconds
-            try:
-                await self._drain_helper()
-            except ConnectionError:
-                raise HungUp from None
-            finally:
-                self._unsent_bytes, self.deadline = 0, NEVER
+        await self.outgoing.write(data)
+
+    @property
+    def paused(self) -> bool:
+        """Whether what was written has to be taken before more is."""
+        return bool(self._paused)
+
+    async def drained(self) -> None:
+        """Returns when more may be written; ConnectionError where the client is gone."""
+        await self._drain_helper()
 
     def _hang_up(self) -> None:
         """Close what both sides are done with; where bytes are left unread, let the answer be read first."""
         transport = self.transport
         unread = self._unread
         self._close = True
-        self.deadline = self._loop.time() + self._listener.manners.linger_seconds
+        manners = self._listener.manners
+        self.deadline = self._loop.time() + (manners.linger_seconds if unread else manners.write_seconds)
         if transport is None or transport.is_closing():
             return
         if not unread:
@@ -328,23 +331,35 @@ class Connection(RequestHandler):
             self.close()
 
     def expire(self) -> None:
-        """The deadline has passed: hang up, unless the client is slow but takes what we write."""
-        transport = self.transport
-        if transport is None:
-            return
-        unsent = transport.get_write_buffer_size() if self._unsent_bytes else 0
-        if unsent < self._unsent_bytes:
-            self._unsent_bytes = unsent
-            self.deadline = self._loop.time() + self._listener.manners.write_seconds
-        else:
-            transport.abort()
+        """Hangs up on a client whose time is over."""
+        if self.outgoing.waits:
+            self.cut("slow")
+        self.abort()
+
+    def cut(self, reason: str) -> None:
+        """Hangs up on a client that takes too little."""
+        self._listener.watch.reader_cut(reason)
+        self.abort()
+
+    def end(self, last_words: bytes) -> None:
+        """Ends the stream under way, behind these words or, where its client takes nothing, at once."""
+        self._listener.watch.reader_cut("replaced")
+        self.ending.set()
+        if self.outgoing.waits:
+            self.abort()
+        elif self.transport is not None:
+            self.transport.write(last_words)
+
+    def abort(self) -> None:
+        """Hangs up at once, whatever was not sent."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def cut_off(self) -> None:
         """Hangs up at once: the door's grace is over, or another needs the place."""
         if self.task is not None:
             self.task.cancel()
-        if self.transport is not None:
-            self.transport.abort()
+        self.abort()
 
     @property
     def waits(self) -> bool:

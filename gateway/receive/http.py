@@ -119,7 +119,7 @@ class Door:
         return [connection for each in self._open for connection in each.listener.connections]
 
     def _tick(self) -> None:
-        """Hang up where a deadline has passed, renew the date, and come back."""
+        """Hang up where a deadline has passed, renew the date, tell what is held, and come back."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         for connection in self._connections():
@@ -127,4 +127,5 @@ class Door:
                 connection.expire()
         for each in self._open:
             each.listener.renew_head()
+        self._watch.held(self.load.held())
         self._tick_handle = loop.call_later(tick_seconds(self.load.limits, self._manners), self._tick)

@@ -48,8 +48,9 @@ from gateway.receive.inbox_query import (
 )
 from gateway.receive.request import Request
 from gateway.receive.routing import Role, Route
-from gateway.receive.stream import together
+from gateway.receive.stream import OpenStreams, together
 from gateway.report.interests import Interests
+from gateway.shares import Pot
 from gateway.store import inbox
 from gateway.store.acknowledge import Acknowledgement, Result
 from gateway.store.activity import Activity
@@ -65,6 +66,7 @@ RECONNECT_MILLISECONDS = 1000  # what a stream's client waits before it comes ba
 STREAM_LOOK_SECONDS = 60.0  # a stream looks this often even where nothing rings
 LEASES_KNOWN_SECONDS = 1.0  # how long a stream goes by what it knows of leases, if it is kept busy
 LEASE_SLACK_SECONDS = 0.05  # so that whoever waits for a lease's end looks after it
+STREAM_PAGE_BYTES = 262_144  # of bodies, of which a stream holds no more, or one message
 ROLES = frozenset({Role.AGENTS, Role.ADMIN})
 
 
@@ -85,6 +87,7 @@ class InboxDoor:
         clock: Clock,
         rules: Inbox,
         answer_bytes_max: int,
+        waits: Pot,
     ) -> None:
         self._database = database
         self._authenticator = authenticator
@@ -99,6 +102,9 @@ class InboxDoor:
         self._clock = clock
         self._rules = rules
         self._answer_bytes_max = answer_bytes_max
+        self._page_bytes_max = min(answer_bytes_max, inbox.PAGE_BYTES_MAX)
+        self._waits = waits
+        self._streams = OpenStreams(rules.streams)
 
     def routes(self) -> list[Route]:
         box = "/v1/inbox/{address}"
@@ -119,12 +125,14 @@ class InboxDoor:
             return Answer()  # looking marks read, and a HEAD must change nothing
         if EVENTS in (request.header("Accept") or ""):
             last = request.header("Last-Event-ID")
-            return Stream(self._events(request, owner, question, last))
+            events = self._events(request, owner, question, last)
+            await anext(events)  # takes its place, and a refusal is an answer
+            return Stream(events)
         lease = question.lease()
         if question.wait_seconds:
             page = await self._awaited(request, owner, question, lease)
         else:
-            page = await self._fetch(owner, question.listing, lease)
+            page = await self._fetch(owner, question.listing, lease, self._page_bytes_max)
         unread = None
         if lease is None:
             unread = await inbox.unread(self._database, owner.id, lapses_max=self._rules.poison_lapses)
@@ -220,12 +228,13 @@ class InboxDoor:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + question.wait_seconds
         with (
+            self._waits.held(request.holder),
             self._bell.ear(owner.id) as ear,
             hushed_at(request.ending, ear),
             self._held_open.listening(_admitting(owner), ear),
         ):
             while True:
-                page = await self._fetch(owner, question.listing, lease)
+                page = await self._fetch(owner, question.listing, lease, self._page_bytes_max)
                 if page.items and lease and request.gone:  # nobody would hear of it before it ends
                     await inbox.give_back(self._database, owner.id, lease.token)
                     return Page((), has_more=False)
@@ -240,27 +249,34 @@ class InboxDoor:
     async def _events(
         self, request: Request, owner: Resident, question: Question, last: str | None
     ) -> AsyncGenerator[bytes, None]:
-        """All that is open, then what becomes unread. A client cut off early comes back and hears why."""
-        yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
+        """Yields nothing once it has its place, then all that is open, then what becomes unread. A client cut off
+        early comes back and hears why."""
         listing = question.listing
         unread = Listing(listing.limit, since=listing.since, mark=Mark.UNREAD)
         time = asyncio.get_running_loop().time
         look_at = known_until = time()
         with (
+            self._waits.held(request.holder),
+            self._streams.opened(owner.id, request),
             self._straight.hand(owner.id, self._willing(question)) as hand,
             self._held_open.listening(_admitting(owner), hand),
             suppress(AMTPError),
         ):
+            yield b""
+            yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
             while True:
                 lease = question.lease()
-                page = await self._fetch(owner, listing, lease)
+                page = await self._fetch(owner, listing, lease, STREAM_PAGE_BYTES)
                 new = [item for item in page.items if lease is not None or str(item.row) != last]
-                for piece in _pieces(new, owner, lease):
+                after = page.items[-1].row if page.has_more else None
+                del page  # what is not sent yet is enough to hold
+                pieces = _pieces(new, owner, lease)
+                while piece := next(pieces, None):
                     yield piece
-                hand.caught_up = not page.has_more
-                if page.has_more:
+                hand.caught_up = after is None
+                if after is not None:
                     if lease is None:  # what is leased is no longer listed
-                        listing = replace(listing, offset=0, after=page.items[-1].row)
+                        listing = replace(listing, offset=0, after=after)
                     owner = await self._owner(request)
                     continue
                 listing, last = unread, None
@@ -272,7 +288,8 @@ class InboxDoor:
                     owner = await self._owner(request)
                     if given := hand.take():
                         self._journal.fetched(owner.name, len(given))
-                        for piece in _pieces(given, owner, None):
+                        pieces = _pieces(given, owner, None)
+                        while piece := next(pieces, None):
                             yield piece
                     if rung or time() >= look_at:
                         break
@@ -282,12 +299,13 @@ class InboxDoor:
         plain = question.lease_seconds is None and question.listing.since is None
         return lambda: plain and self._interests.idle
 
-    async def _fetch(self, owner: Resident, listing: Listing, lease: Lease | None) -> Page:
+    async def _fetch(self, owner: Resident, listing: Listing, lease: Lease | None, bytes_max: int) -> Page:
         page = await inbox.fetch(
             self._database,
             owner.id,
             listing,
             lapses_max=self._rules.poison_lapses,
+            bytes_max=bytes_max,
             lease=lease,
             riders=None if self._interests.idle else partial(self._interests.read, owner.name),
         )
@@ -320,8 +338,10 @@ def _admitting(owner: Resident) -> tuple[str, ...]:
     return (owner.name, NAMED_KEYS) if owner.name.startswith(f"{POSTMASTER}@") else (owner.name,)
 
 
-def _pieces(items: Sequence[Item], owner: Resident, lease: Lease | None) -> Iterator[bytes]:
-    return together(render_event(item, owner.name, lease) for item in items)
+def _pieces(items: list[Item], owner: Resident, lease: Lease | None) -> Iterator[bytes]:
+    """The items as events, each taken from the list when its turn comes: none is held twice."""
+    items.reverse()
+    return together(render_event(items.pop(), owner.name, lease) for _ in range(len(items)))
 
 
 def _no_such_letter() -> AMTPError:

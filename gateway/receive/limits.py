@@ -8,6 +8,7 @@ from time import monotonic
 
 from gateway.config_sections import Limits
 from gateway.pace import Pace
+from gateway.receive.unsent import Unsent
 from gateway.shares import Pot, Shares
 
 TICK_SECONDS_MAX = 1.0  # the date in answers is no older
@@ -19,7 +20,7 @@ TICKS_PER_LIMIT = 4  # so a deadline is noticed a quarter of its time late at mo
 class Manners:
     """What no operator wants to turn, beside the limits of the configuration."""
 
-    write_seconds: float = 60.0  # for a client to take anything of what we wrote
+    write_seconds: float = 60.0  # a client may be behind the least rate so long
     linger_seconds: float = 2.0  # for a refused client to read why, before we hang up
     waited_seconds: float = 1.0  # for a client, before its connection may be closed for another one
     quiet_seconds: float = 15.0  # of silence on a stream before it says that it lives
@@ -55,7 +56,9 @@ class Load:
         "hosts",
         "limits",
         "requests",
+        "unsent",
         "uploads",
+        "waits",
     )
 
     def __init__(self, limits: Limits) -> None:
@@ -63,6 +66,8 @@ class Load:
         self._pots: list[tuple[Pot, Callable[[Limits], int]]] = []
         self.requests = self.pot("requests at work", lambda limits: limits.requests_in_admission)
         self.bodies = self.pot("bytes of message bodies", lambda limits: limits.bodies_in_flight_bytes)
+        self.unsent = Unsent(self.pot("bytes of answers", lambda limits: limits.unsent_bytes))
+        self.waits = self.pot("streams and requests that wait", lambda limits: limits.waiting_requests)
         self.uploads = self.pot("files on their way in", lambda limits: limits.uploads)
         self.downloads = self.pot("files on their way out", lambda limits: limits.downloads)
         self.fetches = self.pot("files fetched from elsewhere", lambda limits: limits.fetches)
@@ -84,6 +89,18 @@ class Load:
         for pot, size in self._pots:
             pot.adopt(size(limits), shares_of(limits))
 
+    def held(self) -> dict[str, int]:
+        """Returns what is held of each pot now."""
+        return {
+            "requests": self.requests.taken,
+            "body_bytes": self.bodies.taken,
+            "unsent_bytes": self.unsent.size,
+            "waiting_requests": self.waits.taken,
+            "uploads": self.uploads.taken,
+            "downloads": self.downloads.taken,
+            "fetches": self.fetches.taken,
+        }
+
     def enter(self) -> None:
         """Counts one more connection."""
         self.connections += 1
@@ -104,6 +121,11 @@ def shares_of(limits: Limits) -> Shares:
 def body_pace(limits: Limits) -> Pace:
     """Returns the least rate of bodies."""
     return Pace(limits.body_seconds, limits.bytes_per_second_min)
+
+
+def reading_pace(limits: Limits, manners: Manners) -> Pace:
+    """Returns the least rate of those who take answers."""
+    return Pace(manners.write_seconds, limits.bytes_per_second_min)
 
 
 class Lately:

@@ -1,7 +1,7 @@
 """One listener: what the connections of a socket share, and the place where a request becomes an answer."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -10,10 +10,11 @@ from aiohttp import hdrs
 from gateway.clock import Clock
 from gateway.config_sections import Limits
 from gateway.outbox import Outbox
+from gateway.pace import Pace
 from gateway.protocol.errors import AMTPError, Code
-from gateway.receive.answers import Answer, Stream, answer_error, check_answer, fixed_head
+from gateway.receive.answers import Answer, Stream, answer_error, check_answer, fixed_head, render_answer
 from gateway.receive.framing import Head
-from gateway.receive.limits import Load, Manners
+from gateway.receive.limits import Load, Manners, reading_pace
 from gateway.receive.origin import Network
 from gateway.receive.places import Connected, Place, Places, Refusal, descriptors_max
 from gateway.receive.plain import PlainHeads
@@ -42,6 +43,13 @@ class Watch(Protocol):
     def connection_refused(self, cause: str, address: str) -> None:
         """There was no place for a connection, or an idle one was closed to make place (`cause` is "idle")."""
 
+    def reader_cut(self, reason: str) -> None:
+        """A client took too little of what was written: `slow` by itself, `crowded` where others needed the
+        room, `replaced` by newer streams of the inbox."""
+
+    def held(self, amounts: Mapping[str, int]) -> None:
+        """What is held of each pot now."""
+
 
 class Reply(msgspec.Struct, frozen=True):
     """An answer and what the connection and the watch need to know of the request."""
@@ -51,6 +59,7 @@ class Reply(msgspec.Struct, frozen=True):
     method: str
     path: str
     last: bool
+    request: Request | None  # none where it was no request of ours
 
 
 class Listener:
@@ -93,6 +102,7 @@ class Listener:
         """Route the request, and render what goes wrong."""
         request_id = head.request_id or mint_request_id()
         template = NO_ROUTE
+        request: Request | None = None
         answer: Answer | Stream
         try:
             if head.fault is not None:
@@ -112,7 +122,14 @@ class Listener:
         except Exception as error:  # noqa: BLE001 - the middleware: a bug answers one request, and is logged
             self.watch.request_failed(request_id, template, error)
             answer = self._apology(request_id)
-        return Reply(answer, request_id, head.method, template, head.last or isinstance(answer, Stream))
+        last = head.last or isinstance(answer, Stream)
+        return Reply(answer, request_id, head.method, template, last, request)
+
+    def refusal(self, error: AMTPError) -> bytes:
+        """Returns the answer to a connection that may not stay."""
+        request_id = mint_request_id()
+        answer = answer_error(error, request_id, self.clock.now())
+        return render_answer(answer, self.fixed_head, request_id, bodiless=False, close=True)
 
     def _apology(self, request_id: str) -> Answer:
         error = AMTPError(
@@ -126,6 +143,11 @@ class Listener:
     @property
     def limits(self) -> Limits:
         return self.load.limits
+
+    @property
+    def reading(self) -> Pace:
+        """The least rate of those who take answers."""
+        return reading_pace(self.load.limits, self.manners)
 
     def renew_head(self) -> None:
         """Put the time of now into the answers to come."""

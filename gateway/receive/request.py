@@ -115,6 +115,10 @@ class Request:
         """Whether the client hung up meanwhile."""
         return self._connection.gone
 
+    def end(self, last_words: bytes) -> None:
+        """Ends the stream that answers it: behind these words, or at once where its client takes nothing."""
+        self._connection.end(last_words)
+
     @property
     def ending(self) -> asyncio.Event:
         """Set when waiting any longer is pointless: the client hung up, or the door closes."""

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from gateway.receive.answers import Stream
+from gateway.receive.request import Request
 
 PIECE_BYTES = 65_536  # of small items that leave together
+COME_BACK_LATER = b"retry: 60000\n\n"  # else two crowds would end each other's streams by turns
 
 
 async def lively(stream: Stream, ending: asyncio.Event, quiet_seconds: float) -> AsyncGenerator[bytes, None]:
@@ -24,6 +27,7 @@ async def lively(stream: Stream, ending: asyncio.Event, quiet_seconds: float) ->
                 if item is None:
                     return
                 yield item
+                del item  # which may be large, and the next may be long in coming
             elif over.done():
                 return
             else:
@@ -40,6 +44,32 @@ async def give_up(*waits: asyncio.Future[Any] | None) -> None:
     await asyncio.gather(*left, return_exceptions=True)
 
 
+class OpenStreams:
+    """The streams of each inbox, in the order they began. An agent that comes back finds its place taken by itself, by
+    streams that nobody reads any more: so the oldest ends, and not the newest."""
+
+    def __init__(self, of_one_max: int) -> None:
+        self._of_one_max = of_one_max
+        self._open: dict[int, list[Request]] = {}
+
+    @contextmanager
+    def opened(self, inbox: int, request: Request) -> Iterator[None]:
+        """Counts a stream as long as the block lasts; the oldest of too many ends."""
+        streams = self._open.setdefault(inbox, [])
+        streams.append(request)
+        if len(streams) > self._of_one_max:
+            streams.pop(0).end(
+                b": as many newer streams of this inbox are open as there may be\n" + COME_BACK_LATER
+            )
+        try:
+            yield
+        finally:
+            if request in streams:
+                streams.remove(request)
+            if not streams:
+                self._open.pop(inbox, None)
+
+
 async def next_item(items: AsyncGenerator[bytes, None]) -> bytes | None:
     return await anext(items, None)
 
@@ -52,7 +82,9 @@ def together(items: Iterable[bytes]) -> Iterator[bytes]:
         held.append(item)
         size += len(item)
         if size >= PIECE_BYTES:
-            yield b"".join(held)
-            held, size = [], 0
+            piece, held, size = b"".join(held), [], 0
+            del item  # the piece may be long in going
+            yield piece
+            del piece
     if held:
         yield b"".join(held)

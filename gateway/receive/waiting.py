@@ -22,6 +22,7 @@ from gateway.protocol.status import Receipt, Status, brought_up_to_date, render_
 from gateway.receive.answers import JSON, Answer, answer_json, encode_json
 from gateway.receive.inbox_items import render_item
 from gateway.receive.request import Request
+from gateway.shares import Pot
 from gateway.store.replies import Asked, Replies
 
 WAIT_SECONDS_MAX = 60
@@ -58,12 +59,14 @@ class Waiting:
         residents: Residents,
         authenticator: Authenticator,
         journal: Journal,
+        waits: Pot,
     ) -> None:
         self._accept = accept
         self._replies = replies
         self._residents = residents
         self._authenticator = authenticator
         self._journal = journal
+        self._waits = waits
 
     async def answer(
         self, request: Request, caller: Caller, sent: Sent, receipt: Receipt, seconds: int
@@ -80,7 +83,11 @@ class Waiting:
         asked = Asked(
             receipt.row, receipt.message_id, owner.id, owner.name, sent.recipients, receipt.status == "queued"
         )
-        heard = await self._replies.wait(asked, seconds, request.ending)
+        try:
+            with self._waits.held(request.holder):
+                heard = await self._replies.wait(asked, seconds, request.ending)
+        except AMTPError:  # as many wait already as may
+            return answer_json(render_receipt(receipt), status)
         receipt = brought_up_to_date(receipt, sent.recipients, heard.states)
         if heard.reply is None or not await self._still_theirs(request, sent.sender):
             return answer_json(render_receipt(receipt), status, applied)

@@ -6,7 +6,7 @@
    as a lapse; one that is given back early does not.
 3. Reading marks what can be marked and never waits: it skips rows that another statement holds. Acknowledging
    locks in the order of ids. So no two of them deadlock.
-4. A page is bounded in bytes too; its last message may go over, so that every message fits a page of its own.
+4. A page is bounded in bytes too, unless its first message alone is larger.
 5. A consumer that dies of one message lets the leases of its whole page run out. After some lapses an entry is a
    suspect and leased alone: what lapses more often than that, lapsed of itself.
 """
@@ -104,11 +104,12 @@ async def fetch(
     listing: Listing,
     *,
     lapses_max: int,
+    bytes_max: int = PAGE_BYTES_MAX,
     lease: Lease | None = None,
     riders: Riders = None,
 ) -> Page:
     """The entries asked for, marked as read, or leased, by the statement that finds them."""
-    arguments: list[Any] = [agent, lapses_max, listing.limit, PAGE_BYTES_MAX]
+    arguments: list[Any] = [agent, lapses_max, listing.limit, bytes_max]
     if lease is None:
         arguments.append(listing.offset)
         page = _READ_PAGE
@@ -161,7 +162,7 @@ _PICKED = """whole as materialized (
         from messages where id = found.message offset 0
     ) m
 ), picked as materialized (
-    select * from whole where bytes_before < $4 and place <= $3
+    select * from whole where (bytes_before = 0 or bytes_before + bytes <= $4) and place <= $3
 )"""
 
 _SHOWN = "message, body, address, accepted_at, delivered_at, expires_at, proven, automatic, unread, lapses"

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +29,7 @@ class Diary:
     answered: list[tuple[str, str, int]] = field(default_factory=list)
     failed: list[tuple[str, str, Exception]] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
 
     def request_answered(self, method: str, path: str, status: int, seconds: float) -> None:
         assert seconds >= 0
@@ -39,6 +40,12 @@ class Diary:
 
     def connection_refused(self, cause: str, address: str) -> None:
         self.refused.append((cause, address))
+
+    def reader_cut(self, reason: str) -> None:
+        self.cut.append(reason)
+
+    def held(self, amounts: Mapping[str, int]) -> None:
+        assert min(amounts.values()) >= 0
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,12 @@ class Wire:
                 return await self.reader.read()
             except ConnectionResetError:
                 return b""
+
+    async def rest_of(self, size: int) -> bytes:
+        """So many bytes of the body of an answer."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await self.reader.readuntil(b"\r\n\r\n")
+            return await self.reader.readexactly(size)
 
     def close(self) -> None:
         self.writer.close()

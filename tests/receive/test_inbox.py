@@ -40,7 +40,7 @@ from gateway.store.keys import directory_changes
 from gateway.store.poison import bury
 from gateway.store.straight import Hand, Straight
 from gateway.wired import FEATURES
-from tests.receive.doorway import DEADLINE_SECONDS, Doorway, Reply, Wire, doorway, head, post
+from tests.receive.doorway import DEADLINE_SECONDS, Doorway, Reply, Wire, doorway, head, post, until
 
 ALICE = "/v1/inbox/alice@acme.test"
 RULES = Inbox(poison_lapses=2)
@@ -219,6 +219,7 @@ async def house_of(
         clock=clock,
         rules=rules,
         answer_bytes_max=parts.config.limits.body_bytes,
+        waits=parts.load.waits,
     )
     tasks = [asyncio.create_task(work) for work in (watch.run(), bell.run(), straight.run(), intake.run())]
     async with doorway(door.routes(), roles=frozenset(Role)) as entrance:
@@ -725,6 +726,40 @@ async def test_a_stream_ends_when_the_door_closes(house: House) -> None:
     await house.doorway.door.close(DEADLINE_SECONDS)
     assert b"retry:" in await stream.wire.rest()
     assert not house.bell._ears
+
+
+async def test_the_oldest_of_too_many_streams_of_an_inbox_ends(build: Build) -> None:
+    """Not the newest: an agent that comes back is not kept out by streams of which it knows nothing any more."""
+    house = await build(rules=replace(RULES, streams=2))
+    first, second, third = [await opened(house) for _ in range(3)]
+    assert b"retry: 60000" in await first.wire.rest()
+    second.wire.close()
+    await until(lambda: sum(map(len, house.bell._ears.values())) == 1)
+    fourth = await opened(house)
+    hearing = [asyncio.create_task(stream.message()) for stream in (third, fourth)]
+    sent = await house.put()
+    heard, _ = await asyncio.wait(hearing, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result()["message_id"] for task in heard] == [sent]
+    fourth.wire.close()
+
+
+async def opened(house: House) -> Events:
+    """A stream that has begun."""
+    stream = await house.stream()
+    await stream.head()
+    assert (await stream.event())["retry"] == "1000"
+    return stream
+
+
+async def test_a_stream_that_takes_nothing_ends_too_when_newer_ones_come(build: Build) -> None:
+    house = await build(rules=replace(RULES, streams=1))
+    for _ in range(20):
+        await house.put(payload="x" * 1_000_000)
+    stuck = await house.stream()
+    await until(lambda: house.doorway.door.load.unsent.size > 0)
+    await opened(house)
+    assert len(await stuck.wire.rest()) < 20_000_000
+    assert house.doorway.diary.cut == ["replaced"]
 
 
 async def test_leases_that_ran_out_too_often_make_a_dead_letter_of_the_agents_own(house: House) -> None:

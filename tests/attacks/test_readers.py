@@ -1,0 +1,160 @@
+"""Readers that take nothing, or take their time: what they cost, and who goes on beside them."""
+
+import asyncio
+import socket
+import tracemalloc
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+
+from gateway.config_sections import Limits
+from gateway.receive.answers import Answer, Stream
+from gateway.receive.request import Request
+from gateway.receive.routing import Route
+from tests.receive.doorway import LIMITS, MANNERS, Doorway, Wire, doorway, get, head, until
+from tests.stories.test_inbox import listed
+from tests.world import Agent, Gateway, World
+
+MEGABYTE = 1_000_000
+LARGE_BYTES = 20 * MEGABYTE  # more than the buffers of both ends of a connection hold
+ROOM_BYTES = 40 * MEGABYTE
+MOMENT_SECONDS = 0.1
+PATIENCE_SECONDS = 30.0
+
+
+async def give(request: Request) -> Answer:
+    return Answer(200, bytes(LARGE_BYTES))
+
+
+async def give_and_wait(request: Request) -> Stream:
+    async def items() -> AsyncGenerator[bytes, None]:
+        yield bytes(LARGE_BYTES)
+        await asyncio.Event().wait()
+
+    return Stream(items())
+
+
+ROUTES = [Route("GET", "/give", give), Route("GET", "/stream", give_and_wait)]
+
+
+async def reader_of(opened: Doorway, address: str, path: str = "/give") -> Wire:
+    """A client of this address that has asked, and takes no more than its buffers do."""
+    end = socket.socket()
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    end.setblocking(False)
+    end.bind((address, 0))
+    await asyncio.get_running_loop().sock_connect(end, ("127.0.0.1", opened.port))
+    reader, writer = await asyncio.open_connection(sock=end, limit=1024)
+    opened.wires.append(Wire(reader, writer))
+    await opened.wires[-1].send(get(path))
+    return opened.wires[-1]
+
+
+async def test_a_client_that_takes_less_than_the_least_rate_is_hung_up_on() -> None:
+    manners = replace(MANNERS, write_seconds=MOMENT_SECONDS)
+    limits = replace(LIMITS, bytes_per_second_min=50 * MEGABYTE)
+    async with doorway(ROUTES, limits=limits, manners=manners) as opened:
+        wire = await reader_of(opened, "127.0.0.2")
+        taking = asyncio.create_task(trickle(wire))
+        await asyncio.wait_for(opened.door.load.empty.wait(), 5)
+        taking.cancel()
+        assert opened.diary.cut == ["slow"]
+
+
+async def trickle(wire: Wire) -> None:
+    """Takes a little now and then, for as long as there is anything."""
+    while await wire.reader.read(4096):
+        await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=MOMENT_SECONDS / 10)
+
+
+async def test_where_there_is_no_more_room_the_slowest_reader_makes_it() -> None:
+    """The first takes nothing, the second came later; whoever takes what is written gets all of it."""
+    limits = Limits(unsent_bytes=3 * LARGE_BYTES // 2, address_share_percent=70, unproven_share_percent=100)
+    async with doorway(ROUTES, limits=limits) as opened:
+        first = await reader_of(opened, "127.0.0.2")
+        await until(lambda: opened.door.load.unsent.size > LARGE_BYTES // 2)
+        second = await reader_of(opened, "127.0.0.3")
+        assert len(await first.rest()) < LARGE_BYTES
+        assert opened.diary.cut == ["crowded"]
+        assert len(await second.rest_of(LARGE_BYTES)) == LARGE_BYTES
+
+
+async def test_one_address_makes_room_for_itself_and_costs_no_other() -> None:
+    limits = Limits(unsent_bytes=10 * LARGE_BYTES, address_share_percent=11, unproven_share_percent=100)
+    async with doorway(ROUTES, limits=limits) as opened:
+        honest = await reader_of(opened, "127.0.0.9")
+        for _ in range(5):
+            await reader_of(opened, "127.0.0.2")
+        await until(lambda: opened.diary.cut == ["crowded"] * 4)
+        assert opened.door.load.unsent.size < 3 * LARGE_BYTES
+        assert len(await honest.rest_of(LARGE_BYTES)) == LARGE_BYTES
+
+
+async def test_a_stream_keeps_nothing_of_what_its_reader_took() -> None:
+    async with doorway(ROUTES) as opened:
+        wire = await opened.wire()
+        tracemalloc.start()
+        await wire.send(get("/stream"))
+        await wire.reader.readuntil(b"\r\n\r\n")
+        left = LARGE_BYTES
+        while left:
+            left -= len(await wire.reader.read(min(left, 65_536)))
+        await until(lambda: tracemalloc.get_traced_memory()[0] < LARGE_BYTES // 4)
+        tracemalloc.stop()
+
+
+@asynccontextmanager
+async def streams(gateway: Gateway, agent: Agent, count: int) -> AsyncIterator[None]:
+    """So many streams of one inbox, whose readers take nothing."""
+    async with AsyncExitStack() as stack:
+        for _ in range(count):
+            end = stack.enter_context(socket.socket())
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            end.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(end, ("127.0.0.1", gateway.app.ports[0]))
+            lines = f"Authorization: Bearer {agent.key}", "Accept: text/event-stream"
+            await loop.sock_sendall(end, head("GET", f"/v1/inbox/{agent.address}", *lines))
+        yield
+
+
+async def test_an_agent_that_waits_without_end_leaves_others_their_places(world: World) -> None:
+    """It hears that it has too many; its message is accepted all the same, and its answer does not wait."""
+    async with world.gateway(limits=Limits(waiting_requests=8)) as gateway:
+        mallory, alice = await gateway.register("mallory"), await gateway.register("alice")
+        async with streams(gateway, mallory, 2):
+            await until(lambda: gateway.app.door.load.waits.taken == 2)
+            for query, headers in (("?wait=60", {}), ("", {"Accept": "text/event-stream"})):
+                path = f"/v1/inbox/{mallory.address}{query}"
+                refused = await gateway.call("GET", path, key=mallory.key, headers=headers)
+                assert (refused.status, refused.code) == (429, "RATE_LIMIT_EXCEEDED")
+                assert refused.headers["retry-after"] == "1"
+            message = {"sender": mallory.address, "recipients": [alice.address], "payload": 1}
+            sent = await gateway.call(
+                "POST", "/v1/messages", key=mallory.key, json=message, headers={"Prefer": "wait=60"}
+            )
+            assert (sent.status, "preference-applied" in sent.headers) == (202, False)
+            assert len((await listed(gateway, alice, "?wait=60"))["messages"]) == 1
+
+
+def told(gateway: Gateway, metric: str) -> float:
+    """What the gateway's metrics say."""
+    shown = gateway.app.journal.metrics.render().decode()
+    return float((shown.partition(f"\n{metric} ")[2] or "0").split("\n")[0])
+
+
+async def test_streams_that_nobody_reads_hold_no_more_than_their_agents_share(world: World) -> None:
+    limits = Limits(body_bytes=3 * MEGABYTE, unsent_bytes=ROOM_BYTES)
+    async with world.gateway(limits=limits) as gateway:
+        mallory, alice = await gateway.register("mallory"), await gateway.register("alice")
+        for _ in range(12):
+            for agent in (mallory, alice):
+                assert (await agent.send(agent.address, payload="x" * 2 * MEGABYTE)).status == 202
+        most = 0
+        async with streams(gateway, mallory, 12), asyncio.timeout(PATIENCE_SECONDS):
+            while not told(gateway, 'amtp_readers_cut_total{reason="crowded"}'):
+                assert (await listed(gateway, alice))["messages"]
+                most = max(most, gateway.app.door.load.unsent.size)
+            assert 0 < most <= ROOM_BYTES // 4
+            await until(lambda: told(gateway, 'amtp_held{what="unsent_bytes"}'))
+            assert told(gateway, 'amtp_held{what="unsent_bytes"}') <= ROOM_BYTES // 4
