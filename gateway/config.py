@@ -269,6 +269,8 @@ RELOADABLE: Mapping[str, frozenset[str] | None] = {  # None: the section as a wh
             "unproven_stored_bytes",
             "unproven_inbox_bytes",
             "unproven_disk_free_bytes",
+            "lookups_per_minute",
+            "webhook_challenges_per_minute",
             "head_seconds",
             "body_seconds",
             "bytes_per_second_min",

@@ -150,6 +150,12 @@ class Limits:
     waiting_messages: int = setting(
         4096, "Messages that may wait for a commit; above it 503.", low=1, high=1_000_000
     )
+    lookups_per_minute: int = setting(
+        60, "Other domains that one caller has looked up in the DNS, each process.", low=1, high=1_000_000
+    )
+    webhook_challenges_per_minute: int = setting(
+        30, "Posts that one owner causes to URLs of webhooks, each process.", low=1, high=1_000_000
+    )
     schedules_per_agent: int = setting(100, "Messages of one agent that repeat.", low=0, high=100_000)
     head_seconds: float = setting(10.0, "For a request's head to arrive.", low=0.1, high=600)
     body_seconds: float = setting(60.0, "A body may be behind its least rate so long.", low=0.1, high=600)

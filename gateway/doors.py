@@ -7,6 +7,7 @@ from gateway.embedded import FREE_BYTES_MIN, free_bytes
 from gateway.features.feature import Door
 from gateway.journal import Journal
 from gateway.parts import Parts
+from gateway.rates import Rates
 from gateway.receive.agents import AgentDoor
 from gateway.receive.answering import Answering
 from gateway.receive.capabilities import CapabilityDoor
@@ -75,6 +76,7 @@ def _message_doors(parts: Parts) -> tuple[Door, ...]:
             authenticator=parts.authenticator,
             domains=parts.config.domains,
             published=published(parts.config),
+            lookups=Rates("look-ups of other domains", lambda: parts.config.limits.lookups_per_minute),
         ),
     )
 

@@ -38,7 +38,7 @@ from gateway.report.postmaster import Postmaster
 from gateway.report.receipt import Receipts
 from gateway.report.undelivered import UndeliveredCheck
 from gateway.route.configured import nameservers_of, plain_domains, static_peers
-from gateway.route.decide import STALE_DAYS_MAX
+from gateway.route.decide import DOWNGRADE_DAYS, STALE_DAYS_MAX
 from gateway.route.destination import Destination
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns
@@ -266,6 +266,7 @@ class Parts:
             Chore("partitions", 3600, lambda: partitions.keep_ahead(database)),
             Chore("retention", 600, lambda: retention.forget(database, self.mint, self.config.retention)),
             Chore("hosts", 3600, lambda: discovered.forget_hosts(database, STALE_DAYS_MAX)),
+            Chore("domains", 3600, lambda: discovered.forget_domains(database, DOWNGRADE_DAYS)),
             Chore("pauses", 60, lambda: destinations.forget_quiet(database)),
             Chore("contacts", 30, lambda: self.lanes.contacts.write(database)),
             Chore("strangers", 3600, lambda: contacts.forget_strangers(database)),

@@ -21,7 +21,7 @@ FLOORS = [
     | {"config_file", "config_values", "log_writer", "metrics_folder"},
     {"postgres_home", "config_fields", "metrics", "seldom"},
     {"config_sections"},
-    {"config", "embedded", "journal", "tls", "clock", "outbox", "pace", "shares"},
+    {"config", "embedded", "journal", "tls", "clock", "outbox", "pace", "rates", "shares"},
     {"mint", "config_show", "http_connection"},
     {"kept_connections"},
     {"outbound"},

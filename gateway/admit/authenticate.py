@@ -7,8 +7,8 @@
 4. A peer may also present the secret that the configuration names for its domain.
    A key proves one domain at most; one with several scopes for peers proves none and opens nothing.
 5. An admin key counts on listeners with the role `admin`. Elsewhere it is answered like a key that is not valid.
-6. Without a key the caller is anonymous; in development mode, one on this machine whom no web page sent and
-   no proxy let through may speak for any local agent.
+6. Without a key the caller is anonymous; in development mode, a program of the gateway's own user on this machine,
+   which no web page sent and no proxy let through, may speak for any local agent.
 """
 
 import re
@@ -47,6 +47,14 @@ class Presented(Protocol):
     def roles(self) -> Collection[str]:
         """What the listener is for."""
 
+    @property
+    def authority(self) -> str | None:
+        """The host of a target in the absolute form."""
+
+    @property
+    def same_user(self) -> bool:
+        """Whether a program of the user who runs this gateway, or of root, sent it from this machine."""
+
     def header_values(self, name: str) -> Sequence[str]: ...
 
     def belongs_to(self, holder: Holder) -> None:
@@ -83,8 +91,7 @@ class Authenticator:
         if text is not None:
             caller = await self._holder(text, request)
         else:
-            development = self._development and from_this_machine(request.header_values, request.client)
-            caller = Caller(request.client, development=development)
+            caller = Caller(request.client, development=self._development and is_of_this_machine(request))
         request.belongs_to(caller.holder)
         return caller
 
@@ -187,6 +194,16 @@ def presented(values_of: ValuesOf) -> str | None:
 def wrong_key() -> AMTPError:
     return AMTPError(
         Code.AUTHENTICATION_FAILED, "The key is not valid: check it, or ask the operator for a new one."
+    )
+
+
+def is_of_this_machine(request: Presented) -> bool:
+    """Whether a program of the gateway's own user on this machine asks for itself."""
+    authority = request.authority
+    return (
+        from_this_machine(request.header_values, request.client)
+        and (authority is None or is_loopback(host_of(authority)))
+        and request.same_user
     )
 
 

@@ -8,6 +8,7 @@ from gateway.protocol.address import parse_domain
 from gateway.protocol.discovery import Broken, Capabilities, Silent, Speaks, render_record
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.timestamp import render_timestamp
+from gateway.rates import Rates
 from gateway.receive.answers import Answer, answer_json
 from gateway.receive.request import Request
 from gateway.receive.routing import Route
@@ -25,12 +26,14 @@ class CapabilityDoor:
         authenticator: Authenticator,
         domains: Collection[str],
         published: Capabilities,
+        lookups: Rates,
     ) -> None:
         """`published` is what the `domains` of this house say of themselves."""
         self._directory = directory
         self._authenticator = authenticator
         self._domains = frozenset(domains)
         self._published = published
+        self._lookups = lookups
 
     def routes(self) -> list[Route]:
         return [Route("GET", "/v1/capabilities/{domain}", self.get)]
@@ -42,6 +45,8 @@ class CapabilityDoor:
         domain = parse_domain(request.params["domain"], "domain")
         if domain in self._domains:
             return answer_json(_told(domain, Speaks(self._published), None))
+        if self._directory.known(domain) is None:
+            self._lookups.take(caller.name or "development")
         match await self._directory.lookup(domain):
             case Speaks() as speaks:
                 return answer_json(_told(domain, speaks, self._directory.known(domain)))

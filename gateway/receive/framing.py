@@ -37,6 +37,7 @@ class Head(msgspec.Struct):
     fault: AMTPError | None  # why it is not answered
     values: dict[str, tuple[str, ...]] = {}  # of the headers that were asked for
     key: tuple[str, str] | None = None  # the header of a key and its value, where `headers` are without it
+    authority: str | None = None  # of a target in the absolute form
 
 
 def head_of(message: RawRequestMessage, bytes_max: int) -> Head:
@@ -51,7 +52,16 @@ def head_of(message: RawRequestMessage, bytes_max: int) -> Head:
     except AMTPError as error:
         fault = error
     headers = message.headers
-    return Head(message.method, path, query, headers, request_id_of(headers), is_last(message), fault)
+    return Head(
+        message.method,
+        path,
+        query,
+        headers,
+        request_id_of(headers),
+        is_last(message),
+        fault,
+        authority=authority_of(message),
+    )
 
 
 def check_framing(message: RawRequestMessage) -> None:
@@ -87,6 +97,12 @@ def target_of(message: RawRequestMessage) -> tuple[str, str]:
         raise malformed("The request target must be a path, percent-encoded, without a fragment.")
     path, _, query = target.partition("?")
     return path, query
+
+
+def authority_of(message: RawRequestMessage) -> str | None:
+    """The host of a target in the absolute form, which counts like the header Host."""
+    absolute = ABSOLUTE_FORM.match(message.path or "")
+    return None if absolute is None else absolute.group().partition("://")[2]
 
 
 def request_id_of(headers: CIMultiDictProxy[str]) -> str | None:

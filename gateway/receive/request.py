@@ -11,6 +11,7 @@ from aiohttp import hdrs
 from gateway.pace import Pace
 from gateway.protocol.errors import AMTPError, Code
 from gateway.receive.framing import KEY_HEADERS, Head
+from gateway.receive.same_user import is_same_user_at
 from gateway.shares import Holder, site_of
 
 if TYPE_CHECKING:  # the connection makes requests; a request only leans on the one it came by
@@ -91,6 +92,16 @@ class Request:
     def secure(self) -> bool:
         """Whether it came by TLS to this process itself."""
         return self._connection.secure
+
+    @property
+    def authority(self) -> str | None:
+        """The host of a target in the absolute form."""
+        return self._head.authority
+
+    @property
+    def same_user(self) -> bool:
+        """Whether a program of the user who runs this gateway, or of root, sent it from this machine."""
+        return is_same_user_at(self._connection.transport)
 
     @property
     def roles(self) -> "frozenset[Role]":

@@ -19,6 +19,7 @@ from gateway.mint import Mint
 from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.events import Event, Happening, render_challenge, render_event
+from gateway.rates import Rates
 from gateway.receive.agent_profile import BODY_BYTES_MAX, mint_secret
 from gateway.receive.answers import Answer, answer_json
 from gateway.receive.parameters import count_of, cursor_of, limit_of
@@ -74,7 +75,9 @@ class WebhookDoor:
         target_fault: TargetFault,
         clock: Clock,
         mint: Mint,
+        posts: Rates,
     ) -> None:
+        """`posts` bounds what one owner causes to be posted to URLs that nobody proved to want it."""
         self._database = database
         self._authenticator = authenticator
         self._subscriptions = subscriptions
@@ -83,6 +86,7 @@ class WebhookDoor:
         self._target_fault = target_fault
         self._clock = clock
         self._mint = mint
+        self._posts = posts
 
     def routes(self) -> list[Route]:
         one = "/v1/webhooks/{webhook}"
@@ -102,6 +106,7 @@ class WebhookDoor:
     async def add(self, request: Request) -> Answer:
         holder = await self._holder(request)
         said, stated = read_new(await request.json_body(BODY_BYTES_MAX), self._target_fault)
+        self._posts.take(holder.actor)
         secret = said.secret or mint_secret()
         number, challenge = self._mint(), _new_challenge()
         new = NewSubscription(
@@ -148,6 +153,8 @@ class WebhookDoor:
         before = await self._one(request, holder)
         moved = stated.url is not None and stated.url != before.url
         asks = moved or (said.enabled is True and before.proven_at is None)
+        if asks:
+            self._posts.take(holder.actor)
         challenge = _new_challenge() if asks else None
         change = Change(
             url=stated.url if moved else None,
@@ -176,6 +183,7 @@ class WebhookDoor:
         if before.status != "pending":
             raise AMTPError(Code.CONFLICT, "Its target has answered: there is nothing to challenge.")
         await self._let_rest(before.id)
+        self._posts.take(holder.actor)
         challenge = _new_challenge()
         body = self._challenge(challenge, before.id)
         webhook = await self._changed(holder, before, Change(challenge=challenge), body)
@@ -183,9 +191,11 @@ class WebhookDoor:
 
     async def test(self, request: Request) -> Answer:
         """Lets an event wait that says nothing; how it went stands among the attempts."""
-        webhook = await self._one(request, await self._holder(request))
+        holder = await self._holder(request)
+        webhook = await self._one(request, holder)
         if webhook.status != "active":
             raise AMTPError(Code.CONFLICT, f"The webhook is {webhook.status}: nothing is sent to it.")
+        self._posts.take(holder.actor)
         number = self._mint()
         happening = Happening(
             Event.TEST, self._clock.now(), str(number), (), data={"webhook_id": str(webhook.id)}

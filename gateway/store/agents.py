@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
@@ -299,8 +300,9 @@ def _columns(profile: Profile) -> tuple[object, ...]:
 
 
 def _told(profile: Profile) -> dict[str, Any]:
-    """A change as the audit shows it: no secret."""
-    told = {"delivery_mode": profile.delivery_mode, "push_url": profile.push_url, **profile.details}
+    """A change as the audit shows it: no secret, and of a URL, which may hold one, the host alone."""
+    host = urlsplit(profile.push_url).hostname if profile.push_url else None
+    told = {"delivery_mode": profile.delivery_mode, "push_host": host, **profile.details}
     return {name: value for name, value in told.items() if value is not None or name in profile.details}
 
 

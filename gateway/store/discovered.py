@@ -47,3 +47,10 @@ async def remember_host(database: Database, host: str, addresses: Sequence[str],
 async def forget_hosts(database: Database, days: int) -> None:
     """Addresses too old to serve where the DNS is away."""
     await database.execute("delete from hosts where told_at < amtp_now() - make_interval(days => $1)", days)
+
+
+async def forget_domains(database: Database, days: int) -> None:
+    """Domains that are remembered for nothing any more: whether one fell silent is judged by the days before."""
+    await database.execute(
+        "delete from discovered where spoke_at < amtp_now() - make_interval(days => $1)", days
+    )

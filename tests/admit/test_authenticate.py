@@ -57,6 +57,8 @@ class Asking:
     headers: Sequence[tuple[str, str]] = ()
     client: str = CLIENT
     roles: frozenset[str] = frozenset({"public", "agents", "admin"})
+    authority: str | None = None
+    same_user: bool = True
     holders: list[Holder] = field(default_factory=list)
 
     def header_values(self, name: str) -> list[str]:
@@ -218,6 +220,24 @@ async def test_in_development_a_program_on_this_machine_needs_no_key(house: Hous
     caller = await house.development.caller(Asking([LOCAL_HOST], "127.0.0.1"))
 
     assert caller == Caller("127.0.0.1", development=True)
+
+
+@pytest.mark.parametrize(
+    ("authority", "same_user", "believed"),
+    [
+        ("localhost:8080", True, True),
+        ("127.0.0.1", True, True),
+        ("evil.test", True, False),
+        ("evil.test@127.0.0.1", True, False),
+        (None, False, False),
+    ],
+)
+async def test_in_development_neither_another_users_program_nor_another_hosts_target_is_believed(
+    house: House, authority: str | None, same_user: bool, believed: bool
+) -> None:
+    asking = Asking([LOCAL_HOST], "127.0.0.1", authority=authority, same_user=same_user)
+
+    assert (await house.development.caller(asking)).development is believed
 
 
 async def test_in_development_a_key_that_is_given_counts_alone(house: House) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.admit.api_key import mint_key
+from gateway.config_sections import Limits
 from gateway.protocol.errors import AMTPError
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.routing import Role, Router
@@ -209,7 +210,7 @@ def test_every_route_has_its_row_and_every_row_its_route() -> None:
 
 
 async def test_every_caller_gets_from_every_endpoint_what_is_his_and_nothing_else(world: World) -> None:
-    async with world.gateway() as gateway:
+    async with world.gateway(limits=Limits(webhook_challenges_per_minute=1000)) as gateway:
         town = Town(gateway)
         await town.settle()
         seen = {

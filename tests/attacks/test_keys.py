@@ -1,6 +1,7 @@
 """Keys under attack: a stolen database, a guesser with a stopwatch, a web page that talks to this machine."""
 
 import ast
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -214,6 +215,19 @@ async def test_two_hosts_or_none_are_not_trusted() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("http://127.0.0.1:8080", 200), ("http://evil.test", 401), ("http://localhost.evil.test:8080", 401)],
+)
+async def test_a_target_in_the_absolute_form_is_judged_like_the_host(
+    development: Gateway, target: str, status: int
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", development.app.ports[0])
+    writer.write(f"GET {target}{DISCOVERY} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    assert f"HTTP/1.1 {status} " in (await reader.readline()).decode()
+    writer.close()
+
+
 async def test_in_development_a_wrong_key_is_still_wrong(development: Gateway) -> None:
     assert (await development.call("GET", DISCOVERY, key=mint_key().text)).status == 401
 
@@ -240,3 +254,17 @@ async def test_in_development_a_foreign_message_is_as_complete_as_in_production(
     assert (refused.status, refused.json["error"]["details"]["field"]) == (400, absent)
     own = {"sender": "bob@acme.test", "recipients": ["bob@acme.test"]}
     assert (await development.call("POST", "/v1/messages", json=own)).status == 202
+
+
+async def test_the_audit_holds_of_a_push_url_the_host_alone(gw: Gateway) -> None:
+    secret = "token-in-the-url"
+    body = {"address": "alice", "delivery_mode": "push", "push_target": f"https://hooks.test/{secret}"}
+    await gw.call("POST", AGENTS, key=gw.admin_key, json=body)
+    changed = await gw.call(
+        "PATCH", f"{AGENTS}/alice", key=gw.admin_key, json={"push_target": f"https://other.test/?t={secret}"}
+    )
+    assert changed.status == 200
+    rows = await gw.app.database.fetch("select details::text from audit order by number")
+    told = " ".join(row["details"] or "" for row in rows)
+    assert "other.test" in told
+    assert secret not in told

@@ -10,7 +10,7 @@ import pytest
 
 from conformance.dns_server import DnsServer
 from gateway import notifier
-from gateway.config_sections import Dns, Outbound
+from gateway.config_sections import Dns, Limits, Outbound
 from gateway.deliver import target as target_module
 from gateway.deliver.webhook import TROUBLE
 from gateway.outbound import Kind
@@ -174,3 +174,19 @@ async def test_a_target_that_trickles_holds_nobody_for_long(world: World) -> Non
         (first, *_) = await until(tried)
         assert first["result"] == "failed"
         assert first["milliseconds"] < 5000
+
+
+async def test_one_agent_causes_a_bounded_number_of_posts_to_urls_that_nobody_proved(world: World) -> None:
+    async with world.gateway(limits=Limits(webhook_challenges_per_minute=3)) as gateway:
+        alice, bob = await gateway.register("alice"), await gateway.register("bob")
+        hook = f"{HOOKS}/{await added(alice, 'https://victim.test/0')}"
+        changed = [
+            await gateway.call("PATCH", hook, key=alice.key, json={"url": f"https://victim.test/{n}"})
+            for n in range(1, 4)
+        ]
+        assert [reply.status for reply in changed] == [200, 200, 429]
+        assert int(changed[-1].headers["retry-after"]) > 0
+        more = await gateway.call("POST", HOOKS, key=alice.key, json={"url": "https://victim.test/4"})
+        assert (more.status, more.code) == (429, "RATE_LIMIT_EXCEEDED")
+        assert (await gateway.call("PATCH", hook, key=alice.key, json={"description": "mine"})).status == 200
+        assert await added(bob, "https://victim.test/5")

@@ -13,6 +13,7 @@ from gateway.admit.directory import DirectoryWatch
 from gateway.clock import Clock
 from gateway.config import Config, complete
 from gateway.journal import Journal
+from gateway.rates import Rates
 from gateway.receive.capabilities import CapabilityDoor
 from gateway.route.configured import published
 from gateway.route.directory import Directory
@@ -56,6 +57,7 @@ async def desk(database: Database, clock: Clock) -> AsyncIterator[Desk]:
             ),
             domains=CONFIG.domains,
             published=published(CONFIG),
+            lookups=Rates("look-ups", lambda: 2),
         )
         async with doorway(door.routes()) as entrance:
             yield Desk(dns, entrance)
@@ -122,3 +124,15 @@ async def test_what_is_no_domain_is_refused_with_its_field(desk: Desk, name: str
     assert (reply.status, reply.code) == (400, "INVALID_MESSAGE_FORMAT")
     assert reply.json["error"]["details"] == {"field": "domain"}
     assert desk.dns.queries == []
+
+
+async def test_one_caller_has_so_many_domains_looked_up_a_minute_and_what_is_known_is_free(
+    desk: Desk,
+) -> None:
+    for name in ("b.test", "c.test"):
+        assert (await desk.ask_with_key(name)).status == 404
+    refused = await desk.ask_with_key("d.test")
+    assert (refused.status, refused.code) == (429, "RATE_LIMIT_EXCEEDED")
+    assert {query.name for query in desk.dns.queries} == {"_amtp.b.test", "_amtp.c.test"}
+    assert (await desk.ask_with_key("b.test")).status == 404
+    assert (await desk.ask_with_key("acme.test")).status == 200

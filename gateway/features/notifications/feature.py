@@ -6,6 +6,7 @@ from gateway.deliver.target import Target
 from gateway.features.feature import Base, Core, Faces, Feature
 from gateway.housekeeping import Chore
 from gateway.notifier import Notifier
+from gateway.rates import Rates
 from gateway.receive.webhooks import WebhookDoor
 from gateway.report.audience import Audience
 from gateway.report.ladder import Ladder
@@ -36,6 +37,9 @@ def feature(base: Base) -> Feature:
             target_fault=partial(core.outbound.fault, plain=plain),
             clock=runtime.clock,
             mint=runtime.row_ids,
+            posts=Rates(
+                "posts to URLs of webhooks", lambda: base.config.limits.webhook_challenges_per_minute
+            ),
         )
 
         async def let_go() -> None:
