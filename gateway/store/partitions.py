@@ -1,7 +1,7 @@
 """A partition a day for everything that lives as long as its message.
 
 Each partitioned table has a partition `_other` for the ids no day covers: those that came before anyone prepared
-their day, and those kept past their day because somebody still needs them.
+their day. What is kept past its day stands in a partition `_kept` of that day.
 """
 
 from datetime import UTC, date, datetime, timedelta

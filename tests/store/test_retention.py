@@ -72,9 +72,9 @@ async def test_a_message_stays_while_it_is_queued_unread_or_a_dead_letter_and_go
         dead_letter=True,
     )
     await days_later(house, 60)
-    kept = {row["id"] for row in await house.database.fetch("select id from messages_other")}
+    kept = {row["id"] for row in await house.database.fetch("select id from messages")}
     assert kept == {queued, unread, dead}
-    assert await count(house, "settled_other") == 1
+    assert await count(house, "settled") == 1
 
     await house.lease()
     await house.end(queued, "bob@far.test", status="delivered", via="amtp:far.test")
