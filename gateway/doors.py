@@ -57,6 +57,7 @@ def _message_doors(parts: Parts) -> tuple[Door, ...]:
             authenticator=parts.authenticator,
             parsing=parts.parsing,
             slots=parts.load.requests,
+            line_slots=parts.load.lines,
             clock=parts.clock,
             mint=parts.mint,
             domains=parts.config.domains,

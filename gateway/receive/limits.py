@@ -55,6 +55,7 @@ class Load:
         "fetches",
         "hosts",
         "limits",
+        "lines",
         "requests",
         "unsent",
         "uploads",
@@ -65,6 +66,7 @@ class Load:
         self.limits = limits
         self._pots: list[tuple[Pot, Callable[[Limits], int]]] = []
         self.requests = self.pot("requests at work", lambda limits: limits.requests_in_admission)
+        self.lines = self.pot("messages of batches at work", lambda limits: limits.waiting_messages)
         self.bodies = self.pot("bytes of message bodies", lambda limits: limits.bodies_in_flight_bytes)
         self.unsent = Unsent(self.pot("bytes of answers", lambda limits: limits.unsent_bytes))
         self.waits = self.pot("streams and requests that wait", lambda limits: limits.waiting_requests)

@@ -41,6 +41,7 @@ class MessageDoor:
         authenticator: Authenticator,
         parsing: Parsing,
         slots: Pot,
+        line_slots: Pot,
         clock: Clock,
         mint: Mint,
         domains: Collection[str],
@@ -53,6 +54,7 @@ class MessageDoor:
         self._authenticator = authenticator
         self._parsing = parsing
         self._slots = slots
+        self._line_slots = line_slots
         self._clock = clock
         self._mint = mint
         self._domains = frozenset(domains)
@@ -143,7 +145,8 @@ class MessageDoor:
         if isinstance(message, AMTPError):
             return message
         try:
-            receipt = await self._hand_in(message, caller)
+            with self._line_slots.held(caller.holder):
+                receipt = await self._hand_in(message, caller)
         except AMTPError as error:
             return error
         return receipt, sent(message, immediate=True) if self._accept.tells_outcome(message) else None

@@ -1,6 +1,7 @@
 """Crowds: one address, or one key, that takes what it can get, and the others who go on beside it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -87,6 +88,23 @@ async def test_an_agent_sends_while_one_key_keeps_half_sent_bodies(world: World)
             await settled(gateway)
             assert (await alice.send(bob.address)).status == 202
             assert await stranger_sends(gateway, bob) == 202
+
+
+async def test_batches_of_one_key_leave_the_queue_of_commits_to_others(world: World) -> None:
+    async with world.gateway(limits=Limits(waiting_messages=40)) as gateway:
+        mallory, bob = await pair(gateway)
+        message = {"sender": mallory.address, "recipients": [bob.address], "payload": 1}
+        reply = await gateway.call(
+            "POST",
+            "/v1/messages",
+            key=mallory.key,
+            body=(json.dumps(message).encode() + b"\n") * 50,
+            headers={"Content-Type": "application/x-ndjson"},
+        )
+        answers = [json.loads(line) for line in reply.text.splitlines()]
+        refused = [answer["error"]["code"] for answer in answers if "error" in answer]
+        assert refused == ["RATE_LIMIT_EXCEEDED"] * 40
+        assert len(await bob.inbox("?limit=100")) == 10
 
 
 async def settled(gateway: Gateway) -> None:
