@@ -84,13 +84,17 @@ def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, dsn: str, *options: str, program: Sequence[str] = (AMTP,)
+    folder: Path,
+    dsn: str,
+    *options: str,
+    program: Sequence[str] = (AMTP,),
+    changes: Mapping[str, str] | None = None,
 ) -> AsyncIterator[GatewayProcess]:
-    """One that answers; killed afterwards, if it has not ended."""
+    """One that answers; killed afterwards, if it has not ended. `changes` are variables, which win over the file."""
     port, file = free_port(), folder / "amtp.yaml"
     write(file, dsn, port)
     process = await asyncio.create_subprocess_exec(
-        *program, "serve", "--config", str(file), *options, env=environment(), stderr=PIPE
+        *program, "serve", "--config", str(file), *options, env=environment(changes), stderr=PIPE
     )
     gateway = GatewayProcess(process, f"http://127.0.0.1:{port}", file)
     listening = asyncio.create_task(gateway.listen())
