@@ -19,7 +19,7 @@ BATCH_WINDOW_MIN = 2.0  # requests under way: one is answered while the next col
 FAILURES_MAX = 5  # in a row, of the destination as a whole, before its breaker opens
 BREAKER_SECONDS_FIRST, BREAKER_SECONDS_MAX = 1.0, 60.0
 FORGOTTEN = timedelta(hours=2)  # after the last failure: whatever waited would have been tried again
-OUTAGE = timedelta(seconds=5)  # without any success: then the first one ends an outage
+OUTAGE = timedelta(seconds=30)  # without any success: then the first one ends an outage
 
 
 @dataclass(frozen=True, slots=True)

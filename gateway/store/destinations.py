@@ -11,6 +11,9 @@ from gateway.store.database import Database
 # What an outage made wait is tried again when the destination is back, but not before this part of its usual delay is
 # over: one that takes some messages and fails others must not use up the attempts of those within minutes.
 HASTE = 8
+SOON_SECONDS = (
+    30.0  # what is due sooner keeps its time: retries come when they were promised, unless that is far away
+)
 # A destination that has no room for one agent, or for one sender's pace, says nothing about the others.
 _OUTAGES = ("RECIPIENT_UNAVAILABLE", "TEMPORARY_FAILURE")
 
@@ -90,7 +93,9 @@ async def hasten(database: Database, destination: str, *, before: datetime, at_o
     `at_once`: the attempts say nothing about the mail itself, because nothing of it was sent. What is due much later
     than our own delay tells was put off by the destination (Retry-After), and stays so.
     """
-    done = await database.execute(_HASTEN, destination, before, at_once, limit, HASTE, CAP_SECONDS, _OUTAGES)
+    done = await database.execute(
+        _HASTEN, destination, before, at_once, limit, HASTE, CAP_SECONDS, _OUTAGES, SOON_SECONDS
+    )
     return int(done.split()[-1])
 
 
@@ -102,7 +107,8 @@ with soon as (
         select case when $3 then amtp_now() else greatest(amtp_now(), d.last_attempt
                + make_interval(secs => own.seconds / $5::float8)) end as due
     ) at
-    where d.destination = $1 and d.state = 'queued' and d.due > amtp_now() and d.token is null and d.attempts > 0
+    where d.destination = $1 and d.state = 'queued' and d.token is null and d.attempts > 0
+      and d.due > amtp_now() + make_interval(secs => case when $3 then 0 else $8::float8 end)
       and d.last_attempt < $2 and d.last_code = any ($7::text[]) and at.due < d.due
       and d.due - d.last_attempt <= make_interval(secs => 1.5 * own.seconds + 0.5)
     order by d.due limit $4 for update of d skip locked
