@@ -35,6 +35,7 @@ COLUMNS = {
 }
 FIELDS = {
     "message_id": "Message",
+    "row": "Row",
     "sender": "From",
     "recipient": "To",
     "destination": "Destination",

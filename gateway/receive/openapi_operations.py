@@ -73,17 +73,20 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         parameters=("message_status", "sender", "recipient", *PAGE),
     ),
     ("GET", "/v1/messages/{id}"): Operation(
-        MESSAGES, "What became of a message, and its envelope.", ok("MessageStatus"), parameters=("sender",)
+        MESSAGES,
+        "What became of a message, and its envelope.",
+        ok("MessageStatus"),
+        parameters=("sender", "row"),
     ),
     ("GET", "/v1/messages/{id}/status"): Operation(
-        MESSAGES, "What became of a message.", ok("Status"), parameters=("sender",)
+        MESSAGES, "What became of a message.", ok("Status"), parameters=("sender", "row")
     ),
     ("DELETE", "/v1/messages/{id}"): Operation(
         MESSAGES,
         "Cancel what is queued, scheduled or held.",
         ok("Status"),
         refusals=(403, 409),
-        parameters=("sender",),
+        parameters=("sender", "row"),
     ),
     ("POST", FILES): Operation(
         ATTACHMENTS,
@@ -102,7 +105,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "An attachment of a message, fetched from where it lies and proven.",
         {200: {ANYTHING: ""}},
         refusals=(403, 409, 413),
-        parameters=("sender", "content_reason"),
+        parameters=("sender", "row", "content_reason"),
     ),
     ("GET", BOX): Operation(
         INBOX,
@@ -363,6 +366,9 @@ PARAMETERS: Mapping[str, Parameter] = {
     "inbox_status": Parameter("status", {"enum": ["unread", "read"]}, "Only unread or only read ones."),
     "sender": Parameter(
         "sender", ADDRESS, "Only from this sender; chooses where several messages share an id."
+    ),
+    "row": Parameter(
+        "row", text(format="uuid"), "Chooses where several messages share an id, as an operator is told."
     ),
     "recipient": Parameter("recipient", ADDRESS, "Only to this recipient."),
     "limit": Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000}, "Items on a page: 100."),

@@ -30,6 +30,7 @@ QUEUED = {
 AGES = {"count": COUNT, "by_age": ANY_OBJECT}
 DELIVERY = {
     **QUEUED,
+    "row": text("Names this message alone, where several share the id."),
     "destination": TEXT,
     "status": {"enum": ["queued", "held"]},
     "under_way": YES_NO,

@@ -55,6 +55,10 @@ STATUS = {
     "next_retry": nullable(MOMENT),
     "recipients": listed(ref("RecipientStatus")),
 }
+TO_OPERATORS = {
+    "row": text("Names this message alone, where several share the id."),
+    "others": listed(ref("Namesake")),
+}
 PAGE = {"count": COUNT, "has_more": YES_NO}
 CURSOR = nullable(text("Where the next page begins: give it as `cursor`."))
 LEASE = shape({"token": TEXT, "until": MOMENT})
@@ -133,9 +137,19 @@ SHAPES: dict[str, Shape] = {
         },
         {"error": PROBLEM},
     ),
-    "Status": shape(STATUS),
+    "Status": shape(STATUS, TO_OPERATORS),
     "MessageStatus": shape(
-        {**STATUS, "message": {**ANY_OBJECT, "description": "Its envelope, without the payload."}}
+        {**STATUS, "message": {**ANY_OBJECT, "description": "Its envelope, without the payload."}},
+        TO_OPERATORS,
+    ),
+    "Namesake": shape(
+        {
+            "row": TEXT,
+            "sender": TEXT,
+            "proven": YES_NO,
+            "accepted_at": MOMENT,
+            "status": {"enum": ["queued", "delivered", "failed", "partial"]},
+        }
     ),
     "StatusList": shape(
         {"messages": listed(ref("Status")), "message_count": COUNT, **PAGE, "cursor": CURSOR}

@@ -156,6 +156,7 @@ def render_waiting(one: Waiting) -> dict[str, Any]:
     next_attempt = None if one.state == "held" else max(filter(None, (one.due, one.open_until)))
     return {
         "message_id": one.message_id,
+        "row": str(one.message),
         "sender": one.sender,
         "recipient": one.address,
         "destination": one.destination,

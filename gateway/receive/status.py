@@ -19,7 +19,8 @@ from gateway.admit.caller import ADMIN, Caller
 from gateway.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import members_of
-from gateway.protocol.status import RecipientState, Status, render_status
+from gateway.protocol.status import RecipientState, Status, render_status, status_of_message
+from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.answers import Answer, answer_json
 from gateway.receive.parameters import count_of, cursor_of, limit_of, moment_of, name_of
 from gateway.receive.request import Request, bad_parameter
@@ -66,6 +67,8 @@ class Seen:
     found: Found
     recipients: tuple[RecipientState, ...]
     own: bool  # the viewer may decide about it
+    operator: bool = False  # the viewer is one
+    others: tuple["Seen", ...] = ()  # of the same id, as operators are told
 
 
 class StatusDoor:
@@ -139,6 +142,12 @@ class StatusDoor:
         seen = await self._find(request, viewer)
         if not seen.own:
             raise AMTPError(Code.POLICY_DENIED, "Only its sender or an operator cancels a message.")
+        if seen.others:
+            raise AMTPError(
+                Code.CONFLICT,
+                f"{len(seen.others) + 1} messages have this id: say which by row, or by sender.",
+                {"field": "row", "messages": [render_namesake(each) for each in (seen, *seen.others)]},
+            )
         by = seen.found.sender == viewer.agent
         actor = viewer.agent or caller.name or "development"
         cancellation = await self._cancellations.cancel(
@@ -162,15 +171,29 @@ class StatusDoor:
 
 
 async def seen_of(database: Database, request: Request, viewer: Viewer) -> Seen:
-    """The first message of the id in the path which the viewer may see."""
-    sender = name_of(request.query, "sender")
-    namesakes = await find(database, request.params["id"], sender=sender, own=viewer.agent)
+    """Returns the first message of the id in the path which the viewer may see; to operators the others beside it."""
+    namesakes = await find(
+        database,
+        request.params["id"],
+        sender=name_of(request.query, "sender"),
+        own=viewer.agent,
+        row=row_of_query(request.query),
+    )
     told = await states(database, [found.row for found in namesakes])
-    for found in namesakes:
-        seen = view(viewer, found, told.get(found.row, {}))
-        if seen is not None:
-            return seen
-    raise not_found()
+    views = [view(viewer, found, told.get(found.row, {})) for found in namesakes]
+    seen = [each for each in views if each is not None]
+    if not seen:
+        raise not_found()
+    return replace(seen[0], others=tuple(seen[1:])) if viewer.operator else seen[0]
+
+
+def row_of_query(query: Mapping[str, str]) -> UUID | None:
+    """Returns the row that chooses among messages of one id."""
+    text = query.get("row")
+    try:
+        return None if text is None else UUID(text)
+    except ValueError:
+        raise bad_parameter("row", "must be one that an answer gave") from None
 
 
 def viewer_of(caller: Caller) -> Viewer:
@@ -182,7 +205,7 @@ def view(viewer: Viewer, found: Found, told: Mapping[str, RecipientState]) -> Se
     """What the viewer may see of the message; None if nothing."""
     own = viewer.operator or (found.proven and found.sender == viewer.agent)
     recipients = [state for name, state in told.items() if own or name == viewer.agent]
-    return Seen(found, tuple(recipients), own) if recipients else None
+    return Seen(found, tuple(recipients), own, viewer.operator) if recipients else None
 
 
 def wanted_by(viewer: Viewer, query: Mapping[str, str]) -> Wanted:
@@ -238,7 +261,23 @@ def mark_under_way(
 
 def render_seen(seen: Seen) -> dict[str, Any]:
     found = seen.found
-    return {**render_status(found.message_id, found.accepted_at, seen.recipients), "sender": found.sender}
+    shown = {**render_status(found.message_id, found.accepted_at, seen.recipients), "sender": found.sender}
+    if seen.operator:
+        shown["row"] = str(found.row)
+    if seen.others:
+        shown["others"] = [render_namesake(other) for other in seen.others]
+    return shown
+
+
+def render_namesake(seen: Seen) -> dict[str, Any]:
+    """One of several messages of an id, as far as an operator needs it to tell them apart."""
+    return {
+        "row": str(seen.found.row),
+        "sender": seen.found.sender,
+        "proven": seen.found.proven,
+        "accepted_at": render_timestamp(seen.found.accepted_at),
+        "status": status_of_message(state.status for state in seen.recipients),
+    }
 
 
 def envelope_of(body: bytes) -> dict[str, msgspec.Raw]:

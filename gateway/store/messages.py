@@ -39,22 +39,29 @@ def row_of(message_id: str) -> UUID | None:
 
 
 async def find(
-    database: Database, message_id: str, *, sender: str | None = None, own: str | None = None
+    database: Database,
+    message_id: str,
+    *,
+    sender: str | None = None,
+    own: str | None = None,
+    row: UUID | None = None,
 ) -> list[Found]:
-    """The messages with this public id: of `sender` alone if given, those of `own` first, then the newest."""
+    """Returns the messages with this public id: of `sender` and `row` alone if given, those of `own` first, then the
+    proven ones, then the newest."""
     rows = await database.fetch(
         "select id, coalesce(public_id, id::text), sender, proven, accepted_at from ("
         " select * from messages where id = $1 and public_id is null"
         " union all select * from messages where public_id = $2) m"
-        " where $3::text is null or sender = $3"
-        " order by sender = $4 desc nulls last, id desc limit $5",
+        " where ($3::text is null or sender = $3) and ($6::uuid is null or id = $6)"
+        " order by sender = $4 desc nulls last, proven desc, id desc limit $5",
         row_of(message_id),
         message_id,
         sender,
         own,
         NAMESAKES_MAX,
+        row,
     )
-    return [Found(*row) for row in rows]
+    return [Found(*found) for found in rows]
 
 
 async def body_of(database: Database, row: UUID) -> bytes | None:

@@ -40,7 +40,9 @@ class Act(StrEnum):
 class Selection:
     """Live deliveries: all that every given condition holds for."""
 
-    ids: tuple[str, ...] | None = None  # public ids of their messages
+    ids: tuple[str, ...] | None = (
+        None  # public ids of their messages, or rows, of which each names one message
+    )
     sender: str | None = None
     recipient: str | None = None
     destination: str | None = None
@@ -152,7 +154,7 @@ _CONDITIONS = {
 
 _NAMED = (
     "d.message in (select id from messages where public_id = any ({}::text[])"
-    " union all select id from messages where id = any ({}::uuid[]) and public_id is null)"
+    " union all select id from messages where id = any ({}::uuid[]))"
 )
 
 

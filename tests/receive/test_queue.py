@@ -93,6 +93,18 @@ async def test_the_queue_is_listed_by_filter_and_page_with_the_reason_of_each(co
     assert (refused.status, "cursor" in refused.text) == (400, True)
 
 
+async def test_of_several_messages_with_one_id_each_is_shown_and_decided_by_its_row(control: Control) -> None:
+    honest = await control.house.send("x@p.test", message_id="order-17", due=60)
+    forged = await control.house.send("x@p.test", message_id="order-17", sender="eve@evil.test", due=60)
+    shown = (await control.do("GET", f"{QUEUE}/order-17"))["deliveries"]
+    assert [(each["row"], each["sender"]) for each in shown] == [
+        (str(honest), "alice@acme.test"),
+        (str(forged), "eve@evil.test"),
+    ]
+    assert (await control.do("POST", f"{QUEUE}/cancel", {"ids": [str(forged)]}))["changed"] == 1
+    assert [each["row"] for each in await control.waiting("?recipient=x@p.test")] == [str(honest)]
+
+
 async def test_one_message_is_shown_with_the_history_of_its_attempts(control: Control) -> None:
     row = await control.house.send("x@p.test", due=60)
     at = control.gateway.app.clock.now()

@@ -100,6 +100,27 @@ async def desk(database: Database, mint: Mint, clock: Clock) -> AsyncIterator[De
     journal.flush()
 
 
+async def test_an_operator_sees_every_message_of_an_id_that_a_stranger_used_again(desk: Desk) -> None:
+    honest = await desk.to_bob("x@peer.test", message_id="order-17")
+    forged = await desk.to_bob("y@peer.test", message_id="order-17", sender="eve@evil.test")
+    await desk.house.database.execute("update messages set proven = false where id = $1", forged)
+    path = "/v1/messages/order-17/status"
+    seen = await desk.see("operator", path)
+    assert (seen["row"], seen["sender"]) == (str(honest), ALICE)
+    (other,) = seen["others"]
+    assert (other["row"], other["sender"], other["proven"]) == (str(forged), "eve@evil.test", False)
+    chosen = await desk.see("operator", f"{path}?row={forged}")
+    assert (chosen["row"], chosen["sender"], "others" in chosen) == (str(forged), "eve@evil.test", False)
+    assert "others" not in await desk.see("alice", path)
+    assert "row" not in await desk.see("alice", path)
+
+    refused = await desk.ask("operator", "/v1/messages/order-17", "DELETE")
+    assert (refused.code, len(refused.json["error"]["details"]["messages"])) == ("CONFLICT", 2)
+    done = await desk.ask("operator", f"/v1/messages/order-17?row={forged}", "DELETE")
+    assert done.json["sender"] == "eve@evil.test"
+    assert (await desk.see("alice", path))["status"] == "queued"
+
+
 async def test_a_sender_sees_the_status_of_every_recipient(desk: Desk) -> None:
     row = await desk.to_bob("X+tag@peer.test", due=600)
     seen = await desk.see("alice", f"/v1/messages/{row}/status")
