@@ -232,7 +232,7 @@ class Dns:
 class Peer:
     gateway: str = setting(MISSING, "Its https:// URL.", check=_gateway_url)
     plain_http: bool = setting(False, "The URL may say http://: nobody else reads that network.")
-    features: tuple[str, ...] = setting((), "What it can do, as its DNS record would say, such as batch.")
+    features: tuple[str, ...] = setting((), "What it can do, as its DNS record would say: batch, ids.")
     bearer: Secret | None = setting(None, "Key we present to it.")
     certificate_file: Path | None = setting(None, "Certificate we present to it, PEM.", readable=True)
     key_file: Path | None = setting(None, "Its private key, PEM.", readable=True)

@@ -2,7 +2,7 @@
 
 | answer | recipient without a word of its own |
 |---|---|
-| 2xx | delivered; where the body can't be read or contradicts it, again later |
+| 2xx | delivered; where the body can't be read or contradicts it, or tells of others' success alone, again later |
 | 400, 409, 413, 422 with an envelope | refused; where its own code is a temporary one, again later |
 | 429, 503 with an envelope | again later: the peer is well, it only has no room |
 | 3xx, other 4xx and 5xx, no envelope | again later, and the destination is to blame |
@@ -147,6 +147,8 @@ def _read(status: int, document: Any, host: str, retry_after_seconds: float | No
 def _outcomes(answer: _Answer, asked: Sequence[Asked]) -> list[Outcome]:
     entries = answer.entries
     overall = _overall(answer)
+    if isinstance(overall, Delivered) and _about_others(entries, asked):
+        overall = _later(f"{answer.host} answered about other recipients alone; the outcome is unknown.")
     found = []
     for one in asked:
         entry = entries.get(one.recipient)
@@ -155,6 +157,15 @@ def _outcomes(answer: _Answer, asked: Sequence[Asked]) -> list[Outcome]:
             outcome if isinstance(outcome, Delivered) else _detailed(outcome, entry, answer.document)
         )
     return found
+
+
+def _about_others(entries: Mapping[str, Mapping[str, Any]], asked: Sequence[Asked]) -> bool:
+    """Whether the answer tells of success, and only for others: it is that to an earlier copy with the same key."""
+    return (
+        bool(entries)
+        and entries.keys().isdisjoint(one.recipient for one in asked)
+        and all(word_of(entry) in TAKEN for entry in entries.values())
+    )
 
 
 def _detailed(outcome: Outcome, entry: Mapping[str, Any] | None, document: object) -> Outcome:

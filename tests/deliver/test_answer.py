@@ -65,6 +65,7 @@ MEANINGS = [
     (reply(202, listed(bob="queued")), DELIVERED),
     (reply(202, listed(bob="delivered")), DELIVERED),
     (reply(200, listed(bob="Delivered")), DELIVERED),
+    (reply(200, listed(carol="delivered")), LATER),
     (reply(202), DELIVERED),
     (reply(204), DELIVERED),
     (reply(200, b" \r\n"), DELIVERED),
