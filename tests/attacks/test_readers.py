@@ -4,7 +4,7 @@ import asyncio
 import socket
 import tracemalloc
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
 from gateway.config_sections import Limits
@@ -51,20 +51,22 @@ async def reader_of(opened: Doorway, address: str, path: str = "/give") -> Wire:
 
 
 async def test_a_client_that_takes_less_than_the_least_rate_is_hung_up_on() -> None:
-    manners = replace(MANNERS, write_seconds=MOMENT_SECONDS)
+    manners = replace(MANNERS, write_seconds=5 * MOMENT_SECONDS)
     limits = replace(LIMITS, bytes_per_second_min=50 * MEGABYTE)
     async with doorway(ROUTES, limits=limits, manners=manners) as opened:
-        wire = await reader_of(opened, "127.0.0.2")
-        taking = asyncio.create_task(trickle(wire))
-        await asyncio.wait_for(opened.door.load.empty.wait(), 5)
-        taking.cancel()
+        assert await trickle(await opened.wire()) < LARGE_BYTES
         assert opened.diary.cut == ["slow"]
 
 
-async def trickle(wire: Wire) -> None:
-    """Takes a little now and then, for as long as there is anything."""
-    while await wire.reader.read(4096):
-        await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=MOMENT_SECONDS / 10)
+async def trickle(wire: Wire) -> int:
+    """Asks, and takes a little now and then; returns how much came before the connection ended."""
+    taken = 0
+    await wire.send(get("/give", "Connection: close"))
+    with suppress(ConnectionError):
+        while piece := await wire.reader.read(65_536):
+            taken += len(piece)
+            await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=MOMENT_SECONDS / 10)
+    return taken
 
 
 async def test_where_there_is_no_more_room_the_slowest_reader_makes_it() -> None:
