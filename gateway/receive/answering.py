@@ -7,10 +7,11 @@
 3. Who acknowledges what is acknowledged sends nothing, and is told what the first one sent.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 from uuid import UUID
 
@@ -34,6 +35,7 @@ from gateway.store.runtime import Runtime
 
 T = TypeVar("T")
 
+ORIGINALS_BYTES = 8 * 1024 * 1024  # of messages that are answered, held at a time
 MOVES_MAX = 3  # of what a name means, under one request
 
 Outcome = Acknowledgement | AMTPError
@@ -130,18 +132,33 @@ class Answering:
         """Judges everything that is said."""
         names = [entry.name for entry in entries]
         meant = await look(self._database, consumer.owner.id, names, consumer.lease)
-        open_rows = [m.row for m, e in zip(meant, entries, strict=True) if m and e.said and not m.done]
-        originals = await letters(self._database, open_rows)
+        answered: dict[UUID, list[tuple[int, Meant]]] = {}
         for number, (entry, found) in enumerate(zip(entries, meant, strict=True)):
             if not entry.said or (found and found.done):
                 now.answers[number] = Answer(entry.name)
-            elif found is None or found.row not in originals:
+            elif found is None:
                 now.decided[number] = Acknowledgement(Result.UNKNOWN)
             else:
+                answered.setdefault(found.row, []).append((number, found))
+        async for row, original in self._originals(answered):
+            for number, found in answered.pop(row):
                 try:
-                    await self._enter(now, number, consumer, entry, found, originals[found.row])
+                    await self._enter(now, number, consumer, entries[number], found, original)
                 except AMTPError as refusal:
                     now.decided[number] = refusal
+        for number, _ in chain.from_iterable(answered.values()):
+            now.decided[number] = Acknowledgement(Result.UNKNOWN)
+
+    async def _originals(self, rows: Iterable[UUID]) -> AsyncIterator[tuple[UUID, Letter]]:
+        """The messages that are answered, as far as they are there; not all of them in memory at once."""
+        left = sorted(rows)
+        while left:
+            found = await letters(self._database, left, bytes_max=ORIGINALS_BYTES)
+            found = found or await letters(self._database, left[:1])  # alone it may be larger
+            last = max(found, default=left[0])
+            left = [row for row in left if row > last]
+            for row in sorted(found):
+                yield row, found.pop(row)
 
     async def _enter(
         self, now: _Round, number: int, consumer: Consumer, entry: Asked, found: Meant, original: Letter

@@ -180,11 +180,12 @@ class InboxDoor:
         """What the agent itself could not digest."""
         owner = await self._owner(request)
         after, limit = dead_letter_page(request.query)
-        letters = await undigested(self._database, owner.id, after=after, limit=limit + 1)
-        shown = letters[:limit]
+        shown, has_more = await undigested(
+            self._database, owner.id, after=after, limit=limit, bytes_max=self._page_bytes_max
+        )
         about = {
             "count": len(shown),
-            "has_more": len(letters) > limit,
+            "has_more": has_more,
             "cursor": str(shown[-1].number) if shown else None,
         }
         items = b",".join(render_dead_letter(letter, owner.name) for letter in shown)

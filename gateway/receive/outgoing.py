@@ -53,14 +53,16 @@ class Outgoing:
 
     async def write(self, data: bytes) -> None:
         """Hands over these bytes, waiting while the client does not take them."""
-        view = data if len(data) <= PIECE_BYTES else memoryview(data)
-        for start in range(0, len(data), PIECE_BYTES):
+        pieces = [data] if len(data) <= PIECE_BYTES else cut(data)
+        left = len(data)
+        for piece in pieces:
             transport = self._connection.transport
             if transport is None or transport.is_closing():
                 raise HungUp
-            transport.write(view[start : start + PIECE_BYTES])
+            transport.write(piece)
+            left -= len(piece)
             if self._connection.paused:
-                await self._taken(transport, max(0, len(data) - start - PIECE_BYTES))
+                await self._taken(transport, left)
 
     async def _taken(self, transport: asyncio.WriteTransport, later_bytes: int) -> None:
         """Waits for the client, whose time it is; what it takes earns it more."""
@@ -81,3 +83,9 @@ class Outgoing:
     def cut(self) -> None:
         """Hangs up on a client that takes less than others who need the room."""
         self._connection.cut("crowded")
+
+
+def cut(data: bytes) -> list[memoryview]:
+    """Returns the same bytes in pieces."""
+    view = memoryview(data)
+    return [view[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]

@@ -12,6 +12,7 @@ from gateway.journal import Journal
 from gateway.protocol.errors import Code
 from gateway.store.admitted import Rider, write_riders
 from gateway.store.database import Database
+from gateway.store.inbox import PAGE_BYTES_MAX
 
 BURIED_MAX = 1000  # by one statement
 REASON = "The agent took the message {lapses} times and never acknowledged it."
@@ -83,17 +84,26 @@ from dead d join agents a on a.id = d.agent join messages m on m.id = d.message
 """
 
 
-async def undigested(database: Database, agent: int, *, after: int, limit: int) -> list[Undigested]:
-    """The agent's open dead letters, oldest first."""
-    rows = await database.fetch(
-        "select d.id, m.id, m.body, d.failure_reason, d.attempts, d.first_attempt, d.last_attempt, d.at"
-        " from dead_letters d join messages m on m.id = d.message"
-        " where d.agent = $1 and d.replayed_at is null and d.id > $2 order by d.id limit $3",
-        agent,
-        after,
-        limit,
-    )
-    return [Undigested(*row) for row in rows]
+async def undigested(
+    database: Database, agent: int, *, after: int, limit: int, bytes_max: int = PAGE_BYTES_MAX
+) -> tuple[list[Undigested], bool]:
+    """The agent's open dead letters, oldest first, as many as there is room for; and whether there are more."""
+    rows = await database.fetch(_UNDIGESTED, agent, after, limit, bytes_max)
+    return [Undigested(*row[:8]) for row in rows], bool(rows and rows[0]["found"] > len(rows))
+
+
+_UNDIGESTED = """
+with found as materialized (
+    select d.id, m.id as message, m.body, d.failure_reason, d.attempts, d.first_attempt, d.last_attempt, d.at
+    from dead_letters d join messages m on m.id = d.message
+    where d.agent = $1 and d.replayed_at is null and d.id > $2 order by d.id limit $3::bigint + 1
+), sized as (
+    select *, count(*) over () as found, row_number() over (order by id) as place,
+           sum(octet_length(body)) over (order by id) as bytes_so_far
+    from found
+)
+select * from sized where place <= $3 and (place = 1 or bytes_so_far <= $4) order by id
+"""
 
 
 async def revive(database: Database, agent: int, number: int) -> bool:

@@ -160,3 +160,21 @@ async def test_streams_that_nobody_reads_hold_no_more_than_their_agents_share(wo
             assert 0 < most <= ROOM_BYTES // 4
             await until(lambda: told(gateway, 'amtp_held{what="unsent_bytes"}'))
             assert told(gateway, 'amtp_held{what="unsent_bytes"}') <= ROOM_BYTES // 4
+
+
+async def test_many_answers_at_once_hold_little_of_what_they_answer(world: World) -> None:
+    async with world.gateway() as gateway:
+        alice = await gateway.register("alice")
+        sent = [await alice.send(alice.address, payload="x" * MEGABYTE) for _ in range(24)]
+        ids = [reply.json["message_id"] for reply in sent]
+        tracemalloc.start()
+        reply = await gateway.call(
+            "POST",
+            f"/v1/inbox/{alice.address}/ack",
+            key=alice.key,
+            json={"message_ids": [{"message_id": each, "reply": {"payload": 1}} for each in ids]},
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert [result["status"] for result in reply.json["results"]] == ["acknowledged"] * 24
+        assert peak < 16 * MEGABYTE, peak

@@ -18,7 +18,7 @@ from gateway.store import inbox
 from gateway.store.acknowledge import Acknowledgement, Named, Result, acknowledge
 from gateway.store.database import Database
 from gateway.store.inbox import Lease, Listing, Mark, Page
-from gateway.store.poison import Buried, bury, drop, revive, undigested
+from gateway.store.poison import Buried, Undigested, bury, drop, revive, undigested
 
 LAPSES_MAX = 10
 
@@ -82,6 +82,9 @@ class Box:
 
     async def unread(self) -> int:
         return (await inbox.unread(self.database, self.agent, lapses_max=LAPSES_MAX)).count
+
+    async def undigested(self) -> list[Undigested]:
+        return (await undigested(self.database, self.agent, after=0, limit=10))[0]
 
     async def bury(self, lapses_max: int = LAPSES_MAX) -> list[Buried]:
         journal = Journal(self.log)
@@ -205,6 +208,22 @@ async def test_a_page_is_bounded_in_bytes_and_always_holds_a_message(box: Box) -
     assert (rows_of(second), second.has_more) == (rows[2:], True)
     third = await box.fetch(Listing(after=rows[2]))
     assert (rows_of(third), third.has_more) == ([huge], False)
+
+
+async def test_a_page_of_dead_letters_is_bounded_in_bytes_too(box: Box) -> None:
+    for size in (60, 60, 1000):
+        await box.put(body=b"x" * size)
+    for _ in range(2):
+        await box.take()
+        box.turn(31)
+    await box.bury(lapses_max=2)
+    numbers, after = [], 0
+    for more in (True, False):
+        page, has_more = await undigested(box.database, box.agent, after=after, limit=10, bytes_max=120)
+        numbers.append([len(letter.body) for letter in page])
+        after = page[-1].number
+        assert has_more is more
+    assert numbers == [[60, 60], [1000]]
 
 
 async def test_what_a_byte_bound_left_out_stays_unread_and_free(box: Box) -> None:
@@ -399,7 +418,7 @@ async def test_the_last_lapse_makes_the_entry_its_agents_own_dead_letter(box: Bo
     assert await box.bury() == [Buried(box.name, "poison", LAPSES_MAX, row, "bob@acme.test")]
     assert "poisoned" in box.log.getvalue()
     assert await box.bury() == []
-    (letter,) = await undigested(box.database, box.agent, after=0, limit=10)
+    (letter,) = await box.undigested()
     assert (letter.row, letter.attempts) == (row, LAPSES_MAX)
     assert "10 times" in letter.reason
     assert letter.first_attempt is not None
@@ -411,10 +430,10 @@ async def test_a_dead_letter_that_is_revived_starts_anew(box: Box) -> None:
     row = await box.put()
     await wear_out(box)
     await box.bury()
-    (letter,) = await undigested(box.database, box.agent, after=0, limit=10)
+    (letter,) = await box.undigested()
     assert await revive(box.database, box.agent, letter.number)
     assert not await revive(box.database, box.agent, letter.number)
-    assert await undigested(box.database, box.agent, after=0, limit=10) == []
+    assert await box.undigested() == []
     page = await box.fetch(Listing(mark=Mark.UNREAD))
     assert [(item.row, item.lapses) for item in page.items] == [(row, 0)]
 
@@ -423,11 +442,11 @@ async def test_a_dead_letter_that_is_dropped_counts_as_acknowledged(box: Box) ->
     row = await box.put()
     await wear_out(box)
     await box.bury()
-    (letter,) = await undigested(box.database, box.agent, after=0, limit=10)
+    (letter,) = await box.undigested()
     assert not await drop(box.database, box.agent + 1, letter.number)
     assert await drop(box.database, box.agent, letter.number)
     assert not await drop(box.database, box.agent, letter.number)
-    assert await undigested(box.database, box.agent, after=0, limit=10) == []
+    assert await box.undigested() == []
     assert results_of(await box.acknowledge(str(row))) == [Result.ACKNOWLEDGED]
     assert (await box.fetch()).items == ()
 
@@ -437,7 +456,7 @@ async def test_acknowledging_a_dead_letter_closes_it(box: Box) -> None:
     await wear_out(box)
     await box.bury()
     assert results_of(await box.acknowledge(str(row))) == [Result.ACKNOWLEDGED]
-    assert await undigested(box.database, box.agent, after=0, limit=10) == []
+    assert await box.undigested() == []
 
 
 # What consumers and time may do to an inbox. Times lie far apart: how long the test takes does not matter.
