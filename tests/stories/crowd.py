@@ -8,7 +8,7 @@ import json
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,8 @@ LIMITS = {
     "BODY_BYTES": BODY_BYTES,
     "BODIES_IN_FLIGHT_BYTES": 1_048_576,
     "WAITING_MESSAGES": 400,
+    "UNSENT_BYTES": 16_777_216,
+    "WAITING_REQUESTS": 80,
     "UPLOADS": 16,
     "DOWNLOADS": 40,
     # What is a minute elsewhere takes seconds here.
@@ -293,6 +295,23 @@ async def downloads_of_an_address(town: Town, stack: AsyncExitStack) -> bytes:
     return await said(await crowd(town, stack, 20, request("GET", town.file)))
 
 
+async def waits_of_a_key(town: Town, stack: AsyncExitStack) -> bytes:
+    path = "/v1/inbox/mallory@acme.test?wait=60&status=read&since=2100-01-01T00:00:00Z"
+    return await said(await crowd(town, stack, 25, request("GET", path, town.keys["mallory"])))
+
+
+async def streams_of_a_key(town: Town, stack: AsyncExitStack) -> bytes:
+    """More than an inbox may have, and nobody reads what its agent sent itself before; what became of the first."""
+    path = "/v1/inbox/mallory@acme.test"
+    asked = request("GET", path, town.keys["mallory"], b"", "Accept: text/event-stream")
+    wires = await crowd(town, stack, 17, asked)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with suppress(ConnectionResetError):
+            while await wires[0].reader.read(65_536):
+                pass
+    return b"ended"
+
+
 @dataclass(frozen=True)
 class Row:
     """One pot: how it is filled, and what the last who came is told; b"" where it is hung up on."""
@@ -316,4 +335,6 @@ ROWS = (
     Row(lines_of_a_key, b"RATE_LIMIT_EXCEEDED"),
     Row(uploads_of_a_key, b" 429 ", patient=True),
     Row(downloads_of_an_address, b" 429 ", patient=True),
+    Row(waits_of_a_key, b" 429 ", patient=True),
+    Row(streams_of_a_key, b"ended", patient=True),
 )
