@@ -279,6 +279,7 @@ class Parts:
         self.authenticator.adopt(_proving_keys(config))
         self.provable.adopt(_provable(config))
         self.strangers.adopt(config.limits)
+        self.intake.adopt(config.limits)
         self.config = self.base.config = config
 
     async def _look_at_disk(self) -> None:

@@ -1,14 +1,15 @@
 """Configuration: what is read, what is refused, and that all faults are told at once."""
 
+from dataclasses import fields
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
 from gateway import config_file
-from gateway.config import Config, ConfigError, load, reloadable
+from gateway.config import RELOADABLE, Config, ConfigError, load, reloadable
 from gateway.config_fields import variables_of
-from gateway.config_sections import Listener
+from gateway.config_sections import Limits, Listener
 from gateway.config_show import effective, example
 from gateway.config_values import HostPort, Secret
 
@@ -355,7 +356,7 @@ def test_a_reload_takes_up_what_it_can_and_names_what_waits(tmp_path: Path) -> N
         domains: [example.com, new.example]
         database: {pool_size: 9}
         log: {level: debug}
-        limits: {batch_messages: 5, connections: 7}
+        limits: {body_bytes: 2048, connections: 7}
         proxy: {trusted: [10.0.0.0/8]}
         retention: {messages_days: 3}
         queue: {delay_report_hours: 2, attempts_max: 9}
@@ -367,8 +368,8 @@ def test_a_reload_takes_up_what_it_can_and_names_what_waits(tmp_path: Path) -> N
         "domains: changed; takes effect after a restart",
         "database.pool_size: changed; takes effect after a restart",
         "proxy.trusted: in effect now",
+        "limits.body_bytes: changed; takes effect after a restart",
         "limits.connections: in effect now",
-        "limits.batch_messages: changed; takes effect after a restart",
         "retention.messages_days: in effect now",
         "queue.attempts_max: changed; takes effect after a restart",
         "queue.delay_report_hours: in effect now",
@@ -376,7 +377,13 @@ def test_a_reload_takes_up_what_it_can_and_names_what_waits(tmp_path: Path) -> N
         "log.level: in effect now",
     ]
     assert (merged.log.level, merged.limits.connections, merged.proxy) == ("debug", 7, new.proxy)
-    assert (merged.domains, merged.database.pool_size, merged.limits.batch_messages) == (old.domains, 8, 256)
+    assert (merged.domains, merged.database.pool_size, merged.limits.body_bytes) == (old.domains, 8, 10 << 20)
+
+
+def test_every_limit_takes_effect_at_once_but_the_size_that_others_are_told_in_the_dns() -> None:
+    reloaded = RELOADABLE["limits"]
+    assert reloaded is not None
+    assert {field.name for field in fields(Limits)} - reloaded == {"body_bytes"}
 
 
 def test_a_reload_without_a_change_names_nothing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.admit.api_key import parse_key
-from gateway.cli import first_steps, pid_file, workers
+from gateway.cli import descriptors, first_steps, pid_file, workers
 from gateway.cli.expected import EXPECTED
 from gateway.cli.finding import Finding
 from gateway.config import Config
@@ -27,6 +27,8 @@ def on_this_machine(config: Config) -> Iterator[Finding]:
         yield _disk(config)
         yield from _key_files(config.data)
         yield from _processes(config.data)
+    if config.listen:  # a data folder alone says nothing of them
+        yield _descriptors(config)
     if config.tls.certificate_file and config.tls.key_file:
         yield _certificate(config.tls.certificate_file, config.tls.key_file, config.certified_host)
         if exposed := exposure(config.tls.key_file):
@@ -85,6 +87,13 @@ def _certificate(certificate: Path, key: Path, host: str) -> Finding:
         remedy = "a replaced file is taken up without a restart"
         return Finding("certificate", f"{certificate} {'; it '.join(doubts)}", remedy)
     return Finding("certificate", f"{certificate} ends on {found.ends:%Y-%m-%d}")
+
+
+def _descriptors(config: Config) -> Finding:
+    limit = descriptors.limit_of(pid_file.holder(config.data))
+    if short := descriptors.shortage(config, limit):
+        return Finding("descriptors", short, descriptors.REMEDY)
+    return Finding("descriptors", f"{limit} files and connections may be open, which is enough")
 
 
 def _processes(data: Path) -> Iterator[Finding]:

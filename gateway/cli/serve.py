@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from gateway.cli import pid_file, process, workers
+from gateway.cli import descriptors, pid_file, process, workers
 from gateway.cli.first_steps import greeting, keep_admin_key
 from gateway.cli.local_store import ConfigFile
 from gateway.cli.ports import check_free, first_free, reserve
@@ -86,6 +86,8 @@ async def _serve(start: Start, worker_count: int, local: bool) -> None:
             journal.noted(
                 "warning", f"Process {other} serves from this folder too: amtp drain means that one."
             )
+        if short := descriptors.shortage(config, descriptors.raise_limit()):
+            journal.noted("warning", f"{short}; {descriptors.REMEDY}.")
         dsn = str(config.database.url or await _embedded(config.data, stack))
         start = replace(start, config=config, dsn=dsn, processes=worker_count)
 

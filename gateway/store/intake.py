@@ -92,6 +92,10 @@ class Intake:
         self._telling: set[asyncio.Task[None]] = set()
         self._stopping = False
 
+    def adopt(self, limits: Limits) -> None:
+        """Goes by other limits from the next message on."""
+        self._limits = limits
+
     async def commit(self, admitted: Admitted) -> Repeat | None:
         """Returns when the message is committed (None) or known to be a repetition; raises otherwise."""
         if self._stopping or len(self._queue) >= self._limits.waiting_messages:

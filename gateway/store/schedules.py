@@ -68,11 +68,13 @@ class Tick:
 class Schedules:
     """The register of what repeats."""
 
-    def __init__(self, database: Database, mint: Mint, audit: Audit, *, per_agent_max: int) -> None:
+    def __init__(
+        self, database: Database, mint: Mint, audit: Audit, *, per_agent_max: Callable[[], int]
+    ) -> None:
         self._database = database
         self._mint = mint
         self._audit = audit
-        self._per_agent_max = per_agent_max
+        self._per_agent_max = per_agent_max  # as the configuration has it now
 
     async def add(self, admitted: Admitted, plan: Plan, key: str | None = None) -> Schedule:
         """Keeps the message, to be sent at every tick; or finds the one that was kept under its key."""
@@ -116,11 +118,11 @@ class Schedules:
         count: int = await connection.fetchval(
             "select count(*) from schedules where agent = $1 and next_at is not null", agent
         )
-        if count >= self._per_agent_max:
+        if count >= (limit := self._per_agent_max()):
             raise AMTPError(
                 Code.POLICY_DENIED,
                 f"The agent has {count} schedules, which is all it may have: cancel one first.",
-                {"field": "headers.repeat", "limit": self._per_agent_max},
+                {"field": "headers.repeat", "limit": limit},
             )
 
     async def find(self, *, agent: str | None, after: UUID | None, limit: int) -> list[Schedule]:

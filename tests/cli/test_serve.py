@@ -8,17 +8,22 @@ import socket
 import stat
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
+from typer.testing import CliRunner
 
 from gateway.admit.api_key import mint_key
-from gateway.cli import pid_file
+from gateway.cli import descriptors, pid_file
 from gateway.cli.expected import StartError
+from gateway.cli.main import app
 from gateway.cli.on_this_machine import judge_name_servers, judge_workers
 from gateway.cli.ports import check_free, first_free
 from gateway.clock import Clock
+from gateway.config import Config
+from gateway.config_sections import Listener
 from gateway.config_values import HostPort
 from gateway.mint import Mint
 from gateway.store.audit import Audit
@@ -245,6 +250,30 @@ async def test_the_doctor_tells_that_a_listener_takes_nobody_more(tmp_path: Path
         assert "connection_refused in the log" in told
         for _, writer in held:
             writer.close()
+
+
+def few_descriptors(soft: int, hard: int) -> tuple[str, ...]:
+    """What a command is begun with so that it may have so many open files."""
+    return ("sh", "-c", f'ulimit -Sn {soft}; ulimit -Hn {hard}; exec "$@"', "sh")
+
+
+def test_a_gateway_takes_all_descriptors_it_may_have_and_says_when_they_are_few(tmp_path: Path) -> None:
+    with served(tmp_path, before=few_descriptors(256, 4000)) as gateway:
+        limit = descriptors.limit_of(gateway.process.pid)
+        variables = {"AMTP_DEVELOPMENT": "true", "AMTP_DATA": str(tmp_path / "data")}
+        told = CliRunner().invoke(app, ["doctor"], env=variables).stdout
+    assert limit == 4000
+    (warning,) = [line for line in gateway.lines if "4000 files and connections may be open" in line]
+    assert "LimitNOFILE" in warning
+    assert "PROBLEM descriptors" in told
+
+
+def test_descriptors_are_enough_where_every_listener_for_clients_can_be_full() -> None:
+    clients = Listener(HostPort("127.0.0.1", 8080), roles=("public", "agents"))
+    operators = Listener(HostPort("127.0.0.1", 8025), roles=("admin",))
+    config = replace(Config(), listen=(clients, operators))
+    assert descriptors.shortage(config, 13_000) == ""
+    assert "22056 are needed" in descriptors.shortage(replace(config, listen=(clients, clients)), 13_000)
 
 
 def listeners(url: str) -> int:

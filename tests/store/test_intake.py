@@ -4,12 +4,14 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
 from gateway.clock import Clock
+from gateway.config_sections import Limits
 from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.protocol.errors import AMTPError, Code
@@ -55,6 +57,16 @@ async def test_a_message_is_in_the_store_when_its_commit_returns(database: Datab
     assert body == admitted.message.body
     assert await database.fetchval("select count(*) from entries where agent = $1", AGENT) == 1
     assert rung == [{AGENT}]
+
+
+async def test_a_changed_limit_of_what_may_wait_counts_at_once(database: Database, mint: Mint) -> None:
+    async with writing(database, mint) as intake:
+        intake.adopt(replace(Limits(), waiting_messages=1))
+        first = asyncio.ensure_future(intake.commit(admitted_of(mint)))
+        await asyncio.sleep(0)
+        with pytest.raises(AMTPError, match="Too many messages wait"):
+            await intake.commit(admitted_of(mint))
+        assert await first is None
 
 
 async def test_what_waits_together_is_committed_together(database: Database, mint: Mint) -> None:

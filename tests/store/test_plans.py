@@ -171,7 +171,7 @@ async def ticks(crowd: Crowd) -> object:
     async def unknown(_schedule: Schedule) -> None:
         return None
 
-    register = Schedules(crowd.database, crowd.mint, Audit(crowd.mint()), per_agent_max=1)
+    register = Schedules(crowd.database, crowd.mint, Audit(crowd.mint()), per_agent_max=lambda: 1)
     return await register.fire(unknown)
 
 

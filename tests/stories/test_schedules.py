@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -233,6 +234,10 @@ async def test_an_agent_has_a_bounded_number_of_schedules(world: World) -> None:
         (first, _) = await schedules(alice)
         await gateway.call("DELETE", f"/v1/schedules/{first['id']}", key=alice.key)
         await repeat(alice, bob)
+
+        gateway.app.adopt(replace(gateway.app.config, limits=Limits(schedules_per_agent=3)))
+        await repeat(alice, bob)
+        assert (await alice.send(bob.address, headers={"repeat": "0 9 * * *"})).status == 403
 
 
 async def test_the_files_of_what_repeats_stay_while_it_does(world: World) -> None:

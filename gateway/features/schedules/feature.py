@@ -11,7 +11,10 @@ from gateway.ticker import Ticker
 def feature(base: Base) -> Feature:
     runtime, config = base.runtime, base.config
     schedules = Schedules(
-        runtime.database, runtime.row_ids, base.audit, per_agent_max=config.limits.schedules_per_agent
+        runtime.database,
+        runtime.row_ids,
+        base.audit,
+        per_agent_max=lambda: base.config.limits.schedules_per_agent,
     )
 
     def faces(core: Core) -> Faces:
