@@ -12,7 +12,6 @@ from gateway.receive.agents import AgentDoor
 from gateway.receive.answering import Answering
 from gateway.receive.capabilities import CapabilityDoor
 from gateway.receive.health import DatabaseLook, HealthDoor, Look, disk_look, draining_look
-from gateway.receive.held_open import HeldOpen
 from gateway.receive.http import Door as HttpDoor
 from gateway.receive.inbox import InboxDoor
 from gateway.receive.limits import Manners
@@ -52,6 +51,7 @@ def _message_doors(parts: Parts) -> tuple[Door, ...]:
                 residents=parts.residents,
                 authenticator=parts.authenticator,
                 journal=parts.journal,
+                held_open=parts.held_open,
                 waits=parts.load.waits,
             ),
             authenticator=parts.authenticator,
@@ -100,7 +100,7 @@ def _agent_doors(parts: Parts) -> tuple[Door, ...]:
             interests=parts.interests,
             bell=parts.bell,
             straight=parts.straight,
-            held_open=HeldOpen(parts.watch),
+            held_open=parts.held_open,
             activity=parts.activity,
             journal=parts.journal,
             clock=parts.clock,

@@ -30,6 +30,7 @@ from gateway.lanes import Lanes
 from gateway.mint import Mint
 from gateway.outbound import Outbound
 from gateway.placing import Placing
+from gateway.receive.held_open import HeldOpen
 from gateway.receive.limits import Load
 from gateway.receive.parsing import LARGE_BODIES_MAX, Parsing
 from gateway.report.aftermath import Aftermath
@@ -98,15 +99,14 @@ class Parts:
         self.base = Base(config, self.runtime, self.audit)
         self.features = [feature(self.base) for feature in features]
         self.watch = DirectoryWatch(partial(keys.directory_changes, database))
-        self.authenticator = Authenticator(
-            database, self.watch, clock, journal, development=config.development, peers=_proving_keys(config)
-        )
+        self.activity = Activity(database)
+        self.held_open = HeldOpen(self.watch)
+        self.authenticator = self._authenticator()
         self.provable = Provable(database, self.watch, _provable(config))
         self.replies = Replies(database, self.bell, self.provable.domains)
         self.residents = Residents(database, self.watch)
         self.strangers = self._strangers(processes)
         self.agents = Agents(database, self.audit)
-        self.activity = Activity(database)
         self.sealer = Sealer.of(config.data)
         self.straight = Straight(database, self.bell)
         self.intake = Intake(
@@ -142,6 +142,17 @@ class Parts:
         self.faces = [feature.faces(self._core()) for feature in self.features]
         chores = [*self._chores(), *(chore for faces in self.faces for chore in faces.chores)]
         self.housekeeping = Housekeeping(chores, journal)
+
+    def _authenticator(self) -> Authenticator:
+        return Authenticator(
+            self.database,
+            self.watch,
+            self.clock,
+            self.journal,
+            used=self.activity.used,
+            development=self.config.development,
+            peers=_proving_keys(self.config),
+        )
 
     def _strangers(self, processes: int) -> Strangers:
         return Strangers(
@@ -253,6 +264,7 @@ class Parts:
                 ),
             ),
             Chore("activity", 30, self.activity.write),
+            Chore("old keys", 3600, lambda: keys.forget(database, self.config.retention.audit_days)),
             Chore("removed agents", 30, lambda: removal.clear_removed(database, self.mint)),
             Chore(
                 "postmasters",

@@ -71,12 +71,14 @@ class Authenticator:
         clock: Clock,
         journal: Journal,
         *,
+        used: Callable[[str], None] = lambda _: None,
         development: bool,
         peers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._database = database
         self._clock = clock
         self._journal = journal
+        self._used = used  # told the id of each key that opened something
         self._development = development
         self._keys: Remembered[ApiKey, _Holder] = Remembered(watch, self._find, _concerns)
         self.adopt(peers)
@@ -110,6 +112,7 @@ class Authenticator:
             raise self._refused("admin_key_elsewhere", request.client, key.id)
         if ADMIN not in caller.scopes and request.header_values("X-Admin-Key"):
             raise self._refused("no_admin_key", request.client, key.id)
+        self._used(key.id)
         return caller
 
     def _peer(self, text: str, client_address: str) -> Caller:

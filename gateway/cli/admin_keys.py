@@ -11,13 +11,16 @@ import typer
 
 from gateway.admit.api_key import mint_key
 from gateway.admit.caller import ADMIN, SUBMIT
+from gateway.cli.agents import tell_made
 from gateway.cli.call import REFUSED, AsJson, print_fields, print_json, print_table
 from gateway.cli.local_store import ConfigFile, DataFolder, opened
+from gateway.cli.spans import seconds_of
 from gateway.clock import Clock
 from gateway.mint import Mint
 from gateway.protocol.address import parse_address, parse_domain
 from gateway.protocol.errors import AMTPError
 from gateway.protocol.timestamp import render_timestamp
+from gateway.receive.agent_profile import render_made
 from gateway.store.audit import Audit
 from gateway.store.keys import PEER, NamedKey, NamedKeys, NewKey, peers_of
 
@@ -30,6 +33,8 @@ COLUMNS = {
     "name": "NAME",
     "scopes": "SCOPES",
     "created_at": "CREATED",
+    "expires_at": "ENDS",
+    "last_used_at": "LAST USED",
     "revoked_at": "REVOKED",
 }
 FIELDS = {"name": "Name", "id": "Id", "scopes": "Scopes", "key": "Key"}
@@ -41,6 +46,12 @@ Answer = TypeVar("Answer")
 def add(
     name: Annotated[str, typer.Argument(help="Whose key it is; shows in the audit.")],
     scope: Annotated[list[str] | None, typer.Option("--scope", help=SCOPES_HELP)] = None,
+    life: Annotated[
+        int | None,
+        typer.Option(
+            "--for", parser=seconds_of, metavar="SPAN", help="It ends after so long: 12h, 90d; else never."
+        ),
+    ] = None,
     config: ConfigFile = None,
     data: DataFolder = None,
     as_json: AsJson = False,
@@ -50,7 +61,8 @@ def add(
         raise typer.BadParameter("NAME must be letters, digits, dots, dashes or underscores, a letter first")
     scopes = parse_scopes(scope or [ADMIN])
     key = mint_key()
-    _with_keys(config, data, lambda keys: keys.add(NewKey(key.id, key.digest), name, scopes, _actor()))
+    new = NewKey(key.id, key.digest)
+    _with_keys(config, data, lambda keys: keys.add(new, name, scopes, _actor(), life))
     made = {"id": key.id, "name": name, "scopes": scopes, "key": key.text}
     if as_json:
         print_json(made)
@@ -72,19 +84,27 @@ def list_(config: ConfigFile = None, data: DataFolder = None, as_json: AsJson = 
 @app.command()
 def revoke(
     name: Annotated[str, typer.Argument(metavar="NAME|ID")],
+    drop: Annotated[
+        bool, typer.Option("--drop", help="End what it made, too: webhooks and schedules.")
+    ] = False,
     config: ConfigFile = None,
     data: DataFolder = None,
     as_json: AsJson = False,
 ) -> None:
     """End a key, on every process of the gateway within two seconds."""
-    revoked = _with_keys(config, data, lambda keys: keys.revoke(name, _actor()))
-    if revoked is None:
+    ended = _with_keys(config, data, lambda keys: keys.revoke(name, _actor(), drop=drop))
+    if ended is None:
         typer.echo(f"amtp: no key {name} is in force; `amtp admin-keys list` shows them.", err=True)
         raise typer.Exit(REFUSED)
+    revoked, made = ended
     if as_json:
-        print_json(_shown(revoked))
-    else:
-        typer.echo(f"Key {revoked.name} ({revoked.id}) is revoked.")
+        print_json({**_shown(revoked), "made": render_made(made, dropped=drop)})
+        return
+    typer.echo(f"Key {revoked.name} ({revoked.id}) is revoked.")
+    tell_made(
+        render_made(made, dropped=drop),
+        "still at work; look at `amtp webhooks list` and `amtp schedules list`",
+    )
 
 
 def parse_scopes(texts: Sequence[str]) -> list[str]:
@@ -134,5 +154,7 @@ def _shown(key: NamedKey) -> dict[str, Any]:
         "name": key.name,
         "scopes": list(key.scopes),
         "created_at": render_timestamp(key.created_at),
+        "expires_at": render_timestamp(key.expires_at) if key.expires_at else None,
+        "last_used_at": render_timestamp(key.last_used_at) if key.last_used_at else None,
         "revoked_at": render_timestamp(key.revoked_at) if key.revoked_at else None,
     }

@@ -42,6 +42,7 @@ FIELDS = {
     "created_at": "Created",
     "retired_at": "Retired",
     "last_active": "Last active",
+    "keys": "Keys",
     "api_key": "API key",
     "push_secret": "Push secret",
 }
@@ -101,24 +102,30 @@ def _tell(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    print_fields(FIELDS | ENDS, answer["agent"] | {name: answer[name] for name in ENDS if name in answer})
+    agent = answer["agent"] | {name: answer[name] for name in ENDS if name in answer}
+    print_fields(FIELDS | ENDS, agent | {"keys": [_told_key(key) for key in agent.get("keys", ())]})
     if "message" in answer:
         typer.echo(f"\n{answer['message']}")
     if made := answer.get("made_before"):
-        _tell_made(made)
+        tell_made(made, "still at work; --drop ends it")
 
 
-def _tell_made(made: dict[str, Any]) -> None:
-    """What keys of before left at work."""
+def tell_made(made: dict[str, Any], remedy: str) -> None:
+    """What a key that ended left at work."""
     lines = [f"webhook {each['webhook_id']} to {plain(each['url'])}" for each in made["webhooks"]]
     lines += [f"schedule {each['id']} at {plain(each['repeat'])}" for each in made["schedules"]]
     if made["queued"]:
         lines.append(f"{made['queued']} deliveries that wait in the queue")
     if lines:
-        kept = "ended with it" if made["dropped"] else "still at work; --drop ends it"
-        typer.echo(f"\nMade with the keys before, and {kept}:")
+        typer.echo(f"\nMade with it, and {'ended with it' if made['dropped'] else remedy}:")
         for line in lines:
             typer.echo(f"  {line}")
+
+
+def _told_key(key: dict[str, Any]) -> str:
+    times = {"ends": "expires_at", "last used": "last_used_at"}
+    said = [f"{word} {key[name]}" for word, name in times.items() if name in key]
+    return ", ".join([f"{key['key']} since {key['created_at']}", *said])
 
 
 @app.command()

@@ -20,6 +20,7 @@ from gateway.protocol.json_strict import read_strict
 from gateway.protocol.timestamp import render_timestamp
 from gateway.protocol.webhook_signature import parse_secret, render_secret
 from gateway.store.agents import Agent
+from gateway.store.keys import AgentKey
 from gateway.store.leftovers import BroughtBack, Made
 
 BODY_BYTES_MAX = 64 * 1024
@@ -218,3 +219,9 @@ def render_brought_back(back: BroughtBack) -> dict[str, Any]:
 
 def _origin(key: str | None, created_at: datetime) -> dict[str, Any]:
     return {"key": key, "created_at": render_timestamp(created_at)}
+
+
+def render_key(key: AgentKey) -> dict[str, Any]:
+    """A key as operators see it: never the key itself."""
+    times = {"created_at": key.created_at, "expires_at": key.expires_at, "last_used_at": key.last_used_at}
+    return {"key": key.id, **{name: render_timestamp(at) for name, at in times.items() if at is not None}}

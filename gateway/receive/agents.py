@@ -30,6 +30,7 @@ from gateway.receive.agent_profile import (
     render_agent,
     render_brought_back,
     render_discovered,
+    render_key,
     render_made,
 )
 from gateway.receive.answers import Answer, answer_json
@@ -120,7 +121,9 @@ class AgentDoor:
 
     async def show(self, request: Request) -> Answer:
         await self._operator(request)
-        return answer_json({"agent": render_agent(await self._agents.get(self._named(request)))})
+        agent = await self._agents.get(self._named(request))
+        keys = [render_key(key) for key in await self._agents.keys(agent)]
+        return answer_json({"agent": {**render_agent(agent), "keys": keys}})
 
     async def update(self, request: Request) -> Answer:
         actor = await self._operator(request)

@@ -268,6 +268,7 @@ SHAPES: dict[str, Shape] = {
             "hidden": YES_NO,
             "push_target": TEXT,
             "retired_at": MOMENT,
+            "keys": listed(ANY_OBJECT),
             "api_key": text("Shown this once."),
             "push_secret": text("Shown this once."),
         },

@@ -7,6 +7,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from gateway.admit.authenticate import Authenticator
@@ -20,9 +21,11 @@ from gateway.protocol.errors import AMTPError
 from gateway.protocol.message import Message
 from gateway.protocol.status import Receipt, Status, brought_up_to_date, render_receipt
 from gateway.receive.answers import JSON, Answer, answer_json, encode_json
+from gateway.receive.held_open import HeldOpen
 from gateway.receive.inbox_items import render_item
 from gateway.receive.request import Request
 from gateway.shares import Pot
+from gateway.store.bell import Ear
 from gateway.store.replies import Asked, Replies
 
 WAIT_SECONDS_MAX = 60
@@ -59,6 +62,7 @@ class Waiting:
         residents: Residents,
         authenticator: Authenticator,
         journal: Journal,
+        held_open: HeldOpen,
         waits: Pot,
     ) -> None:
         self._accept = accept
@@ -66,6 +70,7 @@ class Waiting:
         self._residents = residents
         self._authenticator = authenticator
         self._journal = journal
+        self._held_open = held_open
         self._waits = waits
 
     async def answer(
@@ -85,11 +90,12 @@ class Waiting:
         )
         try:
             with self._waits.held(request.holder):
-                heard = await self._replies.wait(asked, seconds, request.ending)
+                permit = _Permit(self._held_open, self._authenticator, request, sent.sender)
+                heard = await self._replies.wait(asked, seconds, request.ending, permit)
         except AMTPError:  # as many wait already as may
             return answer_json(render_receipt(receipt), status)
         receipt = brought_up_to_date(receipt, sent.recipients, heard.states)
-        if heard.reply is None or not await self._still_theirs(request, sent.sender):
+        if heard.reply is None or not await permit.holds():
             return answer_json(render_receipt(receipt), status, applied)
         self._journal.fetched(owner.name, 1)
         body = b'%b,"reply":%b}' % (
@@ -112,10 +118,23 @@ class Waiting:
         except AMTPError:
             return None
 
-    async def _still_theirs(self, request: Request, sender: Address) -> bool:
+
+@dataclass(frozen=True, slots=True)
+class _Permit:
+    """The right to wait for the replies to a sender: that of the key which was presented."""
+
+    held_open: HeldOpen
+    authenticator: Authenticator
+    request: Request
+    sender: Address
+
+    def listening(self, ear: Ear, /) -> AbstractContextManager[None]:
+        return self.held_open.listening((self.sender.name,), ear)
+
+    async def holds(self) -> bool:
         """Whether the key is still good after so long a time."""
         try:
-            inbox_rule(await self._authenticator.caller(request), sender)
+            inbox_rule(await self.authenticator.caller(self.request), self.sender)
         except AMTPError:
             return False
         return True

@@ -18,7 +18,14 @@ from gateway.protocol.errors import AMTPError, Code
 from gateway.store import leftovers, schedules
 from gateway.store.audit import Audit
 from gateway.store.database import Database
-from gateway.store.keys import NewKey, add_agent_key, directory_changed, retire_agent_keys
+from gateway.store.keys import (
+    AgentKey,
+    NewKey,
+    add_agent_key,
+    agent_keys,
+    directory_changed,
+    retire_agent_keys,
+)
 from gateway.store.leftovers import BroughtBack, Made
 from gateway.store.subscriptions import of_removed_agent
 
@@ -145,6 +152,10 @@ class Agents:
         async with self._database.connection() as connection:
             return _agent(await _require(connection, name))
 
+    async def keys(self, agent: Agent) -> list[AgentKey]:
+        """Its keys that open something now."""
+        return await agent_keys(self._database, agent.id)
+
     async def find(self, search: Search, after: str, limit: int) -> list[Agent]:
         """Agents by name, beginning behind `after`."""
         rows = await self._database.fetch(
@@ -202,7 +213,7 @@ class Agents:
             row = await _require_active(connection, name)
             made = await leftovers.made_by(connection, row["id"], name)
             if drop is not None:
-                await leftovers.drop(connection, row["id"], made, name, actor, drop)
+                await leftovers.drop(connection, made, name, actor, drop)
             await retire_agent_keys(connection, row["id"], grace_seconds)
             await add_agent_key(connection, row["id"], key)
             dropped = {} if drop is None else {"dropped": dict(made.counts)}

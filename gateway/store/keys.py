@@ -10,6 +10,7 @@ import asyncpg
 from gateway.protocol.errors import AMTPError, Code
 from gateway.store.audit import Audit
 from gateway.store.database import Database
+from gateway.store.leftovers import Made, end, made_with
 
 LISTED_MAX = 1000
 EVERYBODY = "*"
@@ -48,6 +49,8 @@ class NamedKey:
     name: str
     scopes: tuple[str, ...]
     created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None  # to the hour
     revoked_at: datetime | None
 
 
@@ -131,7 +134,8 @@ async def peer_domains(database: Database) -> tuple[int, frozenset[str]]:
     """Returns the domains that a key of today proves, and the version of the directory they were read at."""
     rows = await database.fetch(
         "select v.version, k.scopes from directory_version v left join keys k"
-        " on k.agent is null and k.revoked_at is null and array_to_string(k.scopes, ' ') like $1",
+        " on k.agent is null and k.revoked_at is null and (k.expires_at is null or k.expires_at > amtp_now())"
+        " and array_to_string(k.scopes, ' ') like $1",
         f"%{PEER}%",
     )
     return rows[0]["version"], frozenset(domain for row in rows for domain in peers_of(row["scopes"] or ()))
@@ -173,11 +177,13 @@ class NamedKeys:
         self._database = database
         self._audit = audit
 
-    async def add(self, key: NewKey, name: str, scopes: Sequence[str], actor: str) -> None:
-        """Makes the key valid; a name belongs to one key at a time."""
+    async def add(
+        self, key: NewKey, name: str, scopes: Sequence[str], actor: str, seconds: int | None = None
+    ) -> None:
+        """Makes the key valid, for so long where that is said; a name belongs to one key at a time."""
         try:
             async with self._database.transaction() as connection:
-                await self._insert(connection, key, name, scopes, actor)
+                await self._insert(connection, key, name, scopes, actor, seconds)
         except asyncpg.UniqueViolationError:
             raise AMTPError(
                 Code.CONFLICT, f"A key named {name} exists: revoke it first, or choose another name."
@@ -196,19 +202,37 @@ class NamedKeys:
     async def all(self) -> list[NamedKey]:
         """All of them, the oldest first, revoked ones too."""
         rows = await self._database.fetch(
-            "select id, name, scopes, created_at, revoked_at from keys where agent is null"
-            " order by created_at, id limit $1",
+            f"select {_NAMED} from keys where agent is null order by created_at, id limit $1",
             LISTED_MAX,
         )
         return [_named(row) for row in rows]
 
-    async def revoke(self, name_or_id: str, actor: str) -> NamedKey | None:
-        """Ends the live key of this name or id, everywhere within two seconds; None where there is none."""
+    async def revoke(
+        self, name_or_id: str, actor: str, *, drop: bool = False
+    ) -> tuple[NamedKey, Made] | None:
+        """Ends the live key of this name or id, everywhere within two seconds, and with `drop` what it made.
+
+        Returns the key and what it made; None where there is none.
+        """
         async with self._database.transaction() as connection:
-            return await self._revoke(connection, name_or_id, actor)
+            named = await self._revoke(connection, name_or_id, actor)
+            if named is None:
+                return None
+            made = await made_with(connection, named.id)
+            if drop:
+                await end(connection, made)
+                details = {"key": named.id, **made.counts}
+                await self._audit.write(connection, actor, "key.dropped", named.name, details)
+            return named, made
 
     async def _insert(
-        self, connection: Any, key: NewKey, name: str, scopes: Sequence[str], actor: str
+        self,
+        connection: Any,
+        key: NewKey,
+        name: str,
+        scopes: Sequence[str],
+        actor: str,
+        seconds: int | None = None,
     ) -> None:
         if len(peers_of(scopes)) > 1:
             raise AMTPError(
@@ -217,11 +241,13 @@ class NamedKeys:
                 {"field": "scopes"},
             )
         await connection.execute(
-            "insert into keys (id, digest, scopes, name, created_at) values ($1, $2, $3, $4, amtp_now())",
+            "insert into keys (id, digest, scopes, name, created_at, expires_at)"
+            " values ($1, $2, $3, $4, amtp_now(), amtp_now() + make_interval(secs => $5::int))",
             key.id,
             key.digest,
             list(scopes),
             name,
+            seconds,
         )
         await directory_changed(connection, key.id, NAMED_KEYS)
         await self._audit.write(connection, actor, "key.added", name, {"key": key.id, "scopes": list(scopes)})
@@ -230,7 +256,7 @@ class NamedKeys:
         row = await connection.fetchrow(
             "update keys set revoked_at = amtp_now()"
             " where (name = $1 or id = $1) and agent is null and revoked_at is null"
-            " returning id, name, scopes, created_at, revoked_at",
+            f" returning {_NAMED}",
             name_or_id,
         )
         if row is None:
@@ -240,5 +266,38 @@ class NamedKeys:
         return _named(row)
 
 
+_NAMED = "id, name, scopes, created_at, expires_at, last_used_at, revoked_at"
+
+
 def _named(row: Any) -> NamedKey:
-    return NamedKey(row["id"], row["name"], tuple(row["scopes"]), row["created_at"], row["revoked_at"])
+    number, name, scopes, *times = row
+    return NamedKey(number, name, tuple(scopes), *times)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentKey:
+    """A key of an agent, as operators see it."""
+
+    id: str
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+
+
+async def agent_keys(database: Database, agent: int) -> list[AgentKey]:
+    """The keys that open something of an agent's now."""
+    rows = await database.fetch(
+        "select id, created_at, expires_at, last_used_at from keys where agent = $1 and revoked_at is null"
+        " and (expires_at is null or expires_at > amtp_now()) order by created_at, id",
+        agent,
+    )
+    return [AgentKey(*row) for row in rows]
+
+
+async def forget(database: Database, days: int) -> None:
+    """Agents' keys that ended so long ago that their use is no news any more."""
+    await database.execute(
+        "delete from keys where agent is not null"
+        " and least(revoked_at, expires_at) < amtp_now() - make_interval(days => $1)",
+        days,
+    )

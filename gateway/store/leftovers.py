@@ -4,7 +4,7 @@ What operators made for an agent is not the agent's, and stays.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,10 +13,10 @@ from gateway.store.subscriptions import subscribers_changed
 
 LISTED_MAX = 1000
 CANCELLED_AT_ONCE = 10_000
-ENDED = "Its agent's key was taken back."
+ENDED = "The key that made it was taken back."
 
-# Of an agent's own: made with a key of its, or in a time when that was not noted.
-_OWN = "(t.key is null or exists (select from keys k where k.id = t.key and k.agent = t.agent))"
+# Of an agent's own: made with a key of its, or with one that nobody knows any more.
+_OWN = "not exists (select from keys k where k.id = t.key and k.agent is distinct from t.agent)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,41 +50,53 @@ class Made:
 
 async def made_by(connection: Any, agent: int, name: str) -> Made:
     """Returns what an agent's keys made."""
+    made = await _made(connection, f"t.agent = $1 and {_OWN}", agent)
+    queued = await connection.fetchval(
+        f"select count(*) from ({_QUEUED} limit $2) few", name, CANCELLED_AT_ONCE
+    )
+    return replace(made, queued=queued)
+
+
+async def made_with(connection: Any, key: str) -> Made:
+    """Returns what one key made, for whatever agent."""
+    return await _made(connection, "t.key = $1", key)
+
+
+async def _made(connection: Any, whose: str, value: object) -> Made:
     webhooks = await connection.fetch(
-        f"select id, url, key, created_at from subscriptions t where agent = $1 and {_OWN} order by id limit $2",
-        agent,
+        f"select id, url, key, created_at from subscriptions t where {whose} order by id limit $2",
+        value,
         LISTED_MAX,
     )
     schedules = await connection.fetch(
         "select id, repeat, key, created_at from schedules t"
-        f" where agent = $1 and next_at is not null and {_OWN} order by id limit $2",
-        agent,
+        f" where next_at is not null and {whose} order by id limit $2",
+        value,
         LISTED_MAX,
     )
-    queued = await connection.fetchval(
-        f"select count(*) from ({_QUEUED} limit $2) few", name, CANCELLED_AT_ONCE
-    )
-    return Made(tuple(Webhook(*row) for row in webhooks), tuple(Repeating(*row) for row in schedules), queued)
+    return Made(tuple(Webhook(*row) for row in webhooks), tuple(Repeating(*row) for row in schedules))
 
 
-async def drop(connection: Any, agent: int, made: Made, name: str, actor: str, batch: UUID) -> None:
-    """Ends all of it, in the transaction that takes the key back."""
+async def drop(connection: Any, made: Made, name: str, actor: str, batch: UUID) -> None:
+    """Ends all that an agent's keys made, in the transaction that takes them back."""
+    await end(connection, made)
+    if made.queued:
+        await connection.execute(_CANCEL, name, CANCELLED_AT_ONCE, ENDED, actor, batch)
+
+
+async def end(connection: Any, made: Made) -> None:
+    """Ends these webhooks and schedules."""
     if made.webhooks:
         await connection.execute(
-            "delete from subscriptions where agent = $1 and id = any ($2::uuid[])",
-            agent,
-            [webhook.id for webhook in made.webhooks],
+            "delete from subscriptions where id = any ($1::uuid[])", [webhook.id for webhook in made.webhooks]
         )
         await subscribers_changed(connection)
     await connection.execute(
-        "update schedules set next_at = null, ended_at = amtp_now(), end_reason = $3"
-        " where agent = $1 and id = any ($2::uuid[])",
-        agent,
+        "update schedules set next_at = null, ended_at = amtp_now(), end_reason = $2"
+        " where id = any ($1::uuid[]) and next_at is not null",
         [schedule.id for schedule in made.schedules],
         ENDED,
     )
-    if made.queued:
-        await connection.execute(_CANCEL, name, CANCELLED_AT_ONCE, ENDED, actor, batch)
 
 
 # What is under way goes on.

@@ -10,16 +10,17 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import asyncpg
 
 from gateway.protocol.errors import AMTPError
 from gateway.protocol.status import LIVE, RecipientState, Status
-from gateway.store.bell import Bell, hushed_at
+from gateway.store.bell import Bell, Ear, hushed_at
 from gateway.store.database import Database
 from gateway.store.inbox import Item
 from gateway.store.messages import states
@@ -57,6 +58,15 @@ class Heard:
         return bool(now) and now.isdisjoint({Status.DELIVERED, *LIVE})
 
 
+class Permit(Protocol):
+    """The right to wait for a reply."""
+
+    def listening(self, ear: Ear, /) -> AbstractContextManager[None]:
+        """Rings when it may have ended."""
+
+    async def holds(self) -> bool: ...
+
+
 class Replies:
     def __init__(
         self, database: Database, bell: Bell, provable: Callable[[], Awaitable[Collection[str]]]
@@ -69,19 +79,30 @@ class Replies:
         self._arrived = asyncio.Event()
         self.waiting = 0  # how many wait now
 
-    async def wait(self, asked: Asked, seconds: float, ending: asyncio.Event) -> Heard:
-        """What is known when the answer is there, nobody can give it any more, the time is over, or `ending`."""
+    async def wait(
+        self, asked: Asked, seconds: float, ending: asyncio.Event, permit: "Permit | None" = None
+    ) -> Heard:
+        """What is known when the answer is there, nobody can give it any more, the time is over, or `ending`.
+
+        Whoever waits with a permit waits only while it holds.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         self.waiting += 1
         try:
-            with self._bell.ear(reply_topic(asked.message_id)) as ear, hushed_at(ending, ear):
+            with ExitStack() as stack:
+                ear = stack.enter_context(self._bell.ear(reply_topic(asked.message_id)))
+                stack.enter_context(hushed_at(ending, ear))
+                if permit is not None:
+                    stack.enter_context(permit.listening(ear))
                 while True:
                     heard = await self._look(asked)
                     left = deadline - loop.time()
                     if heard.over or left <= 0 or ending.is_set():
                         return heard
                     await ear.rung(left)
+                    if permit is not None and not await permit.holds():
+                        return heard
         finally:
             self.waiting -= 1
 

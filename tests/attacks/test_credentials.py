@@ -166,3 +166,15 @@ async def test_who_tries_to_relay_is_seen(world: World) -> None:
         (line,) = told(gateway, "relay_denied")
         assert "client=127.0.0.1" in line
         assert counted(gateway, "relay_denied") == 2
+
+
+async def test_a_key_that_was_made_for_a_while_ends_with_it(world: World) -> None:
+    async with world.gateway() as gateway:
+        bob, key = await gateway.register("bob"), mint_key()
+        keys = NamedKeys(gateway.app.database, gateway.app.audit)
+        await keys.add(NewKey(key.id, key.digest), "far", ["peer:far.test"], "tests", 3600)
+        assert (await mail(gateway, bob, key=key.text)).status == 202
+        gateway.turn(3601)
+        assert (await mail(gateway, bob, key=key.text)).status == 401
+        (line,) = told(gateway, "expired_key")
+        assert f"key={key.id}" in line

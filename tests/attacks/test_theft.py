@@ -8,8 +8,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.admit.api_key import mint_key
+from gateway.store.keys import NamedKeys, NewKey
 from gateway.store.tallies import balance
 from tests.attacks.test_authorization import in_an_hour
+from tests.stories.test_waiting import ask, waiting
 from tests.world import Agent, Gateway, Reply, World
 
 PATIENCE_SECONDS = 20.0  # far less than a stream goes without a look of its own
@@ -100,6 +103,53 @@ async def test_a_wait_of_a_key_that_was_taken_back_ends_at_once_and_hands_out_no
             replies = await asyncio.gather(*waiting)
         assert [reply.status for reply in replies] == [401, 401]
         assert (await bob.send(alice.address)).status == 202
+
+
+async def test_a_wait_for_a_reply_with_a_key_that_was_taken_back_ends_at_once_and_without_the_reply(
+    world: World,
+) -> None:
+    async with world.gateway() as one, world.gateway() as other:
+        alice, bob = await one.register("alice"), await one.register("bob")
+        asking = [
+            asyncio.create_task(ask(each, bob.address, message_id=f"asked-{place}", seconds=LONG_SECONDS))
+            for place, each in enumerate((alice, alice.at(other)))
+        ]
+        await waiting(one)
+        await waiting(other)
+        await rotate(one)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            replies = await asyncio.gather(*asking)
+        assert [(reply.status, "reply" in reply.json) for reply in replies] == [(202, False)] * 2
+
+
+async def test_a_revoked_key_of_a_program_lists_the_schedules_it_made_for_agents_and_drops_them(
+    gw: Gateway,
+) -> None:
+    alice, robot = await gw.register("alice"), mint_key()
+    named = NamedKeys(gw.app.database, gw.app.audit)
+    await named.add(NewKey(robot.id, robot.digest), "robot", ["submit"], "tests")
+    message = {"sender": alice.address, "recipients": ["x@p.test"], "headers": {"repeat": "0 0 1 1 *"}}
+    by_robot = await gw.call("POST", "/v1/messages", key=robot.text, json=message)
+    by_alice = await alice.send("x@p.test", headers={"repeat": "0 0 2 2 *"})
+    revoked = await named.revoke("robot", "tests", drop=True)
+    assert revoked is not None
+    assert [str(schedule.id) for schedule in revoked[1].schedules] == [by_robot.json["schedule"]["id"]]
+    left = (await gw.call("GET", "/v1/schedules", key=gw.admin_key)).json["schedules"]
+    assert [schedule["id"] for schedule in left] == [by_alice.json["schedule"]["id"]]
+
+
+async def test_an_operator_sees_which_keys_an_agent_has_and_when_they_were_used(gw: Gateway) -> None:
+    alice = await gw.register("alice")
+    await alice.inbox()
+    await rotate(gw, grace_seconds=3600)
+    await gw.app.housekeeping.once()
+    shown = await gw.call("GET", "/v1/admin/agents/alice", key=gw.admin_key)
+    used, fresh = shown.json["agent"]["keys"]
+    assert (used["key"], set(used)) == (
+        alice.key.split("_")[1],
+        {"key", "created_at", "expires_at", "last_used_at"},
+    )
+    assert set(fresh) == {"key", "created_at"}
 
 
 async def test_another_agents_stream_goes_on(gw: Gateway) -> None:

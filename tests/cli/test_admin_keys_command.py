@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from gateway.admit.api_key import digest_of, parse_key
 from gateway.cli.main import app
+from gateway.protocol.timestamp import parse_timestamp
 from gateway.store.audit import verify
 from gateway.store.database import Database
 from gateway.store.keys import find_keys
@@ -79,3 +81,15 @@ def test_a_data_folder_without_a_running_gateway_is_opened_for_the_command(tmp_p
     assert "laptop" in again.stderr
     assert "Traceback" not in again.stderr
     assert [key["name"] for key in json.loads(listed.stdout)["keys"]] == ["laptop"]
+
+
+async def test_a_key_may_be_made_for_a_while_and_says_when_it_ends(dsn: str, database: Database) -> None:
+    await amtp(dsn, "add", "guest", "--for", "90d")
+    (shown,) = json.loads((await amtp(dsn, "list", "--json")).stdout)["keys"]
+    left = parse_timestamp(shown["expires_at"], "expires_at") - parse_timestamp(
+        shown["created_at"], "created_at"
+    )
+
+    assert left == timedelta(days=90)
+    assert shown["last_used_at"] is None
+    assert (await amtp(dsn, "add", "other", "--for", "soon")).exit_code == 2

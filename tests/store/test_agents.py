@@ -271,7 +271,7 @@ async def test_a_named_key_is_listed_and_dies_when_revoked_by_name_or_id(
 
     assert by_name
     assert by_id
-    assert (by_name.id, by_id.name, again) == ("k1", "robot", None)
+    assert (by_name[0].id, by_id[0].name, again) == ("k1", "robot", None)
     assert await live(database, "k1", "k2") == set()
     assert [(k.name, k.scopes, k.revoked_at is None) for k in await keys.all()] == [
         ("laptop", ("admin",), False),
