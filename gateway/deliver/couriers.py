@@ -60,8 +60,10 @@ class LaterCourier:
     """Defers mail whose destination can't be found out at the moment."""
 
     async def deliver(self, parcel: Parcel, way: NotNow, /) -> Sequence[Outcome]:
-        fault = Deferred(Code.RECIPIENT_UNAVAILABLE, way.reason, blames=True, unreachable=True)
+        fault = Deferred(
+            Code.RECIPIENT_UNAVAILABLE, way.reason, blames=True, unreachable=True, inside=way.inside
+        )
         return [fault] * len(parcel.deliveries)
 
     async def probe(self, way: NotNow, /) -> str | None:
-        return way.reason
+        return way.inside or way.reason

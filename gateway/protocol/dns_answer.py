@@ -23,6 +23,7 @@ class Trouble:
     """Nobody could tell: a failing, refusing, silent or unintelligible name server."""
 
     reason: str
+    told: str = ""  # the reason without the addresses of our name servers, where it has any
 
 
 DnsAnswer = Records | Absent | Trouble

@@ -225,7 +225,7 @@ def render_known(domain: str, known: Known) -> dict[str, Any]:
         case Broken(reason):
             told = f"Its record in the DNS is broken: {reason}."
         case Temporary() as temporary:
-            told = temporary.told(domain)
+            told = temporary.told(domain, operator=True)
         case _:
             assert_never(known.result)
     return {

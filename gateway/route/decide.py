@@ -38,11 +38,15 @@ class Temporary:
 
     reason: str
     gone: bool = False  # the DNS says that there is no record, which is not believed at once
+    outside: str = ""  # the reason without the addresses of our name servers, where it has any
 
-    def told(self, domain: str) -> str:
+    def told(self, domain: str, *, operator: bool = False) -> str:
+        """What happened; which of our name servers said so is for operators to know."""
         if self.gone:
             return f"{domain} has no AMTP record any more: it {self.reason}."
-        return f"The DNS look-up of {domain} failed: {self.reason}."
+        return (
+            f"The DNS look-up of {domain} failed: {self.reason if operator else self.outside or self.reason}."
+        )
 
 
 Lookup = Speaks | Silent | Broken | Temporary
@@ -91,8 +95,8 @@ def decide(
     domain: str, answer: DnsAnswer, memory: Memory | None, now: datetime, *, plain: bool = False
 ) -> Decision:
     match answer:
-        case Trouble(reason):
-            return _in_trouble(reason, memory, now, plain=plain)
+        case Trouble() as trouble:
+            return _in_trouble(trouble, memory, now, plain=plain)
         case Absent(ttl_seconds):
             return _silent(_clamp(ttl_seconds, NEGATIVE_SECONDS_MAX), memory, now)
         case Records(values, ttl_seconds):
@@ -158,11 +162,12 @@ def _silent(kept_seconds: int, memory: Memory | None, now: datetime) -> Decision
     return Decision(Temporary(reason, gone=True), kept_seconds, known, write=known != memory)
 
 
-def _in_trouble(reason: str, memory: Memory | None, now: datetime, *, plain: bool) -> Decision:
+def _in_trouble(trouble: Trouble, memory: Memory | None, now: datetime, *, plain: bool) -> Decision:
+    temporary = Temporary(trouble.reason, outside=trouble.told)
     if memory is None or memory.silent_since or now - memory.spoke_at > timedelta(days=STALE_DAYS_MAX):
-        return Decision(Temporary(reason), TROUBLE_SECONDS, memory)
+        return Decision(temporary, TROUBLE_SECONDS, memory)
     last = parse_record(memory.record, plain=plain)
     if isinstance(last, Broken):  # configuration no longer allows what was written
-        return Decision(Temporary(reason), TROUBLE_SECONDS, memory)
-    warning = f"stale, last confirmed {memory.spoke_at:%Y-%m-%d %H:%M} UTC: {reason}"
+        return Decision(temporary, TROUBLE_SECONDS, memory)
+    warning = f"stale, last confirmed {memory.spoke_at:%Y-%m-%d %H:%M} UTC: {trouble.told or trouble.reason}"
     return Decision(Speaks(last.capabilities, (warning,)), STALE_SECONDS, memory, stale=True)

@@ -120,13 +120,13 @@ class Dns:
         nameservers = self._nameservers or system_nameservers()
         if not nameservers:
             return Trouble("no name server is configured")
-        reasons: dict[str, None] = {}
+        reasons: dict[str, str] = {}
         for seconds, nameserver in itertools.product(self._tries_seconds, nameservers):
             try:
                 return await _exchange(nameserver, name, kind, seconds)
             except _UnusableError as unusable:
-                reasons[f"{nameserver} {unusable}"] = None
-        return Trouble("; ".join(reasons))
+                reasons[f"{nameserver} {unusable}"] = f"a name server {unusable}"
+        return Trouble("; ".join(reasons), "; ".join(dict.fromkeys(reasons.values())))
 
 
 async def _exchange(

@@ -32,9 +32,10 @@ class NoWay:
 
 @dataclass(frozen=True, slots=True)
 class NotNow:
-    """It can't be told at the moment."""
+    """It can't be told at the moment. `inside`: the reason as operators see it, where that says more."""
 
     reason: str
+    inside: str | None = None
 
 
 Way = Here | Pushed | Destination | NoWay | NotNow
@@ -60,4 +61,4 @@ class Router:
             case Broken(reason):
                 return NotNow(f"The record _amtp.{destination} is broken: {reason}.")
             case Temporary() as temporary:
-                return NotNow(temporary.told(destination))
+                return NotNow(temporary.told(destination), temporary.told(destination, operator=True))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from conformance.dns_server import Behaviour
 from conformance.fake_peer import answers
 from gateway.config_sections import Outbound
 from tests.federation import Federation, Ground, federation
@@ -57,6 +58,20 @@ async def test_where_a_name_leads_to_is_for_operators_to_know(net: Federation) -
         told.append(await mail(alice))
         assert "10.1.2.3" not in json.dumps(told)
         assert "is not at an address that this gateway sends to" in told[0]["last_error"]
+
+
+async def test_which_name_server_fails_is_for_operators_to_know(net: Federation) -> None:
+    async with net.gateway("acme.test") as acme:
+        net.dns.behave("_amtp.peer.test", Behaviour.SERVFAIL)
+        alice = await acme.register("alice")
+        message_id = (await alice.send("bob@peer.test")).json["message_id"]
+        told = await tried(alice, message_id)
+        assert told["last_error"] == "The DNS look-up of peer.test failed: a name server answered SERVFAIL."
+        shown = await acme.call("GET", f"/v1/admin/queue/{message_id}", key=acme.admin_key)
+        (server,) = net.ground.resolution.nameservers
+        assert server in shown.json["deliveries"][0]["history"][0]["error"], shown.text
+        asked = await acme.call("GET", "/v1/capabilities/peer.test", key=alice.key)
+        assert (asked.code, server in asked.text) == ("TEMPORARY_FAILURE", False)
 
 
 async def ended_badly(sender: Any, message_id: str) -> dict[str, Any] | None:
