@@ -10,9 +10,11 @@ import pytest
 
 from gateway import __version__
 from gateway.clock import Clock
-from gateway.store import partitions
+from gateway.store import inbox, partitions
+from gateway.store import migrate as migrating
 from gateway.store.database import Database
 from gateway.store.migrate import SchemaError, migrate, migrations, pending
+from gateway.store.tallies import unaccounted_entries
 
 if TYPE_CHECKING:
     from tests.conftest import Server
@@ -49,6 +51,23 @@ async def test_three_that_start_at_once_on_an_empty_database_make_one_schema(emp
 async def test_what_is_pending_is_named_before_it_is_applied(empty: str) -> None:
     database = await open_(empty)
     assert await pending(database) == [migration.name for migration in migrations()]
+    await database.close()
+
+
+async def test_entries_from_before_they_were_counted_are_in_the_books(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [migration for migration in migrations() if migration.number < 25]
+    monkeypatch.setattr(migrating, "migrations", lambda: before)
+    database = await open_(empty)
+    await migrate(database)
+    await database.execute(
+        "insert into entries (message, agent) select gen_random_uuid(), n from generate_series(1, 3) n"
+    )
+    monkeypatch.undo()
+    await migrate(database)
+    assert await unaccounted_entries(database) == 0
+    assert await inbox.with_unread(database, [1, 2, 4]) == [1, 2]
     await database.close()
 
 
