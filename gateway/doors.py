@@ -16,7 +16,7 @@ from gateway.receive.http import Door as HttpDoor
 from gateway.receive.inbox import InboxDoor
 from gateway.receive.limits import Manners
 from gateway.receive.messages import MessageDoor
-from gateway.receive.openapi import OpenApiDoor
+from gateway.receive.openapi import OpenApiDoor, with_query
 from gateway.receive.purging import PurgeDoor
 from gateway.receive.status import StatusDoor
 from gateway.receive.waiting import Waiting
@@ -31,7 +31,7 @@ def door_of(parts: Parts) -> HttpDoor:
     doors = [*_message_doors(parts), *_agent_doors(parts), *of_features, _health_door(parts)]
     routes = [route for door in doors for route in door.routes()]
     return HttpDoor(
-        routes=[*routes, *OpenApiDoor(routes).routes()],
+        routes=[with_query(route) for route in (*routes, *OpenApiDoor(routes).routes())],
         load=parts.load,
         manners=Manners(),
         watch=DoorWatch(parts.journal),

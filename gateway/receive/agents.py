@@ -205,7 +205,7 @@ class AgentDoor:
             search = replace(search, domain=self._served(request.params["domain"]))
         page = await self._page(request, search, render_discovered)
         page["agent_count"] = page.pop("count")
-        page["domains"] = [search.domain] if search.domain else list(self._domains)
+        page["domain"] = search.domain or (self._domains[0] if len(self._domains) == 1 else None)
         page["timestamp"] = render_timestamp(self._clock.now())
         return answer_json(page)
 

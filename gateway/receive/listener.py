@@ -113,6 +113,8 @@ class Listener:
                 route, params = self.router.match(head.method, head.path)
                 template = route.path
                 request = Request(head, params, request_id, connection)
+                if head.query and route.query is not None:
+                    request.check_query(route.query)
                 answer = await route.handler(request)
                 check_answer(answer)
         except AMTPError as error:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -89,6 +90,12 @@ def _operation(route: Route, operation: Operation) -> dict[str, Any]:
     if operation.body is not None:
         found["requestBody"] = {"required": operation.body_required, "content": _content(operation.body)}
     return found
+
+
+def with_query(route: Route) -> Route:
+    """Returns the route with the parameters that its description names, which are all that it takes."""
+    parameters = OPERATIONS[route.method, route.path].parameters
+    return replace(route, query=frozenset(PARAMETERS[key].name for key in parameters))
 
 
 def refusals_of(route: Route, operation: Operation) -> list[int]:

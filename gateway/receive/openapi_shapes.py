@@ -289,7 +289,9 @@ SHAPES: dict[str, Shape] = {
             "agents": listed(shape(AGENT_KEYS, PUBLIC_AGENT)),
             "agent_count": COUNT,
             "has_more": YES_NO,
-            "domains": listed(TEXT),
+            "domain": nullable(
+                text("Whose agents these are; null where the gateway serves several and all are listed.")
+            ),
             "timestamp": MOMENT,
         },
         {"cursor": TEXT},

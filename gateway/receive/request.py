@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -10,6 +10,7 @@ from aiohttp import hdrs
 
 from gateway.pace import Pace
 from gateway.protocol.errors import AMTPError, Code
+from gateway.protocol.names import nearest
 from gateway.receive.framing import KEY_HEADERS, Head
 from gateway.receive.same_user import is_same_user_at
 from gateway.shares import Holder, site_of
@@ -87,6 +88,12 @@ class Request:
         if self._query is None:
             self._query = parse_query(self._head.query)
         return self._query
+
+    def check_query(self, known: Collection[str]) -> None:
+        """Refuses a parameter that is none of these: what it asks for would silently not happen."""
+        for name in self.query:
+            if name not in known:
+                raise unknown_parameter(name, known)
 
     @property
     def secure(self) -> bool:
@@ -226,6 +233,15 @@ def parse_query(raw: str) -> dict[str, str]:
             raise bad_parameter(name, "must be given once")
         query[name] = value
     return query
+
+
+def unknown_parameter(name: str, known: Collection[str]) -> AMTPError:
+    near, taken = nearest(name, known), ", ".join(sorted(known))
+    remedy = f"did you mean {near}? " if near else ""
+    remedy += f"Known here are {taken}" if taken else "This endpoint takes none"
+    return bad_parameter(
+        name, f"is not known: {remedy}", {"field": name, "nearest": near, "known": sorted(known)}
+    )
 
 
 def bad_parameter(name: str, remedy: str, details: dict[str, Any] | None = None) -> AMTPError:

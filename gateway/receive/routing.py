@@ -39,12 +39,16 @@ def roles_of(names: Collection[str]) -> frozenset[Role]:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` is a template such as `/v1/inbox/{address}/{id}`; `{id}` takes message ids alone."""
+    """`path` is a template such as `/v1/inbox/{address}/{id}`; `{id}` takes message ids alone.
+
+    `query` names the parameters it takes behind the question mark; with None its handler sees to that.
+    """
 
     method: str
     path: str
     handler: Handler
     roles: frozenset[Role] = EVERYWHERE
+    query: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
