@@ -20,6 +20,7 @@ from gateway.parts import Parts
 from gateway.receive.http import Door
 from gateway.receive.routing import roles_of
 from gateway.route.directory import Directory
+from gateway.stalls import Stalls
 from gateway.store import migrate, sealed
 from gateway.store.audit import Audit
 from gateway.store.database import Database
@@ -134,6 +135,7 @@ async def _at_work(parts: Parts) -> AsyncIterator[None]:
                 parts.replies.run(),
                 parts.housekeeping.run(),
                 *(watch() for faces in parts.faces for watch in faces.watches),
+                Stalls(parts.journal).run(),
             )
         ]
         try:

@@ -90,6 +90,16 @@ class Journal:
         """This worker's event loop comes round."""
         self._label(self.metrics.heartbeat, str(os.getpid())).set(time.time())
 
+    def loop_held(self, seconds: float) -> None:
+        """The longest that something held the event loop of late."""
+        self.metrics.loop_stall.set(seconds)
+
+    def loop_stalled(self, seconds: float) -> None:
+        """The event loop was held so long that people notice; once a minute at most."""
+        untold = self._seldom.due("loop_stalled")
+        if untold is not None:
+            self._log.write("warning", "loop_stalled", {"seconds": round(seconds, 3), "untold": untold})
+
     def worker_silent(self, worker: int, seconds: float) -> None:
         """The loop of a worker hangs: the worker is killed."""
         self._log.write("error", "worker_silent", {"worker": worker, "seconds": seconds})

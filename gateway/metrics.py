@@ -77,6 +77,11 @@ class Metrics:
             "livemostrecent",
             "worker",
         )
+        self.loop_stall = gauge(
+            "event_loop_stall_seconds",
+            "The longest that something held the event loop within the last one to two minutes.",
+            "livemax",
+        )
         self.workers_replaced = counter("workers_replaced", "Workers that hung or died.", "how")
         self.faults = counter("faults", "Unexpected faults of the gateway itself.")
         self.live = gauge("recipients_live", "Recipients without a final status.", "livemostrecent", "status")

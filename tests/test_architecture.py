@@ -34,7 +34,7 @@ FLOORS = [
     {"lanes", "placing"},
     {"report"},
     {"flow", "coordinate"},
-    {"receive", "a2a", "client", "worker", "ticker", "notifier", "housekeeping"},
+    {"receive", "a2a", "client", "worker", "ticker", "notifier", "housekeeping", "stalls"},
     {"features"},
     {"wired"},
     {"parts"},
