@@ -51,7 +51,7 @@ BAD: tuple[tuple[str, Any], ...] = (
 async def unknown_headers_pass_untouched(target: Target) -> None:
     """Headers that a gateway does not know reach the recipient untouched."""
     alice, bob = await target.agents(2)
-    headers = {"X-Custom": {"deep": [1, 2.50]}, "Priority": "whatever", "trace_id": None}
+    headers = {"X-Custom": {"deep": [1, 2.50]}, "x-priority": "whatever", "trace_id": None}
     await alice.sent(bob.address, headers=headers)
     same((await bob.only())["headers"], headers, "headers")
 

@@ -196,7 +196,7 @@ class AgentDoor:
         require_known(caller)
         query = request.query
         search = replace(
-            self._search({name: query[name] for name in query if name != "state"}),
+            self._search(query),
             state="active",
             hidden=False,
             active_within=ACTIVE if _one_of(query, "active_only", ("true", "false")) == "true" else None,

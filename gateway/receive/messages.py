@@ -23,6 +23,7 @@ from gateway.receive.limits import Lately
 from gateway.receive.parsing import Parsing
 from gateway.receive.request import JSON, Request
 from gateway.receive.routing import Role, Route
+from gateway.receive.turns import SECONDS_PER_RECIPIENT
 from gateway.receive.waiting import Sent, Waiting, sent, wait_seconds
 from gateway.shares import Pot
 
@@ -120,8 +121,7 @@ class MessageDoor:
         with self._slots.held(request.holder):
             read = [await self._read_line(line, caller) for line in lines]  # one large line at a time
             taken = await asyncio.gather(*(self._take(each, caller) for each in read))
-        answers = [await self._told(each, request) for each in taken]
-        return Answer(200, b"".join(msgspec.json.encode(answer) + b"\n" for answer in answers), LINES)
+        return Answer(200, b"".join([await self._told(each, request) for each in taken]), LINES)
 
     def _lines(self, body: bytes) -> list[bytes]:
         lines = body.removesuffix(b"\n").split(b"\n")
@@ -144,6 +144,7 @@ class MessageDoor:
     ) -> tuple[Receipt, Sent | None] | AMTPError:
         if isinstance(message, AMTPError):
             return message
+        await self._parsing.turns.have(len(message.recipients) * SECONDS_PER_RECIPIENT)
         try:
             with self._line_slots.held(caller.holder):
                 receipt = await self._hand_in(message, caller)
@@ -151,7 +152,7 @@ class MessageDoor:
             return error
         return receipt, sent(message, immediate=True) if self._accept.tells_outcome(message) else None
 
-    async def _told(self, taken: tuple[Receipt, Sent | None] | AMTPError, request: Request) -> dict[str, Any]:
+    async def _told(self, taken: tuple[Receipt, Sent | None] | AMTPError, request: Request) -> bytes:
         """A line's answer; those that wait for their outcome all wait already."""
         try:
             if isinstance(taken, AMTPError):
@@ -159,10 +160,12 @@ class MessageDoor:
             receipt, kept = taken
             if kept is not None:
                 receipt = await self._waiting.outcome(request, kept, receipt)
-            return render_receipt(receipt)
+            await self._parsing.turns.have(len(receipt.recipients) * SECONDS_PER_RECIPIENT)
+            answer = render_receipt(receipt)
         except AMTPError as error:
             beside = _beside(error) if isinstance(error, NobodyAccepted) else {}
-            return {**envelope(error, request.request_id, render_timestamp(self._clock.now())), **beside}
+            answer = {**envelope(error, request.request_id, render_timestamp(self._clock.now())), **beside}
+        return msgspec.json.encode(answer) + b"\n"
 
 
 def as_named(message: Message, receipt: Receipt) -> Receipt:

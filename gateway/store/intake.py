@@ -42,6 +42,7 @@ LIMITS = Limits()
 UNDECIDED_SECONDS_MAX = 30.0  # how long a batch in doubt is asked after before its senders hear "temporary"
 PACE_SECONDS = 0.002  # from one batch's begin to the next, as long as fewer than these wait for it
 FEW = 16
+RECIPIENT_BYTES = 4096  # what a recipient's row counts for in a batch: it takes the time of so many bytes
 REPEATS_MAX = 8  # of a batch the database asked us to repeat
 
 
@@ -132,7 +133,9 @@ class Intake:
         batch, seen, later, size = _Batch(self._mint()), set[bytes](), [], 0
         while self._queue and len(batch.waiting) < self._limits.batch_messages:
             waiting = self._queue.popleft()
-            size += len(waiting.admitted.message.body)
+            admitted = waiting.admitted
+            rows = len(admitted.entries) + len(admitted.deliveries)
+            size += len(admitted.message.body) + rows * RECIPIENT_BYTES
             if size > self._limits.batch_bytes and batch.waiting:
                 self._queue.appendleft(waiting)
                 break

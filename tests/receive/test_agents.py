@@ -369,7 +369,6 @@ async def test_discovery_shows_no_url_and_no_hidden_or_retired_agent(gw: Gateway
         ("?schema=agntcy:shop.*", ["alice"]),
         ("?active_only=true", ["alice", "bob"]),
         ("?q=carol", []),
-        ("?state=retired", ["alice", "bob"]),
         ("/acme.test?limit=1", ["alice"]),
     ],
 )
