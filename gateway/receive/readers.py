@@ -87,7 +87,7 @@ class Readers:
     def close(self) -> None:
         for reader in self._readers:
             reader.end()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown()  # which have nothing to wait for any more
 
 
 class _Reader:
