@@ -7,22 +7,20 @@ Audit rows are not written here but by the store, in the transaction of the act.
 import os
 import sys
 import time
-import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 from uuid import UUID
 
+from gateway.failures import frames, reason
 from gateway.file_modes import exposure
 from gateway.log_writer import LogWriter
 from gateway.metrics import Metrics
 from gateway.protocol.errors import STATUS_OF, Code
 from gateway.seldom import Seldom
 
-FRAMES_SHOWN = 6
 LABELS_MAX = 1000  # routes times statuses and some codes; more would be a stranger's doing
-_HOUSE = Path(__file__).parent
 _CODES = frozenset(map(str, STATUS_OF)) | frozenset(map(str, Code))
 _WAYS = frozenset({"inbox", "webhook", "amtp", "smtp"})
 
@@ -388,22 +386,3 @@ class Journal:
 
 def _bounded(label: str, known: frozenset[str]) -> str:
     return label if label in known else "other"
-
-
-def reason(failure: BaseException) -> str:
-    """What failed, without values: a database's words about data would quote it."""
-    state = getattr(failure, "sqlstate", None)
-    speaks = isinstance(failure, OSError) or (state is not None and not str(state).startswith("22"))
-    text = f": {failure}" if speaks and str(failure) else ""
-    return f"{type(failure).__name__}{f' {state}' if state else ''}{text}"
-
-
-def frames(failure: BaseException) -> str:
-    """The innermost places the failure passed through."""
-    places = traceback.extract_tb(failure.__traceback__)[-FRAMES_SHOWN:]
-    return " > ".join(f"{_place(frame.filename)}:{frame.lineno} {frame.name}" for frame in places)
-
-
-def _place(filename: str) -> str:
-    path = Path(filename)
-    return str(path.relative_to(_HOUSE.parent)) if path.is_relative_to(_HOUSE) else path.name

@@ -18,7 +18,7 @@ GATEWAY = Path(__file__).parent.parent / "gateway"
 # From the ground up. Rooms on one floor are strangers to each other.
 FLOORS = [
     {"__init__", "protocol", "socket_folder", "file_modes"}
-    | {"config_file", "config_values", "log_writer", "metrics_folder"},
+    | {"config_file", "config_values", "failures", "log_writer", "metrics_folder"},
     {"postgres_home", "config_fields", "metrics", "seldom"},
     {"config_sections"},
     {"config", "embedded", "journal", "tls", "clock", "outbox", "pace", "rates", "shares"},

@@ -14,7 +14,8 @@ from uuid import UUID
 
 import pytest
 
-from gateway.journal import LABELS_MAX, Journal, frames, reason
+from gateway.failures import frames, reason
+from gateway.journal import LABELS_MAX, Journal
 from gateway.log_writer import FIELD_CHARACTERS_MAX, LINES_WAITING_MAX
 from gateway.metrics import forget_process
 from gateway.metrics_folder import prepare_multiprocess

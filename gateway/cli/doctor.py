@@ -18,7 +18,7 @@ from gateway.cli.local_store import ConfigFile, DataFolder, reached, settings
 from gateway.cli.on_this_machine import on_this_machine
 from gateway.clock import Clock
 from gateway.config import Config, ConfigError
-from gateway.journal import reason
+from gateway.failures import reason
 from gateway.mint import Mint
 from gateway.store import migrate, sealed
 from gateway.store.audit import Audit

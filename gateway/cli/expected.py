@@ -3,7 +3,7 @@
 import typer
 
 from gateway.config import Config, ConfigError
-from gateway.journal import frames, reason
+from gateway.failures import frames, reason
 from gateway.postgres_home import EmbeddedError
 from gateway.protocol.errors import AMTPError
 from gateway.store.migrate import SchemaError

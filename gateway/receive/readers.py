@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from threading import Timer
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from gateway.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
@@ -69,16 +69,16 @@ class Readers:
             except TimeoutError:
                 raise _busy() from None
             reader = self._idle.pop()
-            reading = asyncio.get_running_loop().run_in_executor(self._threads, reader.run, task, arguments)
+            loop = asyncio.get_running_loop()
+            reading = loop.run_in_executor(self._threads, reader.run, task, arguments)
             reading.add_done_callback(lambda _: self._give_back(reader))
-            try:
-                result: T = await asyncio.shield(
-                    reading
-                )  # whoever stops waiting leaves the child to its work
-            except Lost as lost:
-                self._journal.reader_lost(lost.why)
-                raise
-            return result
+            # Whoever stops waiting leaves the child to its work.
+            result, error = await asyncio.shield(reading)
+        if isinstance(error, Lost):
+            self._journal.reader_lost(error.why)
+        if error is not None:
+            raise error
+        return cast(T, result)
 
     def _give_back(self, reader: "_Reader") -> None:
         self._idle.append(reader)
@@ -97,8 +97,8 @@ class _Reader:
         self._rules = rules
         self._process: subprocess.Popen[bytes] | None = None
 
-    def run(self, task: Callable[..., Any], arguments: tuple[object, ...]) -> Any:
-        """Returns what the task returns in the child; raises its AMTPError, or Lost."""
+    def run(self, task: Callable[..., Any], arguments: tuple[object, ...]) -> tuple[Any, AMTPError | None]:
+        """Returns what the task returns in the child, or the error that it raises, or Lost."""
         fresh = self._process is None
         process = self._process = self._process or self._start()
         assert process.stdin is not None
@@ -114,12 +114,10 @@ class _Reader:
             result, error = pickle.load(process.stdout)  # noqa: S301
         except (OSError, ValueError, EOFError, pickle.UnpicklingError):
             self.end()
-            raise _lost(process, monotonic() - begun >= self._rules.seconds_max) from None
+            return None, _lost(process, monotonic() - begun >= self._rules.seconds_max)
         finally:
             killer.cancel()
-        if error is not None:
-            raise error
-        return result
+        return result, error
 
     def _start(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-P", "-m", "gateway.receive.reader", str(self._rules.seconds_cpu_max)]
