@@ -6,7 +6,7 @@ With several processes (see gateway.metrics_folder) every process shows the sum 
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -84,6 +84,10 @@ class Metrics:
         )
         self.workers_replaced = counter("workers_replaced", "Workers that hung or died.", "how")
         self.faults = counter("faults", "Unexpected faults of the gateway itself.")
+        self._measured(gauge)
+
+    def _measured(self, gauge: Callable[..., Gauge]) -> None:
+        """What housekeepers count in the database."""
         self.live = gauge("recipients_live", "Recipients without a final status.", "livemostrecent", "status")
         self.unproven = gauge("unproven_stored_bytes", "Mail of unproven senders.", "livemostrecent")
         self.oldest = gauge("queue_oldest_seconds", "Age of the oldest due delivery.", "livemostrecent")
