@@ -2,10 +2,13 @@
 
 import asyncio
 import socket
+import ssl
 import tracemalloc
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+
+import trustme
 
 from gateway.config_sections import Limits
 from gateway.receive.answers import Answer, Stream
@@ -90,6 +93,19 @@ async def test_one_address_makes_room_for_itself_and_costs_no_other() -> None:
         await until(lambda: opened.diary.cut == ["crowded"] * 4)
         assert opened.door.load.unsent.size < 3 * LARGE_BYTES
         assert len(await honest.rest_of(LARGE_BYTES)) == LARGE_BYTES
+
+
+async def test_what_a_client_does_not_take_through_tls_is_counted_too() -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("gateway.test").configure_cert(context)
+    async with doorway(ROUTES, tls=context) as opened:
+        wire = await opened.wire()
+        wire.writer.transport.pause_reading()  # type: ignore[attr-defined] # it can be read from, too
+        await wire.send(get("/give"))
+        await until(lambda: opened.door.load.unsent.size > LARGE_BYTES // 2)
+        wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert len(await wire.rest_of(LARGE_BYTES)) == LARGE_BYTES
+        await until(lambda: opened.door.load.unsent.size == 0)
 
 
 async def test_a_stream_keeps_nothing_of_what_its_reader_took() -> None:
