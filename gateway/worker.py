@@ -27,9 +27,7 @@ from gateway.store.database import Database
 from gateway.store.deliveries import Letter
 from gateway.store.topics import DESTINATIONS, QUEUE, Topic, call_workers
 
-POLL_SECONDS = (
-    5.0  # how long a row stays unseen that nobody told us of: of a process that died, by a lost notice
-)
+POLL_SECONDS = 5.0  # how long a row stays unseen that nobody told of: its process died, or a notice was lost
 BUSY_SECONDS = 1.0  # the same while anything is under way here: leases in memory grow old
 REFRESH_SECONDS = 1.0  # from one look at what other processes know of the destinations to the next
 CLOCK_SECONDS = 1.0  # how long a clock that is set forward stays unseen
@@ -107,6 +105,11 @@ class Worker:
         self._refreshed_at = -REFRESH_SECONDS
         self._look()
 
+    def _look_later(self) -> None:
+        """After a round that failed, whatever is due."""
+        self._lanes.next_due = None
+        self._expect(BUSY_SECONDS)
+
     def _wake(self) -> None:
         self._hungry = True
         self._lanes.sooner.set()
@@ -129,10 +132,10 @@ class Worker:
             try:
                 more = await self._round(group)
             except AMTPError:  # the database is away: what we hold goes on, the rest waits
-                self._lanes.expect(self._clock.now() + timedelta(seconds=BUSY_SECONDS))
+                self._look_later()
             except Exception as failure:  # noqa: BLE001 - a fault in one round must not end the deliveries
                 self._journal.broke("the queue", failure)
-                self._lanes.expect(self._clock.now() + timedelta(seconds=BUSY_SECONDS))
+                self._look_later()
             for lane in self._lanes.doubtful():
                 lane.active += 1
                 self._active += 1
@@ -158,13 +161,13 @@ class Worker:
     async def _rest(self) -> None:
         """Sleeps until something is due or a lane opens, is hungry, or was slept through too long."""
         time = asyncio.get_running_loop().time
-        earliest = time() + min(max((CLAIM_SHARE - 1) * self._claim_seconds, REST_SECONDS_MIN), BUSY_SECONDS)
-        latest = time() + (
-            min(BUSY_SECONDS, POLL_SECONDS) if self._lanes.held or self._active else POLL_SECONDS
-        )
+        began = time()
+        rest = min(max((CLAIM_SHARE - 1) * self._claim_seconds, REST_SECONDS_MIN), BUSY_SECONDS)
         while not self._hungry and not self._stopping:
             self._lanes.sooner.clear()
-            wake = min(latest, max(time() + self._seconds_to_next(), earliest))
+            busy = self._lanes.held or self._active
+            latest = began + (min(BUSY_SECONDS, POLL_SECONDS) if busy else POLL_SECONDS)
+            wake = min(latest, max(time() + self._seconds_to_next(), began + rest))
             seconds = min(wake - time(), CLOCK_SECONDS)
             if seconds <= 0:
                 return

@@ -21,6 +21,7 @@ from gateway.config_sections import Outbound, Peer, Queue
 from gateway.journal import Journal
 from gateway.mint import Mint
 from gateway.parts import Parts
+from gateway.protocol.errors import AMTPError, Code
 from gateway.store import destinations
 from gateway.store.audit import Audit
 from gateway.store.database import Database
@@ -43,10 +44,13 @@ class Counted(Database):
     """Counts how often the database is asked."""
 
     asked = 0
+    away = False
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
         self.asked += 1
+        if self.away:
+            raise AMTPError(Code.TEMPORARY_FAILURE, "The message store is not available.")
         async with super().connection() as connection:
             yield connection
 
@@ -190,6 +194,28 @@ async def test_a_database_that_went_away_is_waited_for(shop: Shop) -> None:
     await shop.house.send("carol@a.test")
     await until(shop.emptied)
     assert await shop.house.balance() == (2, 2, 0)
+
+
+async def test_a_database_that_is_away_is_not_asked_all_the_time_for_what_is_due(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.peers["a.test"].will(refuses(503, "TEMPORARY_FAILURE", "Not now."))
+    await shop.house.send("bob@a.test")
+    shop.start()
+    await until(lambda: shop.house.database.fetchval("select exists (select from attempts)"))
+    monkeypatch.setattr(worker, "POLL_SECONDS", 60.0)
+    database = shop.house.database
+    assert isinstance(database, Counted)
+    database.away = True
+    await asyncio.sleep(0.2)
+    before = database.asked
+    shop.house.turn(10)  # the next attempt is due
+    await asyncio.sleep(2.0)
+    assert database.asked - before <= 6  # once a second
+    database.away = False
+    await until(
+        lambda: shop.house.database.fetchval("select exists (select from attempts where attempt = 2)")
+    )
 
 
 @pytest.fixture
