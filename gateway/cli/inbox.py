@@ -6,17 +6,23 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from gateway.cli.call import GATEWAY_DEFAULT, REFUSED, AsJson, GatewayUrl, Remote, outcome, print_table
+from gateway.cli.call import (
+    GATEWAY_DEFAULT,
+    REFUSED,
+    AdminKey,
+    AsJson,
+    GatewayUrl,
+    Remote,
+    outcome,
+    print_table,
+)
 from gateway.cli.plain import plain_json
 from gateway.cli.queue import require_choice, said
 from gateway.cli.spans import seconds_of
 from gateway.cli.watch import watch
 
 AgentKey = Annotated[
-    str | None,
-    typer.Option(
-        "--key", envvar=["AMTP_KEY", "AMTP_ADMIN_KEY"], help="The agent's key; better in the variable."
-    ),
+    str | None, typer.Option("--key", envvar="AMTP_KEY", help="The agent's key; better in the variable.")
 ]
 MESSAGES = {"mark": "", "id": "message id", "sender": "from", "subject": "subject", "at": "accepted"}
 DEAD_LETTERS = {"number": "number", "id": "message id", "sender": "from", "at": "since", "why": "why"}
@@ -63,9 +69,12 @@ def inbox(
     as_json: AsJson = False,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     key: AgentKey = None,
+    admin_key: AdminKey = None,
 ) -> None:
     """Show an agent's inbox. Looking marks read; what is not acknowledged is shown again."""
-    there, path = Remote(gateway, key), f"/v1/inbox/{quote(address)}"
+    # Operators purge, too; everything else is the agent's own.
+    there = Remote(gateway, key or admin_key if action is Action.PURGE else key)
+    path = f"/v1/inbox/{quote(address)}"
     with outcome(as_json):
         match action:
             case Action.ACK:
