@@ -27,8 +27,7 @@ async def beside_crowds(built: Town, filled_seconds: float, rounds: int = 1) -> 
         told: dict[str, list[float]] = {"nothing": taken_from(senders)}
         for row in ROWS * rounds:
             async with AsyncExitStack() as leaving:
-                heard = await row.fill(built, leaving if row.patient else stack)
-                assert row.told in heard if row.told else heard == b"", (row.name, heard)
+                await row.fill(built, leaving if row.patient else stack)
                 await asyncio.sleep(filled_seconds)
             told[row.name] = taken_from(senders)
         tell(told)
