@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.admit.api_key import mint_key
+from gateway.admit.directory import TRUST_SECONDS
 from gateway.config_sections import Listener, Peer
 from gateway.config_values import HostPort, Secret
 from gateway.protocol.errors import AMTPError
@@ -178,3 +179,17 @@ async def test_a_key_that_was_made_for_a_while_ends_with_it(world: World) -> Non
         assert (await mail(gateway, bob, key=key.text)).status == 401
         (line,) = told(gateway, "expired_key")
         assert f"key={key.id}" in line
+
+
+async def test_a_key_taken_back_at_one_process_is_dead_at_another_within_two_seconds(world: World) -> None:
+    async with world.gateway() as one, world.gateway() as other:
+        thief = (await one.register("alice")).at(other)
+        bystander = (await one.register("bob")).at(other)
+        assert await thief.inbox() == await bystander.inbox() == []
+        reply = await one.call("DELETE", f"/v1/admin/agents/{thief.address}", key=one.admin_key)
+        assert reply.status == 200
+        path = f"/v1/inbox/{thief.address}"
+        async with asyncio.timeout(3 * TRUST_SECONDS):
+            while (await other.call("GET", path, key=thief.key)).status != 401:
+                await asyncio.sleep(0.05)
+        assert await bystander.inbox() == []
