@@ -32,8 +32,8 @@ async def forget(database: Database, mint: Mint, settings: Retention) -> None:
 
 async def _old_keys(database: Database, days: int) -> None:
     while await database.fetchval(
-        "with gone as (delete from idempotency where hash in (select hash from idempotency"
-        " where at < amtp_now() - make_interval(days => $1) limit $2) returning hash) select count(*) from gone",
+        "with gone as (delete from idempotency where ctid = any (array(select ctid from idempotency"
+        " where at < amtp_now() - make_interval(days => $1) limit $2)) returning hash) select count(*) from gone",
         days,
         AT_ONCE,
     ):
@@ -43,12 +43,14 @@ async def _old_keys(database: Database, days: int) -> None:
 async def _acknowledged(database: Database, mint: Mint, days: int) -> None:
     """Acknowledged entries become what any other finished recipient is: a settled row."""
     while await database.fetchval(
-        "with gone as (delete from entries where (message, agent) in (select message, agent from entries"
-        "     where acknowledged_at < amtp_now() - make_interval(days => $1) limit $2) returning *),"
+        "with gone as (delete from entries where ctid = any (array(select ctid from entries"
+        "     where acknowledged_at < amtp_now() - make_interval(days => $1) order by acknowledged_at limit $2))"
+        "     returning *),"
         " kept as (insert into settled (message, recipient, address, status, via, attempts, settled_at)"
         "     select gone.message, a.name, coalesce(gone.address, a.name), 'delivered', 'inbox', 1,"
         "            coalesce(gone.delivered_at, m.accepted_at)"
-        "     from gone join agents a on a.id = gone.agent join messages m on m.id = gone.message"
+        "     from gone cross join lateral (select name from agents where id = gone.agent offset 0) a"
+        "     cross join lateral (select accepted_at from messages where id = gone.message offset 0) m"
         "     on conflict do nothing),"
         " counted as (insert into tallies (id, at, accepted, finished, entries)"
         "     select $3, amtp_now(), 0, 0, -count(*) from gone having count(*) > 0)"
