@@ -13,6 +13,7 @@ from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.json_strict import read_strict
 from gateway.protocol.timestamp import parse_timestamp
+from gateway.receive.parameters import offset_of
 from gateway.receive.request import bad_parameter
 from gateway.receive.routing import ID
 from gateway.store.acknowledge import Named
@@ -22,7 +23,6 @@ T = TypeVar("T")
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
-OFFSET_MAX = 10_000  # what is skipped is read all the same: further in, a cursor is the way
 NUMBER_MAX = 10**18 - 1
 NAMES_MAX = 1000  # in one acknowledgement
 BODY_BYTES_MAX = 512 * 1024  # a thousand ids with their senders
@@ -51,7 +51,7 @@ class Question:
 def parse_question(query: Mapping[str, str], rules: Inbox) -> Question:
     listing = Listing(
         limit=_count(query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),
-        offset=_count(query, "offset", 0, 0, OFFSET_MAX, "; give the cursor of the page before instead"),
+        offset=offset_of(query),
         after=_row(query, "cursor", "must be one that an answer gave"),
         since=parse_timestamp(query["since"], "since") if "since" in query else None,
         mark=_mark(query),
@@ -261,7 +261,7 @@ def _count(query: Mapping[str, str], name: str, default: int, least: int, most: 
     if text is None:
         return default
     if _COUNT.fullmatch(text) is None or not least <= int(text) <= most:
-        raise bad_parameter(name, f"must be a whole number from {least} to {most}{remedy}")
+        raise bad_parameter(name, f"must be a whole number from {least} to {most}")
     return int(text)
 
 

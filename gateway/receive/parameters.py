@@ -11,6 +11,7 @@ from gateway.receive.request import bad_parameter
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
+OFFSET_MAX = 10_000  # what is skipped is read all the same: further in, a cursor is the way
 
 _COUNT = re.compile(r"[0-9]{1,9}")
 
@@ -22,6 +23,16 @@ def count_of(query: Mapping[str, str], name: str, default: int, least: int, most
     if _COUNT.fullmatch(text) is None or not least <= int(text) <= most:
         raise bad_parameter(name, f"must be a whole number from {least} to {most}")
     return int(text)
+
+
+def offset_of(query: Mapping[str, str]) -> int:
+    """How many items a page skips."""
+    offset = count_of(query, "offset", 0, 0, 10**9 - 1)
+    if offset > OFFSET_MAX:
+        raise bad_parameter(
+            "offset", f"must be at most {OFFSET_MAX}: go on with the cursor of a page instead"
+        )
+    return offset
 
 
 def limit_of(query: Mapping[str, str]) -> int:

@@ -22,7 +22,7 @@ from gateway.protocol.message import members_of
 from gateway.protocol.status import RecipientState, Status, render_status, status_of_message
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.answers import Answer, answer_json
-from gateway.receive.parameters import count_of, cursor_of, limit_of, moment_of, name_of
+from gateway.receive.parameters import cursor_of, limit_of, moment_of, name_of, offset_of
 from gateway.receive.request import Request, bad_parameter
 from gateway.receive.routing import Role, Route
 from gateway.report.interests import Interests
@@ -31,7 +31,6 @@ from gateway.store.database import Database
 from gateway.store.listing import Page, Wanted, listing
 from gateway.store.messages import Found, body_of, find, states
 
-OFFSET_MAX = 10_000  # further in, a cursor is the way
 RECIPIENTS_SHOWN_MAX = 10_000  # on one page, which ends early where its messages have more
 MESSAGES_AT_ONCE = 10  # of a page, so that what they have too many of is noticed in time
 STATUSES = {name: name for name in ("queued", "delivered", "failed", "partial")} | {"pending": "queued"}
@@ -216,7 +215,7 @@ def wanted_by(viewer: Viewer, query: Mapping[str, str]) -> Wanted:
         status=_status(query),
         since=moment_of(query, "since"),
         before=cursor_of(query),
-        offset=count_of(query, "offset", 0, 0, OFFSET_MAX),
+        offset=offset_of(query),
         limit=limit_of(query),
     )
     if viewer.operator:

@@ -243,7 +243,7 @@ async def test_a_list_is_narrowed_by_status_where_pending_means_queued_and_by_ti
         ("limit=1001", "limit"),
         ("limit=ten", "limit"),
         ("offset=-1", "offset"),
-        ("offset=10001", "offset"),
+        ("offset=10001", "cursor"),
         ("status=gone", "status"),
         ("since=yesterday", "since"),
         ("cursor=there", "cursor"),
