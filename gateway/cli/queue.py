@@ -266,7 +266,7 @@ def destinations(
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List where mail waits for, and how these places are."""
+    """List the destinations that have mail, are paused or fail, and how they are."""
     with outcome(as_json):
         page = Remote(gateway, admin_key).call(
             "GET", DESTINATIONS + query_of(said(limit=limit, cursor=cursor))
