@@ -22,9 +22,10 @@ class Done:
     err: str
 
 
-async def amtp(agent: Agent, *arguments: str, key: str | None = None) -> Done:
+async def amtp(agent: Agent, *arguments: str, key: str | None = None, admin_key: str = "") -> Done:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("AMTP_")}
-    environ |= {"AMTP_GATEWAY": agent.gateway.url, "AMTP_KEY": key or agent.key, "COLUMNS": "200"}
+    keys = {"AMTP_ADMIN_KEY": admin_key} if admin_key else {"AMTP_KEY": key or agent.key}
+    environ |= {"AMTP_GATEWAY": agent.gateway.url, "COLUMNS": "200", **keys}
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         agent.address,
@@ -111,6 +112,6 @@ async def test_an_inbox_is_purged_after_a_question_by_its_agent_or_an_operator(w
         assert (unasked.status, "Let go of 1 messages for good?" in unasked.err) == (1, True)
         by_age = await amtp(bob, "purge", "--older-than", "30d", "--yes")
         assert by_age.out == "0 of 0 purged.\n"
-        done = await amtp(bob, "purge", "--all", "--yes", key=gateway.admin_key)
+        done = await amtp(bob, "purge", "--all", "--yes", admin_key=gateway.admin_key)
         assert done.out == "1 of 1 purged.\n"
         assert await bob.inbox() == []
