@@ -42,7 +42,7 @@ LIMITS = Limits()
 UNDECIDED_SECONDS_MAX = 30.0  # how long a batch in doubt is asked after before its senders hear "temporary"
 PACE_SECONDS = 0.002  # from one batch's begin to the next, as long as fewer than these wait for it
 FEW = 16
-RECIPIENT_BYTES = 4096  # what a recipient's row counts for in a batch: it takes the time of so many bytes
+RECIPIENT_BYTES = 8192  # what a recipient's row counts for in a batch: it takes the time of so many bytes
 REPEATS_MAX = 8  # of a batch the database asked us to repeat
 
 

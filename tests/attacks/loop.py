@@ -6,16 +6,18 @@ import http.client
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from time import monotonic, thread_time
 from typing import Any
 
-from tests.world import Gateway
+from gateway.config_sections import Dns
+from tests.world import Gateway, World
 
 LINES = "application/x-ndjson"
 LOOK_SECONDS = 0.002
 DEADLINE_SECONDS = 300.0  # of one answer
+NOWHERE = Dns(nameservers=("127.0.0.1:9",), timeout_seconds=0.2)
 
 
 @dataclass
@@ -45,6 +47,11 @@ class Client:
     address: str
     key: str
     admin_key: str
+    parts: int  # of a hundred: how much it sends of what it could
+
+    def some(self, count: int) -> int:
+        """Its part of so many."""
+        return max(1, count * self.parts // 100)
 
     def ask(
         self,
@@ -83,7 +90,7 @@ class Client:
         status, told = self.ask("POST", "/v1/admin/agents", body, key=self.admin_key)
         assert status == 201, told[:500]
         agent = json.loads(told)["agent"]
-        return Client(self.port, agent["address"], agent["api_key"], self.admin_key)
+        return replace(self, address=agent["address"], key=agent["api_key"])
 
     def message(self, *recipients: str, payload: bytes = b"1", **members: Any) -> bytes:
         """A message from here with these very bytes as its payload."""
@@ -121,10 +128,15 @@ def _ask_health(port: int, took: list[float], over: Event) -> None:
     connection.close()
 
 
-async def held_by(attack: Callable[[Client], None], gateway: Gateway) -> Held:
-    """How long the loop is held while an agent asks this."""
+async def held_by(attack: Callable[[Client], None], world: World, parts: int = 100) -> Held:
+    """How long the loop of a new gateway is held while an agent asks this."""
+    async with world.gateway(dsn=await world.create_database(), dns=NOWHERE) as gateway:
+        return await _held_by(attack, gateway, parts)
+
+
+async def _held_by(attack: Callable[[Client], None], gateway: Gateway, parts: int) -> Held:
     alice = await gateway.register("alice")
-    client = Client(gateway.app.ports[0], alice.address, alice.key, gateway.admin_key)
+    client = Client(gateway.app.ports[0], alice.address, alice.key, gateway.admin_key, parts)
     async with watched(gateway) as held:
         await asyncio.to_thread(attack, client)
     return held

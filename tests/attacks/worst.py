@@ -21,8 +21,8 @@ def payloads(*pieces: bytes, before: bytes = b"[", after: bytes = b"]") -> Attac
     def attack(alice: Client) -> None:
         for piece in pieces:
             payload = filled(piece, LINE_BYTES, before=before, after=after)
-            alice.post_lines([alice.message(alice.address, payload=payload)] * LINES)
-            large = filled(piece, LARGE_BYTES, before=before, after=after)
+            alice.post_lines([alice.message(alice.address, payload=payload)] * alice.some(LINES))
+            large = filled(piece, alice.some(LARGE_BYTES), before=before, after=after)
             assert alice.post(alice.message(alice.address, payload=large)) in (202, 400)
 
     return attack
@@ -39,7 +39,7 @@ def many(name: str, count: int) -> dict[str, Any]:
 
 def lines(line: Callable[[Client, int], bytes], count: int = 100) -> Attack:
     def attack(alice: Client) -> None:
-        alice.post_lines([line(alice, n) for n in range(count)])
+        alice.post_lines([line(alice, n) for n in range(alice.some(count))])
 
     return attack
 
@@ -66,13 +66,14 @@ def pages(payload: bytes, count: int) -> Attack:
             reader = alice.register(f"reader-{len(way)}")
             message = alice.message(reader.address, payload=payload)
             at_once = max(1, LARGE_BYTES // len(message))
-            for start in range(0, count, min(at_once, 100)):
-                batch = [message] * min(at_once, 100, count - start)
+            some = alice.some(count)
+            for start in range(0, some, min(at_once, 100)):
+                batch = [message] * min(at_once, 100, some - start)
                 if len(message) * 2 > LARGE_BYTES:
                     assert alice.post(message) == 202
                 else:
                     assert all(told["status"] == "delivered" for told in alice.post_lines(batch))
-            bytes_max = None if way else count * len(payload)
+            bytes_max = None if way else some * len(payload)
             assert (
                 reader.ask(
                     "GET", f"/v1/inbox/{reader.address}{way}", bytes_max=bytes_max, headers={"Accept": accept}
@@ -117,13 +118,13 @@ def crowds(alice: Client) -> None:
         recipients = [f"c{n}@{domain.format(n=n)}" for n in range(999)]
         line = alice.message(alice.address, *recipients)
         assert alice.post(line) == 202
-        alice.post_lines([line] * 100)
+        alice.post_lines([line] * alice.some(100))
 
 
 def residents(alice: Client) -> None:
-    """Many messages that a thousand agents here get."""
-    here = [alice.register(f"agent-{n}").address for n in range(300)]
-    alice.post_lines([alice.message(*here)] * 100)
+    """Many messages that many agents here get."""
+    here = [alice.register(f"agent-{n}").address for n in range(alice.some(300))]
+    alice.post_lines([alice.message(*here)] * alice.some(100))
 
 
 def times(alice: Client) -> None:
@@ -131,7 +132,9 @@ def times(alice: Client) -> None:
     crons = ["0 0 30 2 *", "59 23 29 2 1#5", "0 0 31 4,6,9,11,2 *", ",".join(["1-59/1"] * 60) + " * * * *"]
     for cron in crons:
         alice.post(alice.message(alice.address, headers={"repeat": cron}))
-    alice.post_lines([alice.message(alice.address, headers={"repeat": crons[n % 4]}) for n in range(100)])
+    alice.post_lines(
+        [alice.message(alice.address, headers={"repeat": crons[n % 4]}) for n in range(alice.some(100))]
+    )
     for text in (
         "*" * 100_000,
         "1,-" * 30_000,
