@@ -44,6 +44,8 @@ class Settled(Protocol):
     def code(self) -> str | None: ...
     @property
     def error(self) -> str | None: ...
+    @property
+    def inside(self) -> str | None: ...
 
 
 class Identified(Protocol):
@@ -257,7 +259,7 @@ class Journal:
         for one in settlements:
             known = messages.get(one.message)
             message_id = known.message_id if known else str(one.message)
-            code, error = one.code or "", one.error or ""
+            code, error = one.code or "", one.inside or one.error or ""
             if one.due is not None:
                 self.deferred(message_id, one.recipient, code, error, one.attempts, one.due)
             elif one.status is None or one.status == "delivered":

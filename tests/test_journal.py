@@ -156,6 +156,7 @@ class Ending:
     attempts: int = 1
     code: str | None = None
     error: str | None = None
+    inside: str | None = None
 
 
 @dataclass(frozen=True)

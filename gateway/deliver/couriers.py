@@ -66,4 +66,4 @@ class LaterCourier:
         return [fault] * len(parcel.deliveries)
 
     async def probe(self, way: NotNow, /) -> str | None:
-        return way.inside or way.reason
+        return way.reason

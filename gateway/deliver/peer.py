@@ -45,8 +45,9 @@ JSON, LINES = "application/json", "application/x-ndjson"
 
 # What an agent is told where the client's own words name addresses of the inside.
 INSIDE = {
-    Kind.REFUSED_ADDRESS: "is not at an address that this gateway sends to",
+    Kind.REFUSED_ADDRESS: "is not at a public address, nor in outbound.allow_networks",
     Kind.RESOLVE: "has no address that the DNS could tell",
+    Kind.CONNECT: "does not take connections",
 }
 
 # By what id a domain's gateway knows messages that are answered.
@@ -156,7 +157,7 @@ class PeerCourier:
                 # A gateway that answers at all is well; a 5xx is what a proxy says for one that does not.
                 return None if answer.status < 500 else f"{destination.host} answered {answer.status}."
         except OutboundError as error:
-            return trouble(error)
+            return told_of(error, destination.host)
 
     async def _copies(self, parcel: Parcel, destination: Destination) -> list[_Copy]:
         if FEATURE in destination.features:

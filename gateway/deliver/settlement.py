@@ -36,8 +36,7 @@ def carried_of(way: Way, outcomes: Sequence[Outcome]) -> Carried:
     blamed = [o for o in outcomes if isinstance(o, Deferred) and o.blames]
     if blamed:
         unreachable = all(o.unreachable for o in blamed)
-        blame = blamed[0].inside or blamed[0].reason
-        return Carried(blame=blame, unreachable=unreachable, batch=batch)
+        return Carried(blame=blamed[0].reason, unreachable=unreachable, batch=batch)
     if any(isinstance(o, Deferred) and o.code in PRESSING for o in outcomes):
         return Carried(pressed=True, batch=batch)
     asked = any(not isinstance(o, Refused) or o.code is not Code.MESSAGE_TOO_LARGE for o in outcomes)

@@ -93,7 +93,7 @@ select d.message, d.recipient, d.address, d.state, null, coalesce(d.last_error, 
 from deliveries d
 left join lateral (
     select case when paused then coalesce(pause_reason, 'Deliveries there are paused.')
-                else 'Its gateway failed lately, and is tried again then.' end as reason, -- how is for operators to know
+                else last_error end as reason,
            greatest(open_until, case when paused then paused_until end) as until
     from (
         select *, paused_at is not null and (paused_until is null or paused_until > amtp_now()) as paused

@@ -338,7 +338,7 @@ async def test_a_peer_at_a_private_address_is_not_contacted_and_the_reason_names
     )
     await outbound.close()
     assert isinstance(outcome, Deferred)
-    assert outcome.reason == "amtp.peer.test is not at an address that this gateway sends to."
+    assert outcome.reason == "amtp.peer.test is not at a public address, nor in outbound.allow_networks."
     assert "127.0.0.1 (loopback)" in (outcome.inside or "")
     assert "outbound.allow_networks" in (outcome.inside or "")
     assert peer.connections == 0

@@ -205,7 +205,7 @@ async def test_mail_for_a_gateway_that_is_down_waits_and_arrives_when_it_is_back
         await until(lambda: logged(acme, "destination_failing"))
         status = await alice.status(ids[-1])
         assert status["status"] == "queued"
-        assert "failed lately" in status["recipients"][0]["last_error"]
+        assert "does not take connections" in status["recipients"][0]["last_error"]
         # However far away the next attempts are, a probe finds that it is back.
         await acme.app.database.execute(
             "update deliveries set due = amtp_now() + interval '1 hour', attempts = 13"

@@ -57,7 +57,18 @@ async def test_where_a_name_leads_to_is_for_operators_to_know(net: Federation) -
         told.append(await until(lambda: ended_badly(alice, message_id)))
         told.append(await mail(alice))
         assert "10.1.2.3" not in json.dumps(told)
-        assert "is not at an address that this gateway sends to" in told[0]["last_error"]
+        assert "is not at a public address" in told[0]["last_error"]
+
+
+async def test_at_what_address_nobody_listens_is_for_operators_to_know(net: Federation) -> None:
+    async with net.gateway("acme.test") as acme:
+        peer = net.fake()
+        net.introduce(peer)
+        alice = await acme.register("alice")
+        message_id = (await alice.send("bob@peer.test")).json["message_id"]
+        assert (await tried(alice, message_id))["last_error"] == "amtp.peer.test does not take connections."
+        shown = await acme.call("GET", f"/v1/admin/queue/{message_id}", key=acme.admin_key)
+        assert peer.address in shown.json["deliveries"][0]["history"][0]["error"], shown.text
 
 
 async def test_which_name_server_fails_is_for_operators_to_know(net: Federation) -> None:
