@@ -83,8 +83,7 @@ def inbox(
                 _show_dead(there.call("GET", f"{path}/dead-letters?limit={limit}"), as_json)
             case Action.PURGE:
                 chosen = said(sender=sender, older_than=older_than, unproven=unproven, all=everything)
-                by = there if key else Remote(gateway, admin_key)  # an agent, or an operator
-                _purge(by, path, chosen, yes=yes, as_json=as_json)
+                _purge(there, path, chosen, yes=yes, as_json=as_json)
             case Action.WATCH:
                 watch(there, path, as_json=as_json)
             case Action.LIST | Action.READ:
