@@ -145,7 +145,7 @@ class Database:
             done: str = await connection.execute(statement, *arguments)
             return done
 
-    def _arguments(self) -> dict[str, Any]:
+    def _arguments(self, **settings: str) -> dict[str, Any]:
         return {
             "timeout": CONNECT_SECONDS_MAX,
             "command_timeout": self._timeout_seconds + 5,
@@ -160,17 +160,20 @@ class Database:
                 "jit": "off",
                 # A plan made while a table was empty would read all of it ever after, however large it grows.
                 "enable_seqscan": "off",
+                **settings,
             },
         }
 
     async def line(self, *, rings: bool = False) -> Any:
         """A connection of one's own, for a writer or a listener; its owner closes it.
 
-        One that `rings` belongs to a writer that wakes this process itself after each commit.
+        One that `rings` belongs to a writer that wakes this process itself after each commit. It runs few statements
+        that have one plan each, and a small batch is written sooner than it is planned anew.
         """
-        line = await asyncpg.connect(self._dsn, **self._arguments())
-        if rings:
-            self._ringing.add(line)
+        if not rings:
+            return await asyncpg.connect(self._dsn, **self._arguments())
+        line = await asyncpg.connect(self._dsn, **self._arguments(plan_cache_mode="force_generic_plan"))
+        self._ringing.add(line)
         return line
 
     def rings(self, backend: int) -> bool:

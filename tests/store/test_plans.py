@@ -34,6 +34,7 @@ from gateway.store import (
 from gateway.store.admitted import Admitted, Queued
 from gateway.store.audit import Audit
 from gateway.store.bell import Bell
+from gateway.store.database import Database
 from gateway.store.deliveries import CLAIM_MAX
 from gateway.store.identity import hashes_of, wanted_of
 from gateway.store.insertion import insert_unseen
@@ -243,3 +244,24 @@ async def test_plans_made_for_empty_tables_read_few_blocks_of_full_ones(crowd: C
         found[name] = (sum(read.values()), hot.blocks_max, read)
         print(f"{sum(read.values()):8} of {hot.blocks_max:6}  {name}")
     assert not {name: one for name, one in found.items() if one[0] > one[1]}
+
+
+async def test_a_writer_does_not_plan_a_small_batch_anew(database: Database, mint: Mint) -> None:
+    """Planning the settlement of a few deliveries takes several times as long as writing it."""
+    line = await database.line(rings=True)
+    for count in range(1, 9):
+        nobody = [_nobody() for _ in range(count)]
+        async with line.transaction():
+            await settle(
+                line,
+                mint,
+                [
+                    Settlement(one.message, one.recipient, one.address, TOKEN, 1, None, status="delivered")
+                    for one in nobody
+                ],
+            )
+    planned = await line.fetch(
+        "select custom_plans from pg_prepared_statements where statement like '%settled%'"
+    )
+    await line.close()
+    assert {row["custom_plans"] for row in planned} == {0}
