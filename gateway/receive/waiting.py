@@ -131,13 +131,24 @@ class _Permit:
     def listening(self, ear: Ear, /) -> AbstractContextManager[None]:
         return self.held_open.listening((self.sender.name,), ear)
 
-    async def holds(self) -> bool:
-        """Whether the key is still good after so long a time."""
+    async def ended(self) -> bool:
+        """Whether the key is no longer good; while the database is away it may still be."""
         try:
-            inbox_rule(await self.authenticator.caller(self.request), self.sender)
+            await self._ask()
+        except AMTPError as refusal:
+            return refusal.status < 500
+        return False
+
+    async def holds(self) -> bool:
+        """Whether the key is known to be still good after so long a time."""
+        try:
+            await self._ask()
         except AMTPError:
             return False
         return True
+
+    async def _ask(self) -> None:
+        inbox_rule(await self.authenticator.caller(self.request), self.sender)
 
 
 def _delivered(receipt: Receipt) -> bool:

@@ -64,7 +64,8 @@ class Permit(Protocol):
     def listening(self, ear: Ear, /) -> AbstractContextManager[None]:
         """Rings when it may have ended."""
 
-    async def holds(self) -> bool: ...
+    async def ended(self) -> bool:
+        """Whether it has ended; not where nobody can tell."""
 
 
 class Replies:
@@ -101,7 +102,7 @@ class Replies:
                     if heard.over or left <= 0 or ending.is_set():
                         return heard
                     await ear.rung(left)
-                    if permit is not None and not await permit.holds():
+                    if permit is not None and await permit.ended():
                         return heard
         finally:
             self.waiting -= 1
