@@ -5,7 +5,6 @@ come from the configuration. Whoever proved an identity counts as its owner, whe
 Everybody else counts by address and in one common share, so a stranger can't use up what agents and peers need.
 """
 
-from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,8 +53,8 @@ class Pot:
     def __init__(self, what: str, whole: int, shares: Shares) -> None:
         """`what` names the thing in answers, in the plural: "requests at work"."""
         self._what = what
-        self._addresses: Counter[str] = Counter()
-        self._owners: Counter[str] = Counter()
+        self._addresses: dict[str, int] = {}
+        self._owners: dict[str, int] = {}
         self._unproven = 0
         self.taken = 0
         self.adopt(whole, shares)
@@ -71,9 +70,9 @@ class Pot:
         """Counts this for its holder; raises, and counts nothing, where a limit is reached."""
         address, owner = holder
         if owner is not None:
-            if self._owners[owner] + amount > self._owner_max:
+            if self._owners.get(owner, 0) + amount > self._owner_max:
                 raise self._too_many("caller")
-        elif address is not None and self._addresses[address] + amount > self._address_max:
+        elif address is not None and self._addresses.get(address, 0) + amount > self._address_max:
             raise self._too_many("address")
         elif self._unproven + amount > self._unproven_max:
             raise self._full("All that callers without a key may use of the")
@@ -93,11 +92,11 @@ class Pot:
 
     def _count(self, address: str | None, owner: str | None, amount: int) -> None:
         if owner is not None:
-            self._owners[owner] += amount
+            self._owners[owner] = self._owners.get(owner, 0) + amount
         else:
             self._unproven += amount
             if address is not None:
-                self._addresses[address] += amount
+                self._addresses[address] = self._addresses.get(address, 0) + amount
         self.taken += amount
 
     def give(self, holder: Holder, amount: int = 1) -> None:

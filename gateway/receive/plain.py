@@ -16,9 +16,11 @@ from gateway.receive.limits import Manners
 
 HEAD_BYTES_MAX = 4096
 HEADERS_KNOWN_MAX = 2048
+POSTS_KNOWN_MAX = 256
 LENGTH_DIGITS_MAX = 9
 
 _END = b"\r\n\r\n"
+_VISIBLE = bytes(range(0x20, 0x7F))  # ASCII that can stand in a line
 _METHODS = {method.encode(): method for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")}
 _LENGTHS = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")
 _KEYS = {  # as most clients write them
@@ -45,13 +47,14 @@ class PlainHeads:
     def __init__(self, manners: Manners) -> None:
         self._manners = manners
         self._known: dict[bytes, Head] = {}  # the least recently used first
+        self._posts: dict[bytes, tuple[str, str, str]] = {}  # request lines; other methods have more of them
 
     def read(self, data: bytes) -> tuple[Head, int, int] | None:
         """Returns the head that `data` begins with, where its body begins and ends; None where it is not plain."""
         end = data.find(_END, 0, HEAD_BYTES_MAX)
         line_end = data.find(b"\r\n", 0, end + 2)
-        line = data[:line_end].split(b" ") if end > 0 else ()
-        if len(line) != 3 or line[2] != b"HTTP/1.1" or (method := _METHODS.get(line[0])) is None:
+        line = self._line(data[:line_end]) if end > 0 else None
+        if line is None:
             return None
         said, length, key = data[line_end:end], 0, None
         for mark in _LENGTHS:
@@ -66,18 +69,34 @@ class PlainHeads:
             at = said.find(mark)
             if at >= 0:
                 value, said = _cut(said, at, len(mark))
-                key = (name, value.decode("latin-1"))
-                if not _plain(key[1]) or key[1] != key[1].strip(" "):
+                if not value or value.translate(None, _VISIBLE) or value != value.strip():
                     return None
+                key = (name, value.decode())
                 break
-        target = line[1].decode("latin-1")
         known = self._recall(said)
-        if known is None or not (target[:1] == "/" and _plain(target)) or "#" in target:
+        if known is None:
             return None
-        path, _, query = target.partition("?")
+        method, path, query = line
         head = Head(method, path, query, known.headers, known.request_id, False, None, known.values, key)
         begin = end + len(_END)
         return head, begin, begin + length
+
+    def _line(self, line: bytes) -> tuple[str, str, str] | None:
+        """The method, the path and the query of a request line."""
+        found = self._posts.get(line)
+        if found is None:
+            said = line.split(b" ")
+            if len(said) != 3 or said[2] != b"HTTP/1.1" or (method := _METHODS.get(said[0])) is None:
+                return None
+            if said[1][:1] != b"/" or said[1].translate(None, _VISIBLE) or b"#" in said[1]:
+                return None
+            path, _, query = said[1].decode().partition("?")
+            found = (method, path, query)
+            if method == "POST":
+                if len(self._posts) >= POSTS_KNOWN_MAX:
+                    self._posts.clear()
+                self._posts[line] = found
+        return found
 
     def _recall(self, said: bytes) -> Head | None:
         """The headers, in a head without a request line."""
@@ -115,11 +134,6 @@ def _cut(said: bytes, at: int, mark_length: int) -> tuple[bytes, bytes]:
     begin = at + mark_length
     end = said.find(b"\r\n", begin)
     return (said[begin:], said[:at]) if end < 0 else (said[begin:end], said[:at] + said[end:])
-
-
-def _plain(text: str) -> bool:
-    """Whether it has visible ASCII and blanks alone."""
-    return text.isascii() and text.isprintable() and text != ""
 
 
 class PlainReader:
