@@ -1,6 +1,5 @@
 """What an agent is shown of its inbox: messages keep their bytes, what we say stands in members that no sender has."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,6 @@ FAULTS = {
     Result.TAKEN: (Code.CONFLICT, "That lease has ended, and another consumer holds the message now."),
 }
 LINES_MAX = 1000  # of an event: a line costs seven bytes more, and time
-_LINE_BREAKS = re.compile(rb"[\r\n]+")
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -79,10 +77,11 @@ def render_event(item: Item, owner: str, lease: Lease | None = None) -> bytes:
     each where there are many.
     """
     data = render_item(item, owner, lease)
-    if data.count(b"\n") + data.count(b"\r") <= LINES_MAX:
-        data = _LINE_BREAKS.sub(b"\ndata: ", data)
-    else:
+    breaks = data.count(b"\n") + data.count(b"\r")
+    if breaks > LINES_MAX:
         data = data.translate(_ONE_LINE)
+    elif breaks:
+        data = b"\ndata: ".join(filter(None, data.replace(b"\r", b"\n").split(b"\n")))
     return b"id: %b\nevent: message\ndata: %b\n\n" % (str(item.row).encode(), data)
 
 
