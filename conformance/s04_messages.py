@@ -257,6 +257,31 @@ async def what_a_gateway_says_can_be_said_by_nobody_else(target: Target) -> None
 
 
 @extended
+async def no_name_is_read_as_another(target: Target) -> None:
+    """D: A name that a lenient reader takes for a known one is refused: in a message, its headers, its attachments."""
+    alice = await target.agent()
+    lenient: tuple[dict[str, Any], ...] = (
+        {"Sender_Verification": "pass"},
+        {"GATEWAY": {}},
+        {"\u017fender": "b@example.com"},
+        {"pay\u200bload": 2},
+        {"headers": {"Reply-To": alice.address}},
+    )
+    for members in lenient:
+        (await alice.send(alice.address, **members)).refused("INVALID_MESSAGE_FORMAT")
+    same(await alice.inbox(), [], "the inbox")
+
+
+@extended
+async def a_misspelt_name_is_told(target: Target) -> None:
+    """D: A message with a name close to a known one passes with it, and the receipt warns of it."""
+    alice, bob = await target.agents(2)
+    receipt = (await alice.send(bob.address, idempotency_kye="k")).expect(202)
+    same(receipt["warnings"], [{"field": "idempotency_kye", "nearest": "idempotency_key"}], "warnings")
+    same((await bob.only())["idempotency_kye"], "k", "the member")
+
+
+@extended
 async def a_workflow_is_not_promised(target: Target) -> None:
     """D: Until workflows exist, a local submission with a coordination block is refused rather than ignored."""
     alice = await target.agent()

@@ -1,6 +1,6 @@
 """Section 8: errors, always in the same form. Every refusal of every other check is held to it, too."""
 
-from conformance.check import core, holds, same
+from conformance.check import core, extended, holds, same
 from conformance.target import Reply, Target
 
 
@@ -26,6 +26,14 @@ async def other_methods_are_refused_in_the_same_form(target: Target) -> None:
         reply = await target.call(method, path, body=b"{}")
         reply.refused("METHOD_NOT_ALLOWED")
         holds("POST" in reply.headers.get("allow", ""), "Allow names POST")
+
+
+@extended
+async def unknown_parameters_are_refused(target: Target) -> None:
+    """D: A query parameter that the endpoint does not know is refused, and nothing happens as if it were not there."""
+    alice = await target.agent()
+    for path in (f"/v1/inbox/{alice.address}?waitt=1", "/v1/messages?role=x", "/v1/discovery/agents?role=x"):
+        (await alice.get(path)).refused("INVALID_MESSAGE_FORMAT")
 
 
 @core
