@@ -57,10 +57,10 @@ async def known_there(database: Database, domain: str, message_ids: Collection[s
 
 async def known_here(database: Database, derived: str) -> str | None:
     """Returns the id of the message that we sent under this derived one; None where we did not."""
-    first = UUID(int=UUID(derived).int >> 80 << 80)
+    milliseconds = UUID(derived).int >> 80 << 80
     rows = await database.fetch(
-        "select id, public_id from messages where id >= $1 and id < $2 and public_id is not null",
-        first,
-        UUID(int=first.int + (1 << 80)),  # of the same millisecond
+        "select id, public_id from messages where id between $1 and $2 and public_id is not null",
+        UUID(int=milliseconds),
+        UUID(int=milliseconds | (1 << 80) - 1),
     )
     return next((row["public_id"] for row in rows if derived_id(row["id"]) == derived), None)

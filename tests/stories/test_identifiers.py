@@ -11,7 +11,7 @@ import pytest
 
 from gateway.config_sections import Peer
 from gateway.mint import Mint
-from gateway.protocol.identifiers import ORIGINALS, replace_identifiers, unfit
+from gateway.protocol.identifiers import ORIGINALS, derived_id, replace_identifiers, unfit, uuid7
 from gateway.protocol.members import members_of, render
 from tests.federation import Federation, Ground, federation, host_of
 from tests.stories.test_federation import ended, mail
@@ -111,3 +111,13 @@ async def test_a_stranger_restores_nothing_into_somebody_elses_names(net: Federa
         assert forged.status == 202, forged.text
         assert (await post("alice@acme.test", "hers", **IDS)).status == 202
         assert [item["payload"] for item in await bob.inbox()] == ["hers", "forged"]
+
+
+async def test_an_id_of_the_end_of_time_answers_nothing_and_disturbs_nothing(net: Federation) -> None:
+    async with net.gateway("umbrella.test") as umbrella:
+        bob = await umbrella.register("bob")
+        end = derived_id(uuid7(2**48 - 1, 5))
+        message = {"version": "1.0", "sender": "eve@evil.test", "recipients": [bob.address], "payload": 1}
+        reply = await umbrella.call("POST", "/v1/messages", json={**message, "in_reply_to": end})
+        assert reply.status == 202, reply.text
+        assert [item["in_reply_to"] for item in await bob.inbox()] == [end]
