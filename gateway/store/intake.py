@@ -240,13 +240,15 @@ class Intake:
         """Answers the repetitions of one batch with what is known of their originals: one look for all of them."""
         same = {repeat.row for _, repeat in repeated if repeat.same}
         known: Mapping[UUID, Original] = {}
-        if same:
-            with suppress(AMTPError, asyncpg.PostgresError, ValueError):  # each looks for itself then
-                known = await originals(self._database, same)
-        for waiting, repeat in repeated:
-            if not waiting.outcome.done():
-                original = known.get(repeat.row) if repeat.same else None
-                waiting.outcome.set_result(replace(repeat, original=original))
+        try:
+            if same:
+                with suppress(AMTPError, asyncpg.PostgresError, ValueError):  # each looks for itself then
+                    known = await originals(self._database, same)
+        finally:  # nobody is left waiting, whatever it was
+            for waiting, repeat in repeated:
+                if not waiting.outcome.done():
+                    original = known.get(repeat.row) if repeat.same else None
+                    waiting.outcome.set_result(replace(repeat, original=original))
 
     def _refuse(self, refused: Iterable[_Waiting], error: AMTPError) -> None:
         for waiting in refused:
