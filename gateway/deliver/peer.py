@@ -37,6 +37,7 @@ PROBE_SECONDS = 10.0
 PROBE_BYTES_MAX = 65_536
 BATCH_LINES_MAX = 100
 BATCH_BYTES_MAX = SIZE_BYTES_DEFAULT  # or the peer's max-size, if that is less
+LONG_BYTES = 256 * 1024  # of an answer that is read beside the event loop
 BATCH_ANSWER_BYTES_MAX = 16 * 1024 * 1024  # a hundred receipts with a thousand recipients each
 REQUESTS_MAX = 8  # of one parcel at once
 USER_AGENT = f"AMTP/1.0 (amtp-gateway/{__version__})"
@@ -179,7 +180,7 @@ class PeerCourier:
         if isinstance(answer, Deferred):
             return [[answer] * len(copy.asked) for copy in piece]
         asked = [(copy.message_id, copy.asked) for copy in piece]
-        outcomes = outcomes_of_lines(answer, asked, trip.destination.host)
+        outcomes = await _read(outcomes_of_lines, answer, asked, trip.destination.host)
         if outcomes is None:
             return await _each(self._hand_over_alone, piece, trip)
         if answer.status < 500:
@@ -190,7 +191,7 @@ class PeerCourier:
         answer = await self._post(copy.body, JSON, copy.letter.hops, self._answer_bytes_max, trip)
         if isinstance(answer, Deferred):
             return [answer] * len(copy.asked)
-        outcomes = outcomes_of(answer, copy.asked, trip.destination.host)
+        outcomes = await _read(outcomes_of, answer, copy.asked, trip.destination.host)
         return outcomes if answer.status < 500 else await self._made_sure(copy, outcomes, trip)
 
     async def _made_sure(self, copy: _Copy, outcomes: Sequence[Outcome], trip: _Trip) -> Sequence[Outcome]:
@@ -294,6 +295,13 @@ def trouble(error: OutboundError) -> str:
 def told_of(error: OutboundError, host: str) -> str:
     """Why a request brought no answer, as agents hear it: not where a name leads to, or whom we asked about it."""
     return f"{host} {INSIDE[error.kind]}." if error.kind in INSIDE else trouble(error)
+
+
+async def _read(judge: Callable[[Reply, Any, str], Result], answer: Reply, asked: Any, host: str) -> Result:
+    """What an answer means; a long one is read beside the event loop, which gets its turns meanwhile."""
+    if len(answer.body) > LONG_BYTES:
+        return await asyncio.to_thread(judge, answer, asked, host)
+    return judge(answer, asked, host)
 
 
 async def _each(

@@ -390,3 +390,18 @@ def test_a_recipients_own_details_come_before_those_of_all() -> None:
 )
 def test_only_what_a_status_calls_delivered_to_a_recipient_is(given: Reply, delivered: set[str]) -> None:
     assert delivered_in(given, "m-1", [BOB.recipient, CAROL.recipient]) == delivered
+
+
+def test_a_thousand_recipients_with_details_are_read() -> None:
+    asked = [Asked(f"b{n}@peer.test", 1) for n in range(1000)]
+    refused = {
+        "status": "failed",
+        "error": {"code": "POLICY_DENIED", "message": "No.", "details": {"a": [{}]}},
+    }
+    answer = reply(202, {"recipients": [{"address": each.recipient, **refused} for each in asked]})
+    assert {type(outcome) for outcome in outcomes_of(answer, asked, HOST)} == {Refused}
+
+
+def test_an_answer_of_nothing_but_brackets_is_not_read() -> None:
+    hostile = b'{"recipients":[' + b",".join([b"[]"] * 300_000) + b"]}"
+    assert short(one(reply(202, hostile))) == ("later", "RECIPIENT_UNAVAILABLE", "blames")
