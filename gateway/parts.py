@@ -106,7 +106,9 @@ class Parts:
         self.replies = Replies(database, self.bell, self.provable.domains)
         self.residents = Residents(database, self.watch)
         self.strangers = self._strangers(processes)
-        self.agents = Agents(database, self.audit)
+        self.agents = Agents(
+            database, self.audit, [each for feature in self.features for each in feature.leavings]
+        )
         self.sealer = Sealer.of(config.data)
         self.straight = Straight(database, self.bell)
         self.intake = Intake(

@@ -3,8 +3,11 @@
 from gateway.features.attachments.feature import feature as attachments
 from gateway.features.feature import Plug
 from gateway.features.notifications.feature import feature as notifications
+from gateway.features.notifications.leaving import WebhookLeaving
 from gateway.features.operations.feature import feature as operations
 from gateway.features.schedules.feature import feature as schedules
+from gateway.features.schedules.leaving import ScheduleLeaving
+from gateway.store.leaving import Leavings
 
 FEATURES: tuple[Plug, ...] = (
     attachments,
@@ -12,3 +15,6 @@ FEATURES: tuple[Plug, ...] = (
     operations,
     schedules,
 )
+
+# What these features keep for agents, for commands that work on the database without a gateway.
+LEAVINGS: Leavings = (WebhookLeaving(), ScheduleLeaving())

@@ -23,6 +23,7 @@ from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.agent_profile import render_made
 from gateway.store.audit import Audit
 from gateway.store.keys import PEER, NamedKey, NamedKeys, NewKey, peers_of
+from gateway.wired import LEAVINGS
 
 app = typer.Typer(help="Keys of operators and of programs they trust.", no_args_is_help=True)
 
@@ -136,7 +137,7 @@ def _with_keys(
 ) -> Answer:
     async def work() -> Answer:
         async with opened(config, data) as database:
-            return await do(NamedKeys(database, Audit(Mint(Clock())())))
+            return await do(NamedKeys(database, Audit(Mint(Clock())()), LEAVINGS))
 
     return asyncio.run(work())
 

@@ -23,6 +23,7 @@ from gateway.report.postmaster import Postmaster
 from gateway.route.directory import Directory
 from gateway.store.agents import Agents
 from gateway.store.audit import Audit
+from gateway.store.leaving import Leaving
 from gateway.store.runtime import Runtime
 from gateway.store.sealed import Sealer
 
@@ -84,6 +85,7 @@ class Feature:
     faces: Callable[[Core], Faces]
     checks: tuple[Check, ...] = ()
     interests: tuple[Interest, ...] = ()
+    leavings: tuple[Leaving, ...] = ()
 
 
 Plug = Callable[[Base], Feature]

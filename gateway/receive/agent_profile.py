@@ -7,7 +7,6 @@ goes.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from secrets import token_bytes
 from typing import Any, Literal, TypeVar
 
@@ -199,26 +198,13 @@ def _public(agent: Agent) -> dict[str, Any]:
 
 def render_made(made: Made, *, dropped: bool) -> dict[str, Any]:
     """What an agent's keys made, as operators see it."""
-    return {
-        "webhooks": [
-            {"webhook_id": str(each.id), "url": each.url, **_origin(each.key, each.created_at)}
-            for each in made.webhooks
-        ],
-        "schedules": [
-            {"id": str(each.id), "repeat": each.repeat, **_origin(each.key, each.created_at)}
-            for each in made.schedules
-        ],
-        "queued": made.queued,
-        "dropped": dropped,
-    }
+    listed = {name: [dict(each.shown) for each in left] for name, left in made.left.items()}
+    return {**listed, "queued": made.queued, "dropped": dropped}
 
 
 def render_brought_back(back: BroughtBack) -> dict[str, Any]:
-    return {"unread": back.unread, "disabled_webhooks": [str(webhook) for webhook in back.webhooks]}
-
-
-def _origin(key: str | None, created_at: datetime) -> dict[str, Any]:
-    return {"key": key, "created_at": render_timestamp(created_at)}
+    disabled = {f"disabled_{name}": [str(each) for each in ids] for name, ids in back.disabled.items()}
+    return {"unread": back.unread, **disabled}
 
 
 def render_key(key: AgentKey) -> dict[str, Any]:

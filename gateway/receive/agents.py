@@ -111,7 +111,7 @@ class AgentDoor:
         if back is None:
             return answer_json({"agent": shown, "message": f"Agent registered. {keep}"}, 201)
         told = f"Agent registered again, with the inbox of before. {keep}"
-        if back.webhooks:
+        if back.disabled:
             told += " Its webhooks of before are disabled: look at them, and enable those that are good."
         return answer_json({"agent": shown, "message": told, "brought_back": render_brought_back(back)}, 201)
 

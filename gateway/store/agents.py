@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 
 from gateway.protocol.errors import AMTPError, Code
-from gateway.store import leftovers, schedules
+from gateway.store import leftovers
 from gateway.store.audit import Audit
 from gateway.store.database import Database
 from gateway.store.keys import (
@@ -26,8 +26,8 @@ from gateway.store.keys import (
     directory_changed,
     retire_agent_keys,
 )
+from gateway.store.leaving import Leavings
 from gateway.store.leftovers import BroughtBack, Made
-from gateway.store.subscriptions import of_removed_agent
 
 POSTMASTER = "postmaster"
 REMOVED = "removed:"  # with a name behind it, a destination where nobody lives, whoever took the name since
@@ -104,9 +104,10 @@ async def find_residents(database: Database, names: Sequence[str]) -> tuple[int,
 class Agents:
     """The register of agents."""
 
-    def __init__(self, database: Database, audit: Audit) -> None:
+    def __init__(self, database: Database, audit: Audit, leavings: Leavings = ()) -> None:
         self._database = database
         self._audit = audit
+        self._leavings = leavings
 
     async def register(self, local: str, domain: str, profile: Profile, key: NewKey, actor: str) -> Agent:
         """A new agent, or a retired one that comes back to its inbox; CONFLICT where the name is in use."""
@@ -130,7 +131,9 @@ class Agents:
                     {"field": "address"},
                 )
             await add_agent_key(connection, row["id"], key)
-            back = await leftovers.bring_back(connection, row["id"]) if row["revived"] else None
+            back = (
+                await leftovers.bring_back(connection, self._leavings, row["id"]) if row["revived"] else None
+            )
             details = {"key": key.id, "delivery_mode": row["delivery_mode"]}
             await self._changed(connection, actor, "agent.registered", row["name"], details)
             return replace(_agent(row), brought_back=back)
@@ -211,9 +214,9 @@ class Agents:
         """
         async with self._database.transaction() as connection:
             row = await _require_active(connection, name)
-            made = await leftovers.made_by(connection, row["id"], name)
+            made = await leftovers.made_by(connection, self._leavings, row["id"], name)
             if drop is not None:
-                await leftovers.drop(connection, made, name, actor, drop)
+                await leftovers.drop(connection, self._leavings, made, name, actor, drop)
             await retire_agent_keys(connection, row["id"], grace_seconds)
             await add_agent_key(connection, row["id"], key)
             dropped = {} if drop is None else {"dropped": dict(made.counts)}
@@ -248,7 +251,8 @@ class Agents:
             if row is None:
                 return _agent(await _require(connection, name))
             await retire_agent_keys(connection, row["id"], 0)
-            await schedules.end_all(connection, row["id"])
+            for leaving in self._leavings:
+                await leaving.retire(connection, row["id"])
             await self._changed(connection, actor, "agent.retired", name)
             return _agent(row)
 
@@ -270,9 +274,9 @@ class Agents:
                 REMOVED,
                 name,
             )
-            await schedules.end_all(connection, row["id"])
             await retire_agent_keys(connection, row["id"], 0)
-            await of_removed_agent(connection, row["id"])
+            for leaving in self._leavings:
+                await leaving.remove(connection, row["id"])
             await self._changed(connection, actor, "agent.removed", name, {"mail": mail})
             return _agent(row)
 

@@ -10,6 +10,7 @@ import asyncpg
 from gateway.protocol.errors import AMTPError, Code
 from gateway.store.audit import Audit
 from gateway.store.database import Database
+from gateway.store.leaving import Leavings
 from gateway.store.leftovers import Made, end, made_with
 
 LISTED_MAX = 1000
@@ -173,9 +174,10 @@ async def retire_agent_keys(connection: Any, agent: int, grace_seconds: int) -> 
 class NamedKeys:
     """The keys of operators and of programs they trust."""
 
-    def __init__(self, database: Database, audit: Audit) -> None:
+    def __init__(self, database: Database, audit: Audit, leavings: Leavings = ()) -> None:
         self._database = database
         self._audit = audit
+        self._leavings = leavings
 
     async def add(
         self, key: NewKey, name: str, scopes: Sequence[str], actor: str, seconds: int | None = None
@@ -218,9 +220,9 @@ class NamedKeys:
             named = await self._revoke(connection, name_or_id, actor)
             if named is None:
                 return None
-            made = await made_with(connection, named.id)
+            made = await made_with(connection, self._leavings, named.id)
             if drop:
-                await end(connection, made)
+                await end(connection, self._leavings, made)
                 details = {"key": named.id, **made.counts}
                 await self._audit.write(connection, actor, "key.dropped", named.name, details)
             return named, made

@@ -26,7 +26,6 @@ from gateway.store.uploads import Held
 
 FIRED_AT_ONCE = 50  # in one transaction, so that its rows are not held for long
 OPERATOR, OWNER = "Cancelled by an operator.", "Cancelled by its agent."
-RETIRED = "Its agent was retired."
 OVER = "Its last tick is over."
 
 _SHOWN = (
@@ -190,16 +189,6 @@ class Schedules:
         await self._database.execute(
             "delete from schedules where ended_at < amtp_now() - make_interval(days => $1)", days
         )
-
-
-async def end_all(connection: Any, agent: int) -> None:
-    """Ends all that an agent repeats, in the transaction that retires it."""
-    await connection.execute(
-        "update schedules set next_at = null, ended_at = amtp_now(), end_reason = $2"
-        " where agent = $1 and next_at is not null",
-        agent,
-        RETIRED,
-    )
 
 
 async def _find(connection: Any, schedule: UUID) -> Schedule | None:

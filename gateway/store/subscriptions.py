@@ -93,12 +93,6 @@ async def subscribers_changed(connection: Any) -> None:
     await connection.execute("update subscriptions_version set version = version + 1")
 
 
-async def of_removed_agent(connection: Any, agent: int) -> None:
-    """An agent that is gone hears of nothing, and who takes its name later not in its stead."""
-    if await connection.execute("delete from subscriptions where agent = $1", agent) != "DELETE 0":
-        await subscribers_changed(connection)
-
-
 class Subscriptions:
     """The register. `own` is the agent whose subscriptions are meant, None where an operator asks for any."""
 

@@ -11,6 +11,7 @@ import pytest
 from gateway.admit.api_key import mint_key
 from gateway.store.keys import NamedKeys, NewKey
 from gateway.store.tallies import balance
+from gateway.wired import LEAVINGS
 from tests.attacks.test_authorization import in_an_hour
 from tests.stories.test_waiting import ask, waiting
 from tests.world import Agent, Gateway, Reply, World
@@ -126,14 +127,14 @@ async def test_a_revoked_key_of_a_program_lists_the_schedules_it_made_for_agents
     gw: Gateway,
 ) -> None:
     alice, robot = await gw.register("alice"), mint_key()
-    named = NamedKeys(gw.app.database, gw.app.audit)
+    named = NamedKeys(gw.app.database, gw.app.audit, LEAVINGS)
     await named.add(NewKey(robot.id, robot.digest), "robot", ["submit"], "tests")
     message = {"sender": alice.address, "recipients": ["x@p.test"], "headers": {"repeat": "0 0 1 1 *"}}
     by_robot = await gw.call("POST", "/v1/messages", key=robot.text, json=message)
     by_alice = await alice.send("x@p.test", headers={"repeat": "0 0 2 2 *"})
     revoked = await named.revoke("robot", "tests", drop=True)
     assert revoked is not None
-    assert [str(schedule.id) for schedule in revoked[1].schedules] == [by_robot.json["schedule"]["id"]]
+    assert [str(each.id) for each in revoked[1].left["schedules"]] == [by_robot.json["schedule"]["id"]]
     left = (await gw.call("GET", "/v1/schedules", key=gw.admin_key)).json["schedules"]
     assert [schedule["id"] for schedule in left] == [by_alice.json["schedule"]["id"]]
 

@@ -4,6 +4,7 @@ from functools import partial
 
 from gateway.deliver.target import Target
 from gateway.features.feature import Base, Core, Faces, Feature
+from gateway.features.notifications.leaving import WebhookLeaving
 from gateway.housekeeping import Chore
 from gateway.notifier import Notifier
 from gateway.rates import Rates
@@ -57,4 +58,4 @@ def feature(base: Base) -> Feature:
             prepare=audience.look,
         )
 
-    return Feature(faces, interests=(audience,))
+    return Feature(faces, interests=(audience,), leavings=(WebhookLeaving(),))

@@ -2,6 +2,7 @@
 
 from gateway.features.feature import Base, Core, Faces, Feature
 from gateway.features.schedules.check import ScheduleCheck
+from gateway.features.schedules.leaving import ScheduleLeaving
 from gateway.housekeeping import Chore
 from gateway.receive.schedules import ScheduleDoor
 from gateway.store.schedules import Schedules
@@ -27,4 +28,5 @@ def feature(base: Base) -> Feature:
             ),
         )
 
-    return Feature(faces, checks=(ScheduleCheck(schedules, config.domains, runtime.clock),))
+    check = ScheduleCheck(schedules, config.domains, runtime.clock)
+    return Feature(faces, checks=(check,), leavings=(ScheduleLeaving(),))
