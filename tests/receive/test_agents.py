@@ -45,6 +45,8 @@ async def test_registering_answers_with_the_address_and_a_key_that_opens(gw: Gat
     assert (agent["address"], agent["delivery_mode"], agent["state"]) == ("alice@acme.test", "pull", "active")
     assert await opens(gw, agent["api_key"])
     shown = (await call(gw, "GET", f"{AGENTS}/alice")).json["agent"]
+    [key] = shown.pop("keys")
+    assert key["key"] == agent["api_key"].split("_")[1]
     assert shown == {name: value for name, value in agent.items() if name != "api_key"}
 
 
