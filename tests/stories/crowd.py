@@ -16,16 +16,19 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
-import trustme
-
+from conformance.dns_server import DnsServer
+from conformance.fake_peer import Authority
 from gateway.admit.api_key import mint_key
 from gateway.clock import Clock
 from gateway.mint import Mint
 from gateway.store.audit import Audit
 from gateway.store.database import Database
 from gateway.store.keys import NamedKeys, NewKey
+from tests.attacks.test_attachments import SMALL, said_of
+from tests.attacks.test_files_at_once import Slow
 from tests.cli.gateway_process import GatewayProcess, serving
 from tests.ports import free_port
+from tests.raw_server import RawServer
 from tests.receive.doorway import Reply, Wire, head
 
 AGENT, PEER, STRANGER = "127.0.0.1", "127.0.0.2", "127.0.0.3"
@@ -43,6 +46,7 @@ LIMITS = {
     "WAITING_REQUESTS": 80,
     "UPLOADS": 16,
     "DOWNLOADS": 40,
+    "FETCHES": 16,
     # What is a minute elsewhere takes seconds here.
     "HEAD_SECONDS": 2,
     "BODY_SECONDS": 2,
@@ -61,7 +65,9 @@ class Town:
     admin: int
     admin_key: str
     keys: dict[str, str] = field(default_factory=dict)
+    slow_url: str = ""  # of a file that never comes whole
     file: str = ""  # where a large upload of bob's lies
+    fetched: str = ""  # where mallory reads the slow one
     crowds: int = 0  # each comes from an address of its own
 
     async def wire(self, address: str, *, tls: bool | None = False) -> Wire:
@@ -98,6 +104,11 @@ class Town:
         uploaded = await self.call("POST", "/v1/attachments?filename=f", self.keys["bob"], FILE)
         assert uploaded.status == 201, uploaded.body
         self.file = "/v1/attachments/" + uploaded.json["url"].rpartition("/")[2]
+        mallory = "mallory@acme.test"
+        message = {"sender": mallory, "recipients": [mallory], "attachments": [said_of(SMALL, self.slow_url)]}
+        sent = await self.call("POST", "/v1/messages", self.keys["mallory"], message)
+        assert sent.status == 202, sent.body
+        self.fetched = f"/v1/messages/{sent.json['message_id']}/attachments/0"
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
@@ -115,9 +126,10 @@ def request(method: str, path: str, key: str = "", body: bytes = b"", *lines: st
 
 @asynccontextmanager
 async def town(folder: Path, dsn: str) -> AsyncIterator[Town]:
-    """A gateway with small limits, a plain listener, one with TLS, and one for operators."""
+    """A gateway with small limits, a plain listener, one with TLS, and one for operators; and a host that is slow."""
     plain, tls, admin = free_port(), free_port(), free_port()
-    trustme.CA().issue_cert("acme.test").private_key_and_cert_chain_pem.write_to_path(folder / "tls.pem")
+    authority = Authority()
+    certificate, key_file = authority.write_pair(folder, "acme.test")
     listen = [
         {"address": f"127.0.0.1:{plain}", "roles": ["public", "agents"]},
         {"address": f"127.0.0.1:{tls}", "roles": ["public", "agents"], "tls": True},
@@ -126,8 +138,10 @@ async def town(folder: Path, dsn: str) -> AsyncIterator[Town]:
     changes = {
         "AMTP_DEVELOPMENT": "false",
         "AMTP_LISTEN": json.dumps(listen),
-        "AMTP_TLS_CERTIFICATE_FILE": str(folder / "tls.pem"),
-        "AMTP_TLS_KEY_FILE": str(folder / "tls.pem"),
+        "AMTP_TLS_CERTIFICATE_FILE": str(certificate),
+        "AMTP_TLS_KEY_FILE": str(key_file),
+        "AMTP_OUTBOUND_ALLOW_NETWORKS": "127.0.0.0/8",
+        "AMTP_OUTBOUND_CA_FILE": str(authority.write_ca(folder)),
         "AMTP_PEERS": json.dumps({"peer.test": {"gateway": "https://peer.test", "proving_key": PEER_KEY}}),
         **{f"AMTP_LIMITS_{name}": str(value) for name, value in LIMITS.items()},
     }
@@ -138,10 +152,14 @@ async def town(folder: Path, dsn: str) -> AsyncIterator[Town]:
         NewKey(key.id, key.digest), "tests", ["admin"], "tests"
     )
     await database.close()
-    async with serving(folder, dsn, changes=changes) as process:
-        built = Town(process, plain, tls, admin, key.text)
-        await built.furnish()
-        yield built
+    async with DnsServer() as dns, RawServer(Slow(), authority.server_context("slow.test")) as slow:
+        dns.add("slow.test", "A", "127.0.0.1")
+        changes["AMTP_DNS_NAMESERVERS"] = f"127.0.0.1:{dns.port}"
+        async with serving(folder, dsn, changes=changes) as process:
+            url = f"https://slow.test:{slow.port}/f"
+            built = Town(process, plain, tls, admin, key.text, slow_url=url)
+            await built.furnish()
+            yield built
 
 
 # The honest
@@ -304,6 +322,10 @@ async def downloads_of_an_address(town: Town, stack: AsyncExitStack) -> None:
     await hear(await crowd(town, stack, 20, request("GET", town.file)))
 
 
+async def fetches_of_a_key(town: Town, stack: AsyncExitStack) -> None:
+    await hear(await crowd(town, stack, 20, request("GET", town.fetched, town.keys["mallory"])))
+
+
 async def waits_of_a_key(town: Town, stack: AsyncExitStack) -> None:
     path = "/v1/inbox/mallory@acme.test?wait=60&status=read&since=2100-01-01T00:00:00Z"
     await hear(await crowd(town, stack, 25, request("GET", path, town.keys["mallory"])))
@@ -342,6 +364,7 @@ ROWS = (
     Row(lines_of_a_key),
     Row(uploads_of_a_key, patient=True),
     Row(downloads_of_an_address, patient=True),
+    Row(fetches_of_a_key, patient=True),
     Row(waits_of_a_key, patient=True),
     Row(streams_of_a_key, patient=True),
 )
