@@ -3,9 +3,11 @@
 What follows is written in the transaction that settles the delivery, so it happens if and only if that does.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import msgspec
@@ -22,6 +24,8 @@ from gateway.store.deliveries import Delivery, Letter
 from gateway.store.runtime import Runtime
 from gateway.store.settle import Settlement
 from gateway.store.withdrawal import ACTOR, Withdrawal
+
+LONG_BYTES = 256 * 1024  # of a response that is read beside the event loop, which gets its turns meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +70,17 @@ class Aftermath:
         self, letter: Letter, delivery: Delivery, outcome: Outcome, response: msgspec.Raw
     ) -> Consequence:
         agent = delivery.recipient
+        written = partial(
+            reply_to,
+            letter.body,
+            response,
+            responder=agent,
+            proven=letter.proven,
+            row=self._runtime.row_ids(),
+            now=self._runtime.clock.now(),
+        )
         try:
-            reply = reply_to(
-                letter.body,
-                response,
-                responder=agent,
-                proven=letter.proven,
-                row=self._runtime.row_ids(),
-                now=self._runtime.clock.now(),
-            )
+            reply = await asyncio.to_thread(written) if len(bytes(response)) > LONG_BYTES else written()
         except AMTPError as fault:
             text = f"The agent's webhook answered a response that makes no message: {fault.message}"
             return Consequence(Deferred(Code.RECIPIENT_UNAVAILABLE, tidy(text)))
