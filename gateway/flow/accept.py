@@ -170,8 +170,10 @@ class Accept:
         if not proven:
             self._strangers.keep(places.entries, places.queued, len(message.body))
         riders, keeper = await self._checks.judge(message, caller)
+        if keeper is not None:  # what is kept for later happens later
+            return places, self._admit(message, caller, proven, places, riders), keeper
         riders += self._interests.accepted(message, places.states)
-        return places, owing(self._admit(message, caller, proven, places, riders), places), keeper
+        return places, owing(self._admit(message, caller, proven, places, riders), places), None
 
     async def _check_unproven(self, message: Message, caller: Caller) -> None:
         """What holds for mail whose sender proved nothing."""

@@ -22,7 +22,6 @@ from gateway.store.database import Database
 from gateway.store.identity import claim, hashes_of
 from gateway.store.insertion import insert
 from gateway.store.repeats import repeat_in
-from gateway.store.uploads import Held
 
 FIRED_AT_ONCE = 50  # in one transaction, so that its rows are not held for long
 OPERATOR, OWNER = "Cancelled by an operator.", "Cancelled by its agent."
@@ -97,7 +96,7 @@ class Schedules:
                 plan.ends,
                 key,
             )
-            await write_riders(connection, [rider for rider in admitted.riders if isinstance(rider, Held)])
+            await write_riders(connection, admitted.riders)
             return await _known(connection, message.row)
 
     async def _owner(self, connection: Any, name: str) -> int:
