@@ -14,13 +14,13 @@ import asyncpg
 import pytest
 from hypothesis import settings
 
-from gateway.clock import Clock
-from gateway.embedded import EmbeddedPostgres
 from gateway.features.feature import Plug
-from gateway.mint import Mint
+from gateway.postgres.embedded import EmbeddedPostgres
+from gateway.store.clock import Clock
 from gateway.store.database import Database
 from gateway.store.migrate import migrate
-from gateway.wired import FEATURES
+from gateway.store.row_ids import Mint
+from gateway.wiring.features import FEATURES
 
 if TYPE_CHECKING:
     from tests.world import World

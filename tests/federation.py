@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 from conformance.dns_server import ADDRESS, Behaviour, DnsServer
 from conformance.fake_peer import Authority, FakePeer
-from gateway.clock import Clock
-from gateway.config_sections import Dns, Listener, Outbound
-from gateway.config_values import HostPort
+from gateway.config.sections import Dns, Listener, Outbound
+from gateway.config.values import HostPort
+from gateway.store.clock import Clock
 from tests.ports import free_port
 from tests.world import LISTEN, Gateway, World
 

@@ -17,29 +17,20 @@ GATEWAY = Path(__file__).parent.parent / "gateway"
 
 # From the ground up. Rooms on one floor are strangers to each other.
 FLOORS = [
-    {"__init__", "protocol", "socket_folder", "file_modes"}
-    | {"config_file", "config_values", "failures", "log_writer", "metrics_folder"},
-    {"postgres_home", "config_fields", "metrics", "seldom"},
-    {"config_sections"},
-    {"config", "embedded", "journal", "tls", "clock", "outbox", "pace", "rates", "shares"},
-    {"mint", "config_show", "http_connection"},
-    {"kept_connections"},
-    {"outbound"},
+    {"__init__", "protocol"},
+    {"journal"},
+    {"postgres", "net", "client"},
+    {"config"},
     {"store"},
-    {"immediate"},
-    {"admit"},
+    {"admit", "http"},
     {"route"},
     {"deliver"},
-    {"lane"},
-    {"lanes", "placing"},
     {"report"},
-    {"flow", "coordinate"},
-    {"receive", "a2a", "client", "worker", "ticker", "notifier", "housekeeping", "stalls"},
+    {"flow"},
+    {"receive"},
     {"features"},
-    {"wired"},
-    {"parts"},
-    {"doors"},
-    {"app"},
+    {"wiring"},
+    {"serve"},
     {"cli"},
     {"__main__"},
 ]
@@ -49,9 +40,7 @@ FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in room
 KEEPERS: dict[str, set[str]] = {
     "asyncpg": {"store"},
     "dns": {"route/dns.py"},
-    "aiosmtpd": {"receive/smtp.py"},
-    "aiosmtplib": {"deliver/smtp.py"},
-    "aiohttp": {"receive", "a2a/server.py", "client"},
+    "aiohttp": {"http", "client"},
     "unittest": set(),
     "tests": set(),
 }
@@ -61,8 +50,11 @@ PURE = {
     path
     for pattern in (
         "protocol/*.py",
-        "pace.py",
-        "admit/policy.py",
+        "net/dns_answer.py",
+        "net/http_answer.py",
+        "net/http_request.py",
+        "net/pace.py",
+        "net/reachable.py",
         "route/decide.py",
         "route/destination.py",
         "deliver/answer.py",
@@ -70,12 +62,11 @@ PURE = {
         "deliver/outcome.py",
         "deliver/push_message.py",
         "deliver/webhook_answer.py",
-        "report/failure.py",
-        "report/reply.py",
+        "report/failures.py",
+        "report/replies.py",
         "report/naming.py",
-        "report/notify.py",
-        "coordinate/plan.py",
-        "a2a/translate.py",
+        "features/notifications/happenings.py",
+        "features/notifications/events.py",
     )
     for path in GATEWAY.glob(pattern)
 }
@@ -134,6 +125,18 @@ def test_a_module_imports_only_from_its_own_room_or_a_lower_floor(path: Path) ->
     here = room_of(path)
     for there in map(room_of, neighbours_of(path)):
         assert there == here or FLOOR_OF[there] < FLOOR_OF[here], f"{here} imports {there}"
+
+
+def test_the_house_has_rooms_and_no_loose_module() -> None:
+    loose = {path.name for path in GATEWAY.iterdir() if path.is_file()}
+    assert loose == {"__init__.py", "__main__.py", "py.typed"}
+
+
+@pytest.mark.parametrize("path", sorted(GATEWAY.glob("features/*/*.py")), ids=named)
+def test_a_feature_knows_no_other_feature(path: Path) -> None:
+    own = path.parent
+    others = {there for there in neighbours_of(path) if there.is_relative_to(GATEWAY / "features")}
+    assert all(there.is_relative_to(own) or there == GATEWAY / "features/feature.py" for there in others)
 
 
 @each_module

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from gateway.clock import Clock
+from gateway.store.clock import Clock
 
 
 def test_the_clock_tells_the_time_in_utc() -> None:

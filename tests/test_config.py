@@ -6,12 +6,12 @@ from textwrap import dedent
 
 import pytest
 
-from gateway import config_file
-from gateway.config import RELOADABLE, Config, ConfigError, load, reloadable
-from gateway.config_fields import variables_of
-from gateway.config_sections import Limits, Listener
-from gateway.config_show import effective, example
-from gateway.config_values import HostPort, Secret
+from gateway.config import file as config_file
+from gateway.config.fields import variables_of
+from gateway.config.sections import Limits, Listener
+from gateway.config.settings import RELOADABLE, Config, ConfigError, load, reloadable
+from gateway.config.show import effective, example
+from gateway.config.values import HostPort, Secret
 
 
 def write(folder: Path, text: str) -> Path:

@@ -14,8 +14,8 @@ from aiohttp import web
 
 from conformance.__main__ import SECTIONS
 from conformance.check import Level, checks_in
-from gateway.config import load
-from gateway.config_sections import Dns
+from gateway.config.sections import Dns
+from gateway.config.settings import load
 from tests.ports import free_port
 from tests.world import World
 

@@ -7,9 +7,9 @@ from ipaddress import ip_network
 import pytest
 
 from conformance.fake_peer import Authority
-from gateway.outbound import Kind, Outbound, OutboundError, Patience
-from gateway.pace import Pace
-from gateway.protocol.dns_answer import DnsAnswer, Records
+from gateway.net.dns_answer import DnsAnswer, Records
+from gateway.net.outbound import Kind, Outbound, OutboundError, Patience
+from gateway.net.pace import Pace
 from tests.raw_server import RawServer, Script, answer, read_request
 
 HOST = "files.b.test"

@@ -15,16 +15,16 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from gateway import postgres_home
-from gateway.embedded import EmbeddedError, EmbeddedPostgres, free_bytes
-from gateway.postgres_home import Binaries, find_binaries, usual_folders
+from gateway.postgres import home as postgres_home
+from gateway.postgres.embedded import EmbeddedError, EmbeddedPostgres, free_bytes
+from gateway.postgres.home import Binaries, find_binaries, usual_folders
 
 REPOSITORY = Path(__file__).parent.parent
 FAST = {"fsync": "off", "shared_buffers": "16MB"}
 GATEWAY = """
 import asyncio, sys
 from pathlib import Path
-from gateway.embedded import EmbeddedPostgres
+from gateway.postgres.embedded import EmbeddedPostgres
 
 async def main():
     embedded = EmbeddedPostgres(Path(sys.argv[1]), settings={"fsync": "off", "shared_buffers": "16MB"})

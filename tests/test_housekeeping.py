@@ -5,8 +5,8 @@ import io
 
 import pytest
 
-from gateway.housekeeping import Chore, Housekeeping
-from gateway.journal import Journal
+from gateway.flow.housekeeping import Chore, Housekeeping
+from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from tests.world import World
 
@@ -65,7 +65,7 @@ async def test_a_nearly_full_disk_is_told_when_it_begins_and_when_it_ends(
 ) -> None:
     async with world.gateway() as gateway:
         for needed in (2**60, 2**60, 1, 1):
-            monkeypatch.setattr("gateway.parts.FREE_BYTES_MIN", needed)
+            monkeypatch.setattr("gateway.wiring.core.FREE_BYTES_MIN", needed)
             await gateway.app.housekeeping.once()
         gateway.app.journal.flush()
         metrics = (await gateway.call("GET", "/metrics")).text

@@ -7,11 +7,12 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from gateway import immediate as immediate_module
-from gateway.immediate import ONCE, Immediate, is_immediate
+from gateway.flow import immediate as immediate_module
+from gateway.flow.immediate import Immediate
 from gateway.protocol.message import Message, parse_message
+from gateway.route.placing import ONCE, is_immediate
 from gateway.store.admitted import Admitted, Queued
-from gateway.store.deliveries import Delivery
+from gateway.store.queue.deliveries import Delivery
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(seconds=30)

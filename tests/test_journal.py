@@ -14,11 +14,11 @@ from uuid import UUID
 
 import pytest
 
-from gateway.failures import frames, reason
-from gateway.journal import LABELS_MAX, Journal
-from gateway.log_writer import FIELD_CHARACTERS_MAX, LINES_WAITING_MAX
-from gateway.metrics import forget_process
-from gateway.metrics_folder import prepare_multiprocess
+from gateway.journal.failures import frames, reason
+from gateway.journal.journal import LABELS_MAX, Journal
+from gateway.journal.log_writer import FIELD_CHARACTERS_MAX, LINES_WAITING_MAX
+from gateway.journal.metrics import forget_process
+from gateway.journal.metrics_folder import prepare_multiprocess
 
 ID = "0199aabb-0000-7000-8000-000000000001"
 ROW = UUID(ID)
@@ -331,7 +331,7 @@ def test_two_journals_in_one_process_count_apart() -> None:
 
 WORKER = """
 import io, os, sys
-from gateway.journal import Journal
+from gateway.journal.journal import Journal
 journal = Journal(io.StringIO())
 for _ in range(int(sys.argv[1])):
     journal.accepted("id", "a@example.com", 2, 10)

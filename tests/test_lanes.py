@@ -7,10 +7,8 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from gateway import lanes as lanes_module
-from gateway.clock import Clock
-from gateway.immediate import ONCE, SECONDS
-from gateway.lane import (
+from gateway.flow import lanes as lanes_module
+from gateway.flow.lane import (
     BATCH_MESSAGES_MAX,
     BATCH_WINDOW_MIN,
     FAILURES_MAX,
@@ -21,12 +19,14 @@ from gateway.lane import (
     Lane,
     Waiting,
 )
-from gateway.lanes import HAND_OVER_MAX, Lanes, parcel_of
-from gateway.mint import Mint
+from gateway.flow.lanes import HAND_OVER_MAX, Lanes, parcel_of
 from gateway.protocol.message import parse_message
+from gateway.route.placing import IMMEDIATE_SECONDS, ONCE
 from gateway.store.admitted import Admitted, Queued
-from gateway.store.deliveries import Delivery
-from gateway.store.destinations import UNTROUBLED, Trouble
+from gateway.store.clock import Clock
+from gateway.store.queue.deliveries import Delivery
+from gateway.store.queue.destinations import UNTROUBLED, Trouble
+from gateway.store.row_ids import Mint
 
 LEASE_SECONDS, COURIER_SECONDS = 30.0, 20.0
 MIDDLE = 0.5
@@ -377,7 +377,7 @@ async def test_what_is_tried_once_is_leased_whatever_is_ahead_of_it_until_its_ti
     desk.lanes.take(admitted)
     *_, hasty = desk.lanes.lane("p.test").waiting.values()
     seconds = hasty[0].start_by - asyncio.get_running_loop().time()
-    assert seconds <= SECONDS - COURIER_SECONDS  # so that its attempt ends before its answer is due
+    assert seconds <= IMMEDIATE_SECONDS - COURIER_SECONDS  # so that its attempt ends before its answer is due
 
 
 async def test_a_closed_lane_takes_nothing_that_may_not_wait(desk: Desk) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from conformance.fake_peer import Authority
-from gateway.outbound import Kind, Outbound, OutboundError, Response
-from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
-from gateway.tls import client_context
+from gateway.net.dns_answer import Absent, DnsAnswer, Records, Trouble
+from gateway.net.outbound import Kind, Outbound, OutboundError, Response
+from gateway.net.tls import client_context
 from tests.raw_server import RawServer, answer, read_request
 
 LOOPBACK = ip_network("127.0.0.0/8")

@@ -1,6 +1,6 @@
 """A least rate: bytes earn time, and time alone earns none."""
 
-from gateway.pace import Pace
+from gateway.net.pace import Pace
 
 PACE = Pace(grace_seconds=60.0, bytes_per_second_min=1000)
 

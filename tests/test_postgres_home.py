@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.postgres_home import (
+from gateway.postgres.home import (
     Binaries,
     EmbeddedError,
     Identity,

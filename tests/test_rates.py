@@ -2,8 +2,8 @@
 
 import pytest
 
+from gateway.net.rates import CALLERS_MAX, Rates
 from gateway.protocol.errors import AMTPError, Code
-from gateway.rates import CALLERS_MAX, Rates
 
 
 class Hand:

@@ -9,7 +9,7 @@ import pytest
 import typer.main
 
 from gateway.cli.main import app
-from gateway.config import Config
+from gateway.config.settings import Config
 
 PAGE = (Path(__file__).parent.parent / "SECURITY.md").read_text()
 UNITS = {"": 1, "%": 1, "s": 1, "KB": 1024, "MB": 1024**2, "GB": 1024**3}

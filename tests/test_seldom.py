@@ -1,6 +1,6 @@
 """What strangers cause at will is told once a minute, with a count."""
 
-from gateway.seldom import KNOWN_MAX, Seldom
+from gateway.journal.seldom import KNOWN_MAX, Seldom
 
 
 class Hand:

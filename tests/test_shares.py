@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.net.shares import Holder, Pot, Shares, site_of
 from gateway.protocol.errors import AMTPError, Code
-from gateway.shares import Holder, Pot, Shares, site_of
 
 SHARES = Shares(address_percent=10, owner_percent=25, unproven_percent=50)
 STRANGER = Holder(address="192.0.2.1")

@@ -5,8 +5,8 @@ import io
 import re
 import time
 
-from gateway.journal import Journal
-from gateway.stalls import LOOK_SECONDS, WINDOW_SECONDS, Stalls
+from gateway.journal.journal import Journal
+from gateway.journal.stalls import LOOK_SECONDS, WINDOW_SECONDS, Stalls
 from tests.world import World
 
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from gateway.tls import Certificate, CertificateReloader, TlsError, client_context, server_context, shown
+from gateway.net.tls import Certificate, CertificateReloader, TlsError, client_context, server_context, shown
 
 NOW = datetime.now(UTC)
 

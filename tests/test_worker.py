@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 
 from conformance.fake_peer import Authority, Exchange, FakePeer, accepts, receipt, refuses
-from gateway import worker
-from gateway.clock import Clock
-from gateway.config import Config, complete
-from gateway.config_sections import Outbound, Peer, Queue
-from gateway.journal import Journal
-from gateway.mint import Mint
-from gateway.parts import Parts
+from gateway.config.sections import Outbound, Peer, Queue
+from gateway.config.settings import Config, complete
+from gateway.features.operations.destinations import Traffic
+from gateway.flow import worker
+from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
-from gateway.store import destinations
 from gateway.store.audit import Audit
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.traffic import Traffic
+from gateway.store.queue import destinations
+from gateway.store.row_ids import Mint
+from gateway.wiring.core import Parts
 from tests.store.house import House
 
 PATIENCE_SECONDS = 10.0

@@ -15,15 +15,15 @@ from typing import Any, Self
 import aiohttp
 
 from gateway.admit.api_key import mint_key
-from gateway.app import App, running
-from gateway.clock import Clock
-from gateway.config import Config, complete
-from gateway.config_sections import Listener
-from gateway.config_values import HostPort
+from gateway.config.sections import Listener
+from gateway.config.settings import Config, complete
+from gateway.config.values import HostPort
 from gateway.features.feature import Plug
-from gateway.journal import Journal
-from gateway.store.keys import NamedKeys, NewKey
-from gateway.wired import FEATURES
+from gateway.journal.journal import Journal
+from gateway.store.agents.keys import NamedKeys, NewKey
+from gateway.store.clock import Clock
+from gateway.wiring.app import App, running
+from gateway.wiring.features import FEATURES
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from typing import Protocol
 
 from gateway.admit.api_key import ApiKey, digest_of, parse_key, same_digest
 from gateway.admit.caller import ADMIN, Caller
-from gateway.admit.directory import DirectoryWatch, Remembered
-from gateway.clock import Clock
-from gateway.journal import Journal
+from gateway.admit.remembered import DirectoryWatch, Remembered
+from gateway.journal.journal import Journal
+from gateway.net.shares import Holder
 from gateway.protocol.errors import AMTPError, Code
-from gateway.shares import Holder
+from gateway.store.agents.keys import PEER, KnownKey, find_keys, peers_of
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.keys import PEER, KnownKey, find_keys, peers_of
 
 ValuesOf = Callable[[str], Sequence[str]]  # every value of a header of the request at hand
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from gateway.shares import Holder, site_of
+from gateway.net.shares import Holder, site_of
 
 ADMIN = "admin"
 AGENT = "agent"

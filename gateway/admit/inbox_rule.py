@@ -1,7 +1,7 @@
 """Who may open an inbox: its agent; a postmaster's, the operators. They don't read agents' mail."""
 
-from gateway.admit.admission import require_known
 from gateway.admit.caller import ADMIN, Caller
+from gateway.admit.rules import require_known
 from gateway.protocol.address import Address
 from gateway.protocol.errors import AMTPError, Code
 

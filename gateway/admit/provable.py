@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Mapping
 
-from gateway.admit.directory import DirectoryWatch, Remembered
+from gateway.admit.remembered import DirectoryWatch, Remembered
 from gateway.protocol.errors import AMTPError, Code
+from gateway.store.agents.keys import NAMED_KEYS, peer_domains
 from gateway.store.database import Database
-from gateway.store.keys import NAMED_KEYS, peer_domains
 
 ALL = "all"  # the one name under which the list is remembered
 

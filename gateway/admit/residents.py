@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from gateway.admit.directory import DirectoryWatch, Remembered
-from gateway.store.agents import Resident, find_residents
+from gateway.admit.remembered import DirectoryWatch, Remembered
+from gateway.store.agents.agents import Resident, find_residents
 from gateway.store.database import Database
 
 __all__ = ["Resident", "Residents"]

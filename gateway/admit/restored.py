@@ -6,7 +6,7 @@ from uuid import UUID
 from gateway.admit.caller import Caller
 from gateway.admit.checks import Judgement, Pass, Stage
 from gateway.protocol.message import Message
-from gateway.store.correspondence import CameAs
+from gateway.store.messages.correspondence import CameAs
 
 
 class RestoredCheck:

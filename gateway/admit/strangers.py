@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 
-from gateway.config_sections import Limits
-from gateway.journal import Journal
+from gateway.config.sections import Limits
+from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.store.admitted import Entry, Queued, weight_of
-from gateway.store.agents import Resident
+from gateway.store.agents.agents import Resident
 
 BURST_SECONDS = 60  # a minute's worth may come at once
 ROOM_RETRY_SECONDS = 60

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gateway.cli.plain import plain, plain_json
+from gateway.cli.printable import plain, plain_json
 from gateway.protocol.url import BadUrl, parse_url
 
 REFUSED, USAGE, UNREACHABLE = 1, 2, 3

@@ -3,8 +3,8 @@
 import resource
 from pathlib import Path
 
-from gateway.config import Config
-from gateway.receive.places import DESCRIPTORS_KEPT_MAX
+from gateway.config.settings import Config
+from gateway.http.places import DESCRIPTORS_KEPT_MAX
 
 MANY = 1_048_576  # what Linux lets a process have at most, as a rule; more is never asked for
 REMEDY = "raise the limit (LimitNOFILE= in systemd, ulimit -n), or lower limits.connections"

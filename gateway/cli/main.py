@@ -6,17 +6,18 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import admin_keys, agent, agents, dead, domain, peers, queue, schedules, webhooks
-from gateway.cli.attach import attach
-from gateway.cli.check_config import check_config
-from gateway.cli.doctor import doctor
-from gateway.cli.drain import drain
-from gateway.cli.expected import tell
-from gateway.cli.inbox import inbox
-from gateway.cli.migrate import migrate
-from gateway.cli.send import send
-from gateway.cli.serve import serve
-from gateway.cli.status import status
+from gateway.cli.for_agents import agent, schedules
+from gateway.cli.for_agents.attach import attach
+from gateway.cli.for_agents.inbox import inbox
+from gateway.cli.for_agents.send import send
+from gateway.cli.for_agents.status import status
+from gateway.cli.for_operators import admin_keys, agents, dead, domain, peers, queue, webhooks
+from gateway.cli.for_operators.check_config import check_config
+from gateway.cli.for_operators.doctor import doctor
+from gateway.cli.for_operators.drain import drain
+from gateway.cli.for_operators.migrate import migrate
+from gateway.cli.for_operators.serve import serve
+from gateway.serve.expected import tell
 
 app = typer.Typer(
     name="amtp",

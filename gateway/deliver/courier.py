@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.store.deliveries import Delivery, Letter
+from gateway.store.queue.deliveries import Delivery, Letter
 
 COURIER_SECONDS: Final = 20.0  # one attempt, whatever the parcel holds; a lease outlives it
 

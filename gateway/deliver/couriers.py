@@ -7,7 +7,7 @@ from gateway.deliver.courier import Parcel
 from gateway.deliver.outcome import Deferred, Outcome, Placed, Refused
 from gateway.protocol.address import tagged
 from gateway.protocol.errors import Code
-from gateway.route.router import Here, NotNow, NoWay, Way
+from gateway.route.ways import Here, NotNow, NoWay, Way
 
 ThisWay = TypeVar("ThisWay", contravariant=True)
 

@@ -18,20 +18,20 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from gateway import __version__
-from gateway.clock import Clock
-from gateway.config import Config
-from gateway.config_sections import Peer
+from gateway.config.sections import Peer
+from gateway.config.settings import Config
 from gateway.deliver.answer import Asked, Reply, delivered_in, outcomes_of, outcomes_of_lines
 from gateway.deliver.courier import COURIER_SECONDS, Consignment, Parcel
 from gateway.deliver.outcome import Deferred, Delivered, Outcome, Refused, may_be_last, tidy
-from gateway.outbound import Kind, Outbound, OutboundError
+from gateway.net.outbound import Kind, Outbound, OutboundError
+from gateway.net.tls import client_context
 from gateway.protocol.discovery import SIZE_BYTES_DEFAULT
 from gateway.protocol.errors import Code
 from gateway.protocol.identifiers import FEATURE, derived_id, replace_identifiers, unfit
 from gateway.protocol.members import members_of, render, with_recipients
 from gateway.route.destination import Destination
-from gateway.store.deliveries import Delivery, Letter
-from gateway.tls import client_context
+from gateway.store.clock import Clock
+from gateway.store.queue.deliveries import Delivery, Letter
 
 PROBE_SECONDS = 10.0
 PROBE_BYTES_MAX = 65_536

@@ -10,9 +10,9 @@ from gateway.deliver.outcome import Again, Deferred, Done, Ended, Outcome, Refus
 from gateway.protocol.errors import Code
 from gateway.protocol.status import Status
 from gateway.route.destination import Destination
-from gateway.route.router import NotNow, NoWay, Way
-from gateway.store.deliveries import Delivery
-from gateway.store.settle import Settlement
+from gateway.route.ways import NotNow, NoWay, Way
+from gateway.store.queue.deliveries import Delivery
+from gateway.store.queue.settle import Settlement
 
 PRESSING = frozenset(
     {Code.RATE_LIMIT_EXCEEDED, Code.QUEUE_FULL, Code.TEMPORARY_FAILURE}

@@ -10,21 +10,21 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from gateway.clock import Clock
-from gateway.config_sections import Outbound as Limits
+from gateway.config.sections import Outbound as Limits
 from gateway.deliver.answer import Reply
 from gateway.deliver.courier import COURIER_SECONDS, Parcel
 from gateway.deliver.outcome import Deferred, Delivered, Outcome, Refused, Withdrawn
 from gateway.deliver.push_message import render_push, webhook_id_of
 from gateway.deliver.webhook_answer import VIA, Gone, Taken, meaning_of
-from gateway.journal import Journal
-from gateway.outbound import Kind, Outbound, OutboundError
+from gateway.journal.journal import Journal
+from gateway.net.outbound import Kind, Outbound, OutboundError
 from gateway.protocol.errors import Code
 from gateway.protocol.webhook_signature import sign
-from gateway.route.router import Pushed
-from gateway.store.agents import Resident
-from gateway.store.deliveries import Delivery, Letter
-from gateway.store.push_secrets import live_secrets
+from gateway.route.ways import Pushed
+from gateway.store.agents.agents import Resident
+from gateway.store.agents.push_secrets import live_secrets
+from gateway.store.clock import Clock
+from gateway.store.queue.deliveries import Delivery, Letter
 from gateway.store.sealed import Sealer, SealError
 
 PROBE_SECONDS: Final = 10.0

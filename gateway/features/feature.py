@@ -6,24 +6,25 @@ are built with it: endpoints, chores and what runs beside them. A feature knows 
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.checks import Check
-from gateway.config import Config
+from gateway.config.settings import Config
 from gateway.flow.accept import Accept
-from gateway.housekeeping import Chore
-from gateway.lanes import Lanes
-from gateway.outbound import Outbound
-from gateway.receive.limits import Load
-from gateway.receive.routing import Route
+from gateway.flow.housekeeping import Chore
+from gateway.flow.lanes import Lanes
+from gateway.http.limits import Load
+from gateway.http.operation import Words
+from gateway.http.routing import Route
+from gateway.net.outbound import Outbound
 from gateway.report.interests import Interest, Interests
 from gateway.report.postmaster import Postmaster
 from gateway.route.directory import Directory
-from gateway.store.agents import Agents
+from gateway.store.agents.agents import Agents
+from gateway.store.agents.leaving import Leaving
 from gateway.store.audit import Audit
-from gateway.store.leaving import Leaving
 from gateway.store.runtime import Runtime
 from gateway.store.sealed import Sealer
 
@@ -72,6 +73,7 @@ class Faces:
     """What the world sees of a feature, and what it does by itself."""
 
     doors: tuple[Door, ...] = ()
+    words: Words = field(default_factory=Words)
     chores: tuple[Chore, ...] = ()
     workers: tuple[Worker, ...] = ()
     watches: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()  # run until the gateway has stopped

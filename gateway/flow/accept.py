@@ -5,26 +5,26 @@ from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
 
-from gateway.admit.admission import immediate_rule, offered_rule, sender_rule
 from gateway.admit.caller import Caller
 from gateway.admit.checks import Checks, Keeper
 from gateway.admit.provable import Provable
+from gateway.admit.rules import immediate_rule, offered_rule, sender_rule
 from gateway.admit.strangers import Strangers
-from gateway.immediate import Immediate, is_immediate
-from gateway.lanes import Lanes
-from gateway.placing import Places, Placing
+from gateway.flow.immediate import Immediate
+from gateway.flow.lanes import Lanes
 from gateway.protocol.errors import STATUS_OF, AMTPError, Code
 from gateway.protocol.identifiers import is_derived
 from gateway.protocol.message import Message, in_reply_to
 from gateway.protocol.status import LIVE, Receipt, RecipientState, Status, brought_up_to_date
 from gateway.report.interests import Interests
-from gateway.report.receipt import owing
+from gateway.report.receipts import owing
+from gateway.route.placing import Places, Placing, is_immediate
 from gateway.store.admitted import Admitted, Rider
-from gateway.store.correspondence import known_here
-from gateway.store.identity import Original, Repeat
-from gateway.store.intake import Intake
-from gateway.store.messages import states
-from gateway.store.repeats import originals, repeat
+from gateway.store.intake.duplicates import originals, repeat
+from gateway.store.intake.intake import Intake
+from gateway.store.intake.uniqueness import Original, Repeat
+from gateway.store.messages.correspondence import known_here
+from gateway.store.messages.messages import states
 from gateway.store.runtime import Runtime
 
 

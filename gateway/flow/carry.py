@@ -11,16 +11,17 @@ from gateway.deliver.courier import Parcel
 from gateway.deliver.couriers import Couriers
 from gateway.deliver.outcome import Deferred, Facts, Outcome, verdict_on
 from gateway.deliver.settlement import Carried, carried_of, settlement_of, too_late
-from gateway.immediate import ONCE, Immediate
-from gateway.lanes import Lanes
+from gateway.flow.immediate import Immediate
+from gateway.flow.lanes import Lanes
 from gateway.protocol.errors import Code
 from gateway.protocol.retry import ATTEMPTS_MAX
-from gateway.report.aftermath import Aftermath
+from gateway.report.consequences import Aftermath
 from gateway.report.interests import Interests
-from gateway.route.router import Router
-from gateway.store.deliveries import Delivery
+from gateway.route.placing import ONCE
+from gateway.route.ways import Router
+from gateway.store.queue.deliveries import Delivery
+from gateway.store.queue.settle import Settle
 from gateway.store.runtime import Runtime
-from gateway.store.settle import Settle
 
 
 class Carry:

@@ -18,9 +18,9 @@ from gateway.protocol.fields import fault, line
 from gateway.protocol.json_strict import read_strict
 from gateway.protocol.timestamp import render_timestamp
 from gateway.protocol.webhook_signature import parse_secret, render_secret
-from gateway.store.agents import Agent
-from gateway.store.keys import AgentKey
-from gateway.store.leftovers import BroughtBack, Made
+from gateway.store.agents.agents import Agent
+from gateway.store.agents.keys import AgentKey
+from gateway.store.agents.leftovers import BroughtBack, Made
 
 BODY_BYTES_MAX = 64 * 1024
 DESCRIPTION_CHARACTERS_MAX = 1000

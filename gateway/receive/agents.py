@@ -5,13 +5,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from gateway.admit.admission import require_admin, require_known, require_registrar
 from gateway.admit.api_key import ApiKey, mint_key
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
-from gateway.admit.directory import DirectoryWatch
-from gateway.clock import Clock
-from gateway.mint import Mint
+from gateway.admit.remembered import DirectoryWatch
+from gateway.admit.rules import require_admin, require_known, require_registrar
+from gateway.http.answers import Answer, answer_json
+from gateway.http.request import JSON, Request, bad_parameter
+from gateway.http.routing import Role, Route
 from gateway.protocol.address import RESERVED, Address, parse_address, parse_domain
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.fields import fault
@@ -33,12 +34,11 @@ from gateway.receive.agent_profile import (
     render_key,
     render_made,
 )
-from gateway.receive.answers import Answer, answer_json
-from gateway.receive.request import JSON, Request, bad_parameter
-from gateway.receive.routing import Role, Route
-from gateway.store.agents import Agent, Agents, Profile, Search
-from gateway.store.keys import NewKey
-from gateway.store.push_secrets import replace_secret
+from gateway.store.agents.agents import Agent, Agents, Profile, Search
+from gateway.store.agents.keys import NewKey
+from gateway.store.agents.push_secrets import replace_secret
+from gateway.store.clock import Clock
+from gateway.store.row_ids import Mint
 from gateway.store.sealed import Sealer
 
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1000

@@ -18,19 +18,19 @@ from uuid import UUID
 from gateway.admit.caller import Caller
 from gateway.admit.residents import Resident
 from gateway.flow.accept import Accept, Entrance
+from gateway.http.limits import Lately
+from gateway.net.shares import Pot
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message
 from gateway.protocol.status import Status
 from gateway.receive.inbox_query import Asked, Reply
-from gateway.receive.limits import Lately
 from gateway.receive.parsing import Parsing
 from gateway.report.interests import Interests
-from gateway.report.reply import BY_HAND, reply_to
-from gateway.shares import Pot
-from gateway.store.acknowledge import Acknowledgement, Meant, Result, Riders, acknowledge, look
+from gateway.report.replies import BY_HAND, reply_to
 from gateway.store.admitted import Admitted
-from gateway.store.answered import Answer, Answered, Moved, NotSent, answer
-from gateway.store.deliveries import Letter, letters
+from gateway.store.inbox.acknowledge import Acknowledgement, Meant, Result, Riders, acknowledge, look
+from gateway.store.intake.answered import Answer, Answered, Moved, NotSent, answer
+from gateway.store.queue.deliveries import Letter, letters
 from gateway.store.runtime import Runtime
 
 T = TypeVar("T")

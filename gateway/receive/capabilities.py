@@ -4,14 +4,14 @@ from collections.abc import Collection
 from typing import Any
 
 from gateway.admit.authenticate import Authenticator
+from gateway.http.answers import Answer, answer_json
+from gateway.http.request import Request
+from gateway.http.routing import Route
+from gateway.net.rates import Rates
 from gateway.protocol.address import parse_domain
 from gateway.protocol.discovery import Broken, Capabilities, Silent, Speaks, render_record
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.timestamp import render_timestamp
-from gateway.rates import Rates
-from gateway.receive.answers import Answer, answer_json
-from gateway.receive.request import Request
-from gateway.receive.routing import Route
 from gateway.route.decide import Temporary
 from gateway.route.directory import Directory, Known
 

@@ -1,9 +1,9 @@
 """What messages say is for their agents: an operator sees it with a reason, and the audit keeps who, what and why."""
 
 from gateway.admit.caller import Caller
+from gateway.http.bodies import reason_of
+from gateway.http.request import Request
 from gateway.protocol.errors import AMTPError, Code
-from gateway.receive.choosing import reason_of
-from gateway.receive.request import Request
 from gateway.store.audit import Audit
 from gateway.store.database import Database
 

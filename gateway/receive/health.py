@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from time import monotonic
 
 from gateway import __version__
-from gateway.clock import Clock
-from gateway.metrics import CONTENT_TYPE, Metrics
+from gateway.http.answers import Answer, answer_json
+from gateway.http.request import Request
+from gateway.http.routing import Role, Route
+from gateway.journal.metrics import CONTENT_TYPE, Metrics
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import VERSION
 from gateway.protocol.timestamp import render_timestamp
-from gateway.receive.answers import Answer, answer_json
-from gateway.receive.request import Request
-from gateway.receive.routing import Role, Route
+from gateway.store.clock import Clock
 from gateway.store.database import Database
 from gateway.store.health import Ailment, ailment
 

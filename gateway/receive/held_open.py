@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
-from gateway.admit.directory import DirectoryWatch
-from gateway.store.bell import Ear
+from gateway.admit.remembered import DirectoryWatch
+from gateway.store.wakeups.bell import Ear
 
 
 class HeldOpen:

@@ -17,14 +17,17 @@ from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
 from gateway.admit.inbox_rule import POSTMASTER, inbox_rule
 from gateway.admit.residents import Resident, Residents
-from gateway.clock import Clock
-from gateway.config_sections import Inbox
-from gateway.journal import Journal
+from gateway.config.sections import Inbox
+from gateway.http.answers import JSON, Answer, Stream, answer_json, encode_json
+from gateway.http.request import Request
+from gateway.http.routing import Role, Route
+from gateway.http.stream import OpenStreams, together
+from gateway.journal.journal import Journal
+from gateway.net.shares import Pot
 from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.answering import Answering, Consumer, Outcome
-from gateway.receive.answers import JSON, Answer, Stream, answer_json, encode_json
 from gateway.receive.held_open import HeldOpen
 from gateway.receive.inbox_items import (
     FAULTS,
@@ -46,20 +49,17 @@ from gateway.receive.inbox_query import (
     parse_renewal,
     parse_said,
 )
-from gateway.receive.request import Request
-from gateway.receive.routing import Role, Route
-from gateway.receive.stream import OpenStreams, together
 from gateway.report.interests import Interests
-from gateway.shares import Pot
-from gateway.store import inbox
-from gateway.store.acknowledge import Acknowledgement, Result
-from gateway.store.activity import Activity
-from gateway.store.bell import Bell, hushed_at
+from gateway.store.agents.keys import NAMED_KEYS
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.inbox import Item, Lease, Listing, Mark, Page
-from gateway.store.keys import NAMED_KEYS
-from gateway.store.poison import drop, revive, undigested
-from gateway.store.straight import Straight
+from gateway.store.inbox import inbox
+from gateway.store.inbox.acknowledge import Acknowledgement, Result
+from gateway.store.inbox.activity import Activity
+from gateway.store.inbox.inbox import Item, Lease, Listing, Mark, Page
+from gateway.store.inbox.poison import drop, revive, undigested
+from gateway.store.wakeups.bell import Bell, hushed_at
+from gateway.store.wakeups.direct import Straight
 
 EVENTS = "text/event-stream"
 RECONNECT_MILLISECONDS = 1000  # what a stream's client waits before it comes back

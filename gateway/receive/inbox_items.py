@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+from gateway.http.answers import encode_json
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.members import annotate
 from gateway.protocol.timestamp import render_timestamp
-from gateway.receive.answers import encode_json
 from gateway.receive.inbox_query import Asked
-from gateway.store.acknowledge import Acknowledgement, Result
-from gateway.store.inbox import Item, Lease, Page, Unread
-from gateway.store.poison import Undigested
+from gateway.store.inbox.acknowledge import Acknowledgement, Result
+from gateway.store.inbox.inbox import Item, Lease, Page, Unread
+from gateway.store.inbox.poison import Undigested
 
 FAULTS = {
     Result.UNKNOWN: (Code.NOT_FOUND, "No message of this id lies in this inbox."),

@@ -8,16 +8,16 @@ from uuid import UUID
 
 import msgspec
 
-from gateway.config_sections import Inbox
+from gateway.config.sections import Inbox
+from gateway.http.parameters import offset_of
+from gateway.http.request import bad_parameter
+from gateway.http.routing import ID
 from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.json_strict import read_strict
 from gateway.protocol.timestamp import parse_timestamp
-from gateway.receive.parameters import offset_of
-from gateway.receive.request import bad_parameter
-from gateway.receive.routing import ID
-from gateway.store.acknowledge import Named
-from gateway.store.inbox import Lease, Listing, Mark
+from gateway.store.inbox.acknowledge import Named
+from gateway.store.inbox.inbox import Lease, Listing, Mark
 
 T = TypeVar("T")
 

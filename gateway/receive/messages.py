@@ -10,22 +10,22 @@ from msgspec import structs
 
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
-from gateway.clock import Clock
 from gateway.flow.accept import Accept, NobodyAccepted
-from gateway.mint import Mint
+from gateway.http.answers import Answer, answer_error, answer_json
+from gateway.http.limits import Lately
+from gateway.http.request import JSON, Request
+from gateway.http.routing import Role, Route
+from gateway.http.turns import SECONDS_PER_RECIPIENT
+from gateway.net.shares import Pot
 from gateway.protocol.errors import AMTPError, Code, envelope
 from gateway.protocol.message import Message
 from gateway.protocol.status import Receipt, render_receipt, render_recipients
 from gateway.protocol.timestamp import render_timestamp
-from gateway.receive.answers import Answer, answer_error, answer_json
 from gateway.receive.hops import hops_of
-from gateway.receive.limits import Lately
 from gateway.receive.parsing import Parsing
-from gateway.receive.request import JSON, Request
-from gateway.receive.routing import Role, Route
-from gateway.receive.turns import SECONDS_PER_RECIPIENT
 from gateway.receive.waiting import Sent, Waiting, sent, wait_seconds
-from gateway.shares import Pot
+from gateway.store.clock import Clock
+from gateway.store.row_ids import Mint
 
 LINES = "application/x-ndjson"
 LINES_MAX = 100  # messages in one batch

@@ -7,15 +7,12 @@ from http import HTTPStatus
 from typing import Any
 
 from gateway import __version__
-from gateway.receive.answers import JSON, Answer, encode_json
-from gateway.receive.openapi_operation import Operation
+from gateway.http.answers import JSON, Answer, encode_json
+from gateway.http.operation import Operation, Words
+from gateway.http.request import Request
+from gateway.http.routing import Route
 from gateway.receive.openapi_operations import OPERATIONS, PARAMETERS, PATH_PARTS
-from gateway.receive.openapi_operators import OPERATOR_SHAPES
-from gateway.receive.openapi_schedules import SCHEDULE_SHAPES
 from gateway.receive.openapi_shapes import SHAPES, message_shapes, ref
-from gateway.receive.openapi_webhooks import WEBHOOK_SHAPES
-from gateway.receive.request import Request
-from gateway.receive.routing import Route
 
 PATH = "/openapi.json"
 REFUSALS_ALWAYS = (400, 429, 503)
@@ -34,13 +31,15 @@ SECURITY_SCHEMES = {
     "adminKey": {"type": "apiKey", "in": "header", "name": "X-Admin-Key"},
 }
 
+CORE = Words(OPERATIONS, SHAPES)
+
 _PART = re.compile(r"\{([a-z_]+)\}")
 
 
 class OpenApiDoor:
-    def __init__(self, routes: Sequence[Route]) -> None:
+    def __init__(self, routes: Sequence[Route], words: Words) -> None:
         """`routes` are all others of the gateway."""
-        self._body = encode_json(document([*routes, *self.routes()], OPERATIONS))
+        self._body = encode_json(document([*routes, *self.routes()], words))
 
     def routes(self) -> list[Route]:
         return [Route("GET", PATH, self.show)]
@@ -49,11 +48,11 @@ class OpenApiDoor:
         return Answer(200, self._body, JSON)
 
 
-def document(routes: Sequence[Route], operations: Mapping[tuple[str, str], Operation]) -> dict[str, Any]:
+def document(routes: Sequence[Route], words: Words) -> dict[str, Any]:
     """Everything a client generator wants to know of these routes, as far as they are described."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        operation = operations.get((route.method, route.path))
+        operation = words.operations.get((route.method, route.path))
         if operation is not None:
             paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, operation)
     return {
@@ -66,7 +65,7 @@ def document(routes: Sequence[Route], operations: Mapping[tuple[str, str], Opera
         },
         "paths": dict(sorted(paths.items())),
         "components": {
-            "schemas": SHAPES | OPERATOR_SHAPES | SCHEDULE_SHAPES | WEBHOOK_SHAPES | message_shapes(),
+            "schemas": {**words.shapes, **message_shapes()},
             "responses": {_named(status): _refusal(status) for status in HTTPStatus if status >= 400},
             "securitySchemes": SECURITY_SCHEMES,
         },
@@ -92,9 +91,9 @@ def _operation(route: Route, operation: Operation) -> dict[str, Any]:
     return found
 
 
-def with_query(route: Route) -> Route:
+def with_query(route: Route, words: Words) -> Route:
     """Returns the route with the parameters that its description names, which are all that it takes."""
-    parameters = OPERATIONS[route.method, route.path].parameters
+    parameters = words.operations[route.method, route.path].parameters
     return replace(route, query=frozenset(PARAMETERS[key].name for key in parameters))
 
 

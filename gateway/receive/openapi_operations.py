@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.metrics import CONTENT_TYPE
-from gateway.receive.openapi_operation import (
+from gateway.http.operation import (
     ADMIN_KEY,
     ANYTHING,
     EVENTS,
@@ -17,9 +16,8 @@ from gateway.receive.openapi_operation import (
     json_body,
     ok,
 )
-from gateway.receive.openapi_schedules import SCHEDULE_OPERATIONS
+from gateway.journal.metrics import CONTENT_TYPE
 from gateway.receive.openapi_shapes import ref, text
-from gateway.receive.openapi_webhooks import WEBHOOK_OPERATIONS
 
 MESSAGES, INBOX, AGENTS, DISCOVERY, WATCH = "messages", "inbox", "agents", "discovery", "watch"
 ATTACHMENTS = "attachments"
@@ -288,8 +286,6 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         refusals=(403,),
         body=json_body("ChosenLetters"),
     ),
-    **SCHEDULE_OPERATIONS,
-    **WEBHOOK_OPERATIONS,
     ("GET", "/v1/discovery/agents"): Operation(
         DISCOVERY,
         "Agents that want to be found.",

@@ -10,11 +10,11 @@ from time import monotonic
 from typing import TypeVar
 from uuid import UUID
 
-from gateway.journal import Journal
+from gateway.http.turns import SECONDS_PER_BYTE, Turns
+from gateway.journal.journal import Journal
+from gateway.net.shares import Holder, Pot
 from gateway.protocol.message import Message, parse_message
 from gateway.receive.readers import Readers
-from gateway.receive.turns import SECONDS_PER_BYTE, Turns
-from gateway.shares import Holder, Pot
 
 T = TypeVar("T")
 

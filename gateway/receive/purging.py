@@ -8,14 +8,14 @@ from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import ADMIN
 from gateway.admit.inbox_rule import inbox_rule
 from gateway.admit.residents import Residents
+from gateway.http.answers import Answer, answer_json
+from gateway.http.bodies import checked_age, nothing_meant
+from gateway.http.request import Request
+from gateway.http.routing import Role, Route
 from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.receive.agent_profile import BODY_BYTES_MAX, read_body
-from gateway.receive.answers import Answer, answer_json
-from gateway.receive.choosing import checked_age, nothing_meant
-from gateway.receive.request import Request
-from gateway.receive.routing import Role, Route
-from gateway.store.purging import Purging, Unwanted
+from gateway.store.inbox.purging import Purging, Unwanted
 
 ROLES = frozenset({Role.AGENTS, Role.ADMIN})
 

@@ -20,9 +20,9 @@ from threading import Timer
 from time import monotonic
 from typing import Any, TypeVar, cast
 
-from gateway.journal import Journal
+from gateway.journal.journal import Journal
+from gateway.net.shares import Holder, Pot
 from gateway.protocol.errors import AMTPError, Code
-from gateway.shares import Holder, Pot
 
 T = TypeVar("T")
 

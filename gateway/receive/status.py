@@ -13,23 +13,23 @@ from uuid import UUID
 
 import msgspec
 
-from gateway.admit.admission import require_known
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import ADMIN, Caller
-from gateway.journal import Journal
+from gateway.admit.rules import require_known
+from gateway.http.answers import Answer, answer_json
+from gateway.http.parameters import cursor_of, limit_of, moment_of, name_of, offset_of
+from gateway.http.request import Request, bad_parameter
+from gateway.http.routing import Role, Route
+from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import members_of
 from gateway.protocol.status import RecipientState, Status, render_status, status_of_message
 from gateway.protocol.timestamp import render_timestamp
-from gateway.receive.answers import Answer, answer_json
-from gateway.receive.parameters import cursor_of, limit_of, moment_of, name_of, offset_of
-from gateway.receive.request import Request, bad_parameter
-from gateway.receive.routing import Role, Route
 from gateway.report.interests import Interests
-from gateway.store.cancellation import Cancellation, Cancellations
 from gateway.store.database import Database
-from gateway.store.listing import Page, Wanted, listing
-from gateway.store.messages import Found, body_of, find, states
+from gateway.store.messages.listing import Page, Wanted, listing
+from gateway.store.messages.messages import Found, body_of, find, states
+from gateway.store.queue.cancellation import Cancellation, Cancellations
 
 RECIPIENTS_SHOWN_MAX = 10_000  # on one page, which ends early where its messages have more
 MESSAGES_AT_ONCE = 10  # of a page, so that what they have too many of is noticed in time

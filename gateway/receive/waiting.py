@@ -15,18 +15,18 @@ from gateway.admit.caller import Caller
 from gateway.admit.inbox_rule import inbox_rule
 from gateway.admit.residents import Resident, Residents
 from gateway.flow.accept import Accept
-from gateway.journal import Journal
+from gateway.http.answers import JSON, Answer, answer_json, encode_json
+from gateway.http.request import Request
+from gateway.journal.journal import Journal
+from gateway.net.shares import Pot
 from gateway.protocol.address import Address
 from gateway.protocol.errors import AMTPError
 from gateway.protocol.message import Message
 from gateway.protocol.status import Receipt, Status, brought_up_to_date, render_receipt
-from gateway.receive.answers import JSON, Answer, answer_json, encode_json
 from gateway.receive.held_open import HeldOpen
 from gateway.receive.inbox_items import render_item
-from gateway.receive.request import Request
-from gateway.shares import Pot
-from gateway.store.bell import Ear
-from gateway.store.replies import Asked, Replies
+from gateway.store.wakeups.bell import Ear
+from gateway.store.wakeups.replies import Asked, Replies
 
 WAIT_SECONDS_MAX = 60
 _WAIT = re.compile(r'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?', re.IGNORECASE)

@@ -9,15 +9,15 @@ from typing import Protocol
 from gateway.protocol.message import Message
 from gateway.protocol.status import RecipientState
 from gateway.report.naming import Named
-from gateway.store.acknowledge import Acknowledgement
-from gateway.store.acknowledge import Named as Acknowledged
 from gateway.store.admitted import Admitted, Rider
-from gateway.store.delays import Late
-from gateway.store.deliveries import Letter
-from gateway.store.inbox import Item
-from gateway.store.poison import Buried
-from gateway.store.repeats import Gained
-from gateway.store.settle import Settlement
+from gateway.store.inbox.acknowledge import Acknowledgement
+from gateway.store.inbox.acknowledge import Named as Acknowledged
+from gateway.store.inbox.inbox import Item
+from gateway.store.inbox.poison import Buried
+from gateway.store.intake.duplicates import Gained
+from gateway.store.queue.delays import Late
+from gateway.store.queue.deliveries import Letter
+from gateway.store.queue.settle import Settlement
 
 
 class Interest(Protocol):

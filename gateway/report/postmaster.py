@@ -5,16 +5,16 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from gateway.placing import Placing
 from gateway.protocol.errors import Code
 from gateway.protocol.message import Message
-from gateway.report.failure import DELAY, FAILURE, Trouble, may_report, report_on
+from gateway.report.failures import DELAY, FAILURE, Trouble, may_report, report_on
 from gateway.report.interests import Interests
-from gateway.store import delays
+from gateway.route.placing import Placing
 from gateway.store.admitted import Admitted
-from gateway.store.deliveries import Letter
+from gateway.store.queue import delays
+from gateway.store.queue.deliveries import Letter
+from gateway.store.queue.settle import Settlement
 from gateway.store.runtime import Runtime
-from gateway.store.settle import Settlement
 
 LATE_AT_ONCE = 200  # messages told of as late in one round
 

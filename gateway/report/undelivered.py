@@ -16,13 +16,13 @@ from gateway.deliver.outcome import tidy
 from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import RECIPIENTS_MAX, Message
-from gateway.report.failure import FAILURE, POSTMASTER
+from gateway.report.failures import FAILURE, POSTMASTER
 from gateway.report.interests import Interests
 from gateway.store.admitted import Rider
-from gateway.store.deliveries import Letter
+from gateway.store.queue.deliveries import Letter
+from gateway.store.queue.settle import Settlement
+from gateway.store.queue.undelivered import Given, Undelivered, given
 from gateway.store.runtime import Runtime
-from gateway.store.settle import Settlement
-from gateway.store.undelivered import Given, Undelivered, given
 
 
 class _Report(msgspec.Struct):

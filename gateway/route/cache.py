@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
-from gateway.clock import Clock
+from gateway.store.clock import Clock
 
 ENTRIES_MAX: Final = 10_000  # domains a busy gateway talks to; the least recently used goes first
 

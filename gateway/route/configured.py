@@ -1,8 +1,8 @@
 """What configuration says about ways: name servers, peers known without DNS, what our own domains publish."""
 
-from gateway.config import Config, ConfigError
-from gateway.config_sections import Peer
-from gateway.config_values import HostPort
+from gateway.config.sections import Peer
+from gateway.config.settings import Config, ConfigError
+from gateway.config.values import HostPort
 from gateway.protocol.discovery import Capabilities, parse_gateway
 from gateway.protocol.identifiers import FEATURE
 from gateway.protocol.url import BadUrl, Url, parse_url

@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from gateway.net.dns_answer import Absent, DnsAnswer, Records, Trouble
 from gateway.protocol.discovery import Broken, Silent, Speaks, choose, parse_record, render_record
-from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
 
 KEPT_SECONDS_MIN: Final = 1  # TTL 0 would mean a query per message
 KEPT_SECONDS_MAX: Final = 86_400  # a wrong record of a month is a month of trouble

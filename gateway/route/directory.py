@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, TypeVar
 
-from gateway.clock import Clock
+from gateway.net.dns_answer import DnsAnswer, Trouble
 from gateway.protocol.discovery import Capabilities, Speaks
-from gateway.protocol.dns_answer import DnsAnswer, Trouble
 from gateway.route.cache import ENTRIES_MAX, Cache, Kept
 from gateway.route.decide import Decision, HostDecision, HostMemory, Lookup, Memory, decide, decide_host
 from gateway.route.outage import Outage
+from gateway.store.clock import Clock
 
 PATIENCE_SECONDS: Final = 1.0  # with the DNS, where something is remembered that can serve instead
 SLOW: Final = Trouble("no answer yet")

@@ -20,7 +20,7 @@ import dns.rdatatype
 import dns.rdtypes.ANY.TXT
 import dns.resolver
 
-from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
+from gateway.net.dns_answer import Absent, DnsAnswer, Records, Trouble
 
 # How long each name server is waited for at first, and when it is asked again: UDP loses packets, and some are slow.
 TRIES_SECONDS: Final = (1.0, 3.0)

@@ -2,8 +2,8 @@
 
 from gateway.protocol.errors import AMTPError
 from gateway.route.decide import HostMemory, Memory
-from gateway.store import discovered
 from gateway.store.database import Database
+from gateway.store.queue import discovered
 
 
 class StoredMemories:

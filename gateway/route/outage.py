@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Final
 
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.protocol.dns_answer import DnsAnswer, Trouble
+from gateway.journal.journal import Journal
+from gateway.net.dns_answer import DnsAnswer, Trouble
+from gateway.store.clock import Clock
 
 UNANSWERED_MIN: Final = 2  # questions in a row; one may be the fault of a single name
 

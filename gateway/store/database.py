@@ -11,8 +11,8 @@ from weakref import WeakSet
 
 import asyncpg
 
-from gateway.clock import Clock
 from gateway.protocol.errors import AMTPError, Code
+from gateway.store.clock import Clock
 
 CONNECT_SECONDS_MAX = 5.0
 ACQUIRE_SECONDS_MAX = 5.0

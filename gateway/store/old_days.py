@@ -18,9 +18,9 @@ from uuid import UUID
 
 import asyncpg
 
-from gateway.mint import Mint
 from gateway.store.database import Database
 from gateway.store.partitions import LOCK, PARTITIONED, days_of, partition_of
+from gateway.store.row_ids import Mint
 
 AT_ONCE = 2000  # messages looked at by one statement: some tenths of a second at most
 BYTES_AT_ONCE = 32 * 1024 * 1024  # of the bodies that one statement copies

@@ -3,10 +3,10 @@
 Days are dropped whole, never emptied row by row: see old_days.py.
 """
 
-from gateway.config_sections import Retention
-from gateway.mint import Mint
+from gateway.config.sections import Retention
 from gateway.store.database import Database
 from gateway.store.old_days import OldDays
+from gateway.store.row_ids import Mint
 
 AT_ONCE = 5000  # rows in one statement, so that none holds its locks for long
 

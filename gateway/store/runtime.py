@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.mint import Mint
+from gateway.journal.journal import Journal
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.topics import Topic
+from gateway.store.row_ids import Mint
+from gateway.store.wakeups.topics import Topic
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from gateway.admit.admission import relay_rule, require_admin, require_known, resident_rule, sender_rule
 from gateway.admit.caller import Caller
+from gateway.admit.rules import relay_rule, require_admin, require_known, resident_rule, sender_rule
 from gateway.protocol.address import RESERVED, parse_address
 from gateway.protocol.errors import AMTPError, Code
-from gateway.store.agents import Resident
+from gateway.store.agents.agents import Resident
 
 DOMAINS = {"acme.test", "zeta.test"}
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.admit.attachments import attachments_rule, type_rule, upload_rule
-from gateway.config_sections import Attachments
+from gateway.config.sections import Attachments
+from gateway.features.attachments.check import attachments_rule, type_rule, upload_rule
+from gateway.features.attachments.uploads import Upload
 from gateway.protocol.attachments import Attachment
 from gateway.protocol.errors import AMTPError, Code
-from gateway.store.uploads import Upload
 from tests.protocol.samples import ROW
 
 FILE = Attachment("offer.pdf", "application/pdf", 1000, b"x" * 32, "https://files.b.test/offer.pdf")

@@ -12,15 +12,15 @@ import pytest
 from gateway.admit.api_key import ApiKey, mint_key
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
-from gateway.admit.directory import DirectoryWatch
-from gateway.clock import Clock
-from gateway.journal import Journal
+from gateway.admit.remembered import DirectoryWatch
+from gateway.journal.journal import Journal
+from gateway.net.shares import Holder
 from gateway.protocol.errors import AMTPError, Code
-from gateway.shares import Holder
-from gateway.store.agents import Agents, Profile
+from gateway.store.agents.agents import Agents, Profile
+from gateway.store.agents.keys import NamedKeys, NewKey, directory_changes
 from gateway.store.audit import Audit
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.keys import NamedKeys, NewKey, directory_changes
 
 CLIENT = "192.0.2.7"
 LOCAL_HOST = ("Host", "localhost:8080")

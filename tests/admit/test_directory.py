@@ -6,10 +6,10 @@ from time import monotonic
 
 import pytest
 
-from gateway.admit import directory
-from gateway.admit.directory import DirectoryWatch, Remembered
+from gateway.admit import remembered as directory
+from gateway.admit.remembered import DirectoryWatch, Remembered
 from gateway.protocol.errors import AMTPError, Code
-from gateway.store.keys import Changes
+from gateway.store.agents.keys import Changes
 
 
 class Register:

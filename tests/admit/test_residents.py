@@ -8,14 +8,14 @@ from uuid import uuid4
 import pytest
 
 from gateway.admit.api_key import mint_key
-from gateway.admit.directory import DirectoryWatch
+from gateway.admit.remembered import DirectoryWatch
 from gateway.admit.residents import Residents
-from gateway.clock import Clock
-from gateway.store import keys
-from gateway.store.agents import Agents, Profile
+from gateway.store.agents import keys
+from gateway.store.agents.agents import Agents, Profile
+from gateway.store.agents.keys import NamedKeys, NewKey, directory_changes
 from gateway.store.audit import Audit
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.keys import NamedKeys, NewKey, directory_changes
 
 
 async def register(agents: Agents, local: str) -> None:

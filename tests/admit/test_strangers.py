@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from gateway.admit.strangers import BURST_SECONDS, Strangers
-from gateway.config_sections import Limits
-from gateway.journal import Journal
+from gateway.config.sections import Limits
+from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.store.admitted import ENTRY_BYTES, Entry
-from gateway.store.agents import Resident
+from gateway.store.agents.agents import Resident
 
 LIMITS = Limits(
     unproven_messages_per_second=1,

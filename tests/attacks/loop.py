@@ -11,7 +11,7 @@ from threading import Event
 from time import monotonic, thread_time
 from typing import Any
 
-from gateway.config_sections import Dns
+from gateway.config.sections import Dns
 from tests.world import Gateway, World
 
 LINES = "application/x-ndjson"

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance.fake_peer import Authority
-from gateway.outbound import Kind, Outbound, OutboundError, Response
-from gateway.protocol.dns_answer import DnsAnswer, Records
-from gateway.protocol.http_answer import BadHead, Head, parse_chunk_size, parse_head
+from gateway.net.dns_answer import DnsAnswer, Records
+from gateway.net.http_answer import BadHead, Head, parse_chunk_size, parse_head
+from gateway.net.outbound import Kind, Outbound, OutboundError, Response
 from tests.raw_server import RawServer, Script, answer, read_request
 
 HOST = "gw.b.test"

@@ -10,9 +10,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.config_sections import Attachments, Outbound
-from gateway.receive import message_files
-from gateway.store.blocks import BLOCK_BYTES
+from gateway.config.sections import Attachments, Outbound
+from gateway.features.attachments import read_door as message_files
+from gateway.features.attachments.blocks import BLOCK_BYTES
 from tests.attacks.test_ssrf import LEADING, WRITTEN
 from tests.federation import Federation, federation, loopback
 from tests.raw_server import RawServer, answer, read_request

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from gateway.admit.api_key import mint_key
-from gateway.config_sections import Limits
+from gateway.config.sections import Limits
+from gateway.http.routing import Role, Router
 from gateway.protocol.errors import AMTPError
 from gateway.protocol.timestamp import render_timestamp
-from gateway.receive.routing import Role, Router
-from gateway.store.keys import NamedKeys, NewKey
+from gateway.store.agents.keys import NamedKeys, NewKey
 from tests.receive.every_route import every_route
 from tests.world import Gateway, Reply, World
 

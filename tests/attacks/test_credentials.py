@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from gateway.admit.api_key import mint_key
-from gateway.admit.directory import TRUST_SECONDS
-from gateway.config_sections import Listener, Peer
-from gateway.config_values import HostPort, Secret
+from gateway.admit.remembered import TRUST_SECONDS
+from gateway.config.sections import Listener, Peer
+from gateway.config.values import HostPort, Secret
 from gateway.protocol.errors import AMTPError
-from gateway.store.keys import NamedKeys, NewKey
+from gateway.store.agents.keys import NamedKeys, NewKey
 from tests.world import Agent, Gateway, Reply, World
 
 KEY = "a-key-that-proves-the-peer"

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.config_sections import Limits
+from gateway.config.sections import Limits
 from tests.receive.doorway import Wire, head, until
 from tests.world import Agent, Gateway, World
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 import pytest
 import uvloop
 
-from gateway.receive.answers import Answer
-from gateway.receive.request import Request
-from gateway.receive.routing import Route
+from gateway.http.answers import Answer
+from gateway.http.request import Request
+from gateway.http.routing import Route
 from tests.receive.doorway import DEADLINE_SECONDS, LIMITS, Diary, Doorway, doorway, replies_in
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}

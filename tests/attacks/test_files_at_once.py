@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
-from gateway.config_sections import Attachments
-from gateway.store.blocks import BLOCK_BYTES
+from gateway.config.sections import Attachments
+from gateway.features.attachments.blocks import BLOCK_BYTES
 from tests.attacks.test_attachments import SMALL, said_of, typed
 from tests.federation import Federation, federation, loopback
 from tests.raw_server import RawServer, read_request

@@ -2,9 +2,9 @@
 
 import pytest
 
-from gateway.receive.answers import Answer
-from gateway.receive.request import Request
-from gateway.receive.routing import Route
+from gateway.http.answers import Answer
+from gateway.http.request import Request
+from gateway.http.routing import Route
 from tests.receive.doorway import doorway, get, head
 
 EVIL = "x\r\nX-Evil: 1\r\n\r\n<html>"

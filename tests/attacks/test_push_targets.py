@@ -7,10 +7,10 @@ from ipaddress import ip_network
 import pytest
 
 from conformance.dns_server import DnsServer
-from gateway import worker
-from gateway.config_sections import Dns, Outbound
+from gateway.config.sections import Dns, Outbound
 from gateway.deliver.webhook import TROUBLE
-from gateway.outbound import Kind
+from gateway.flow import worker
+from gateway.net.outbound import Kind
 from tests.attacks.test_ssrf import LEADING, WRITTEN
 from tests.raw_server import RawServer, answer
 from tests.world import Agent, Gateway, World

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import trustme
 
-from gateway.config_sections import Limits
-from gateway.receive.answers import Answer, Stream
-from gateway.receive.request import Request
-from gateway.receive.routing import Route
+from gateway.config.sections import Limits
+from gateway.http.answers import Answer, Stream
+from gateway.http.request import Request
+from gateway.http.routing import Route
 from tests.receive.doorway import LIMITS, MANNERS, Doorway, Wire, doorway, get, head, until
 from tests.stories.test_inbox import listed
 from tests.world import Agent, Gateway, World

@@ -10,8 +10,8 @@ import pytest
 from conformance.fake_peer import answers
 from gateway.client.agent import Agent as Client
 from gateway.client.errors import NoReply
-from gateway.config_sections import Peer
-from gateway.config_values import Secret
+from gateway.config.sections import Peer
+from gateway.config.values import Secret
 from tests.client.joined import lies_in
 from tests.federation import Federation, federation, loopback
 from tests.stories.test_push import pushed, receiver

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from gateway.config_sections import Dns, Inbox
+from gateway.config.sections import Dns, Inbox
 from tests.world import Gateway, World
 
 EXAMPLES = 10  # of each operation, good ones and as many bad ones; `make soak` asks more

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import trustme
 
-from gateway.receive.answers import Answer, Stream
-from gateway.receive.request import Request
-from gateway.receive.routing import Route
+from gateway.http.answers import Answer, Stream
+from gateway.http.request import Request
+from gateway.http.routing import Route
 from tests.receive.doorway import LIMITS, MANNERS, Wire, doorway, get, head, post, until
 
 MOMENT_SECONDS = 0.1  # the limit a test waits for

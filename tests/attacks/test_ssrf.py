@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from conformance.dns_server import DnsServer
 from conformance.fake_peer import Authority
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.outbound import Kind, Outbound, OutboundError
+from gateway.journal.journal import Journal
+from gateway.net.dns_answer import DnsAnswer, Records
+from gateway.net.outbound import Kind, Outbound, OutboundError
+from gateway.net.reachable import judge, judge_port
 from gateway.protocol.discovery import Broken, Speaks
-from gateway.protocol.dns_answer import DnsAnswer, Records
-from gateway.protocol.reachable import judge, judge_port
 from gateway.route.decide import HostMemory, Memory
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns, Nameserver
 from gateway.route.outage import Outage
+from gateway.store.clock import Clock
 from tests.raw_server import RawServer, answer
 
 # What a URL may say; PORT is the listener's.

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.admit.strangers import BURST_SECONDS
-from gateway.config_sections import Limits, Peer
-from gateway.config_values import Secret
+from gateway.config.sections import Limits, Peer
+from gateway.config.values import Secret
 from tests.attacks.test_authorization import in_an_hour
 from tests.world import Agent, Gateway, Reply, World
 

@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 
 from gateway.admit.api_key import mint_key
-from gateway.store.keys import NamedKeys, NewKey
+from gateway.store.agents.keys import NamedKeys, NewKey
 from gateway.store.tallies import balance
-from gateway.wired import LEAVINGS
+from gateway.wiring.features import LEAVINGS
 from tests.attacks.test_authorization import in_an_hour
 from tests.stories.test_waiting import ask, waiting
 from tests.world import Agent, Gateway, Reply, World

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from conformance.dns_server import DnsServer
-from gateway import notifier
-from gateway.config_sections import Dns, Limits, Outbound
-from gateway.deliver import target as target_module
+from gateway.config.sections import Dns, Limits, Outbound
 from gateway.deliver.webhook import TROUBLE
-from gateway.outbound import Kind
+from gateway.features.notifications import notifier
+from gateway.features.notifications import target as target_module
+from gateway.net.outbound import Kind
 from tests.attacks.test_push_targets import targets
 from tests.attacks.test_ssrf import LEADING
 from tests.raw_server import RawServer, answer

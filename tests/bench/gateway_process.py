@@ -12,19 +12,20 @@ from pathlib import Path
 
 import uvloop
 
-from gateway import app, parts
 from gateway.admit.api_key import mint_key
-from gateway.cli.process import keep_for_good
-from gateway.clock import Clock
-from gateway.config import Config, load
-from gateway.journal import Journal
+from gateway.config.settings import Config, load
+from gateway.journal.journal import Journal
+from gateway.net.tls import server_context
+from gateway.serve.process import keep_for_good
 from gateway.store.admitted import Admitted
+from gateway.store.agents.keys import NamedKeys, NewKey
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.identity import Repeat
-from gateway.store.insertion import insert
-from gateway.store.intake import Intake
-from gateway.store.keys import NamedKeys, NewKey
-from gateway.tls import server_context
+from gateway.store.intake.insertion import insert
+from gateway.store.intake.intake import Intake
+from gateway.store.intake.uniqueness import Repeat
+from gateway.wiring import app
+from gateway.wiring import core as parts
 
 
 class OneByOne(Intake):

@@ -2,8 +2,8 @@
 
 from time import process_time_ns
 
-from gateway.receive.limits import Manners
-from gateway.receive.plain import PlainHeads
+from gateway.http.fast_heads import PlainHeads
+from gateway.http.limits import Manners
 
 AGENTS = (1, 500, 5000)
 HEADS = 200_000

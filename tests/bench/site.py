@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 
-from gateway.embedded import EmbeddedPostgres
+from gateway.postgres.embedded import EmbeddedPostgres
 from tests.bench.cost import Cost, cost_of
 from tests.bench.exchange import Connection, rendered
 from tests.ports import free_port

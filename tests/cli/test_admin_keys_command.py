@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 from gateway.admit.api_key import digest_of, parse_key
 from gateway.cli.main import app
 from gateway.protocol.timestamp import parse_timestamp
+from gateway.store.agents.keys import find_keys
 from gateway.store.audit import verify
 from gateway.store.database import Database
-from gateway.store.keys import find_keys
 
 
 async def amtp(dsn: str, *words: str) -> Result:

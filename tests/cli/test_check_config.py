@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from gateway.config_show import example
+from gateway.config.show import example
 
 COMMAND = [sys.executable, "-c", "from gateway.cli.main import main; main()", "check-config"]
 

@@ -15,8 +15,8 @@ import pytest
 
 from conformance.dns_server import Behaviour, DnsServer
 from conformance.fake_peer import Authority, FakePeer, answers
-from gateway.cli.domain import look_at
-from gateway.config import load
+from gateway.cli.for_operators.domain import look_at
+from gateway.config.settings import load
 from gateway.protocol.discovery import Speaks, parse_record
 
 COMMAND = [sys.executable, "-c", "from gateway.cli.main import main; main()", "domain"]

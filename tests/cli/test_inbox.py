@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.cli.plain import plain, plain_json
-from gateway.store import inbox
+from gateway.cli.printable import plain, plain_json
+from gateway.store.inbox import inbox
 from tests.world import Agent, World
 
 COMMAND = [sys.executable, "-c", "from gateway.cli.main import main; main()", "inbox"]

@@ -17,7 +17,7 @@ from cryptography.fernet import Fernet
 from typer.testing import CliRunner, Result
 
 from gateway import __version__
-from gateway.cli.doctor import judge_clock
+from gateway.cli.for_operators.doctor import judge_clock
 from gateway.cli.main import app
 from gateway.store.sealed import SealError
 from tests.conftest import Server

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway.cli.expected import StartError, tell
-from gateway.cli.log_route import route_logs
-from gateway.cli.process import Certificates
-from gateway.config import Config
-from gateway.config_sections import Listener, Log, Tls
-from gateway.config_values import HostPort
-from gateway.journal import Journal
+from gateway.config.sections import Listener, Log, Tls
+from gateway.config.settings import Config
+from gateway.config.values import HostPort
+from gateway.journal.journal import Journal
+from gateway.serve.expected import StartError, tell
+from gateway.serve.log_route import route_logs
+from gateway.serve.process import Certificates
 
 
 @pytest.fixture

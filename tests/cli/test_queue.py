@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from gateway.cli.main import app
 from gateway.cli.spans import seconds_of
-from gateway.store import queue
+from gateway.features.operations import queue
 from tests.store.house import TOKEN, House
 from tests.world import Gateway, World
 

@@ -16,19 +16,20 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.admit.api_key import mint_key
-from gateway.cli import descriptors, pid_file
-from gateway.cli.expected import StartError
+from gateway.cli import descriptors
+from gateway.cli.for_operators.on_this_machine import judge_name_servers, judge_workers
 from gateway.cli.main import app
-from gateway.cli.on_this_machine import judge_name_servers, judge_workers
-from gateway.cli.ports import check_free, first_free
-from gateway.clock import Clock
-from gateway.config import Config
-from gateway.config_sections import Listener
-from gateway.config_values import HostPort
-from gateway.mint import Mint
+from gateway.config.sections import Listener
+from gateway.config.settings import Config
+from gateway.config.values import HostPort
+from gateway.serve import pid_file
+from gateway.serve.expected import StartError
+from gateway.serve.ports import check_free, first_free
+from gateway.store.agents.keys import NamedKeys, NewKey
 from gateway.store.audit import Audit
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.keys import NamedKeys, NewKey
+from gateway.store.row_ids import Mint
 from tests.cli.gateway_process import AMTP, amtp, environment, serving, write
 from tests.served import served
 

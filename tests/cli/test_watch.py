@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.cli.watch import line_of
+from gateway.cli.for_agents.watch import line_of
 from tests.world import Agent, World
 
 PATIENCE_SECONDS = 30.0

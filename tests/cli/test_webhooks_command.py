@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from conformance.fake_peer import Authority, Exchange, FakePeer
-from gateway.config_sections import Outbound
+from gateway.config.sections import Outbound
 from tests.cli.test_operating import amtp, by_key
 from tests.world import Gateway, World
 

@@ -11,7 +11,7 @@ from gateway.client.compose import Answer, Letter
 from gateway.client.errors import NoReply, Refused
 from gateway.client.message import Message
 from gateway.client.work import ATTEMPTS_MAX
-from gateway.config_sections import Inbox
+from gateway.config.sections import Inbox
 from gateway.protocol.errors import Code
 from tests.client.joined import PATIENCE_SECONDS, agents, empty, first_of, lies_in, working
 from tests.world import World

@@ -30,19 +30,19 @@ from conformance.fake_peer import (
     writes,
 )
 from gateway import __version__
-from gateway.clock import Clock
-from gateway.config import Config, complete
-from gateway.config_sections import Peer
-from gateway.config_values import Secret
+from gateway.config.sections import Peer
+from gateway.config.settings import Config, complete
+from gateway.config.values import Secret
 from gateway.deliver.courier import Consignment, Parcel
 from gateway.deliver.outcome import Deferred, Delivered, Outcome, Refused
 from gateway.deliver.peer import BATCH_LINES_MAX, PeerCourier
-from gateway.mint import Mint
-from gateway.outbound import Outbound
-from gateway.protocol.dns_answer import DnsAnswer, Records
+from gateway.net.dns_answer import DnsAnswer, Records
+from gateway.net.outbound import Outbound
 from gateway.protocol.errors import Code
 from gateway.route.destination import Destination
-from gateway.store.deliveries import Delivery, Letter
+from gateway.store.clock import Clock
+from gateway.store.queue.deliveries import Delivery, Letter
+from gateway.store.row_ids import Mint
 
 LOOPBACK = ip_network("127.0.0.0/8")
 TAKEN = Delivered("amtp:amtp.peer.test")

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from gateway.deliver.target import Heard, verdict_on
-from gateway.store.notices import Due
+from gateway.features.notifications.notices import Due
+from gateway.features.notifications.target import Heard, verdict_on
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 

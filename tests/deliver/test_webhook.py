@@ -24,20 +24,20 @@ from conformance.fake_peer import (
     resets_before_body,
     writes,
 )
-from gateway.clock import Clock
-from gateway.config_sections import Outbound as Limits
+from gateway.config.sections import Outbound as Limits
 from gateway.deliver.courier import Consignment, Parcel
 from gateway.deliver.outcome import Deferred, Delivered, Outcome, Withdrawn
 from gateway.deliver.webhook import TROUBLE, WebhookCourier
-from gateway.journal import Journal
-from gateway.outbound import Kind, Outbound
-from gateway.protocol.dns_answer import Absent, DnsAnswer, Records
+from gateway.journal.journal import Journal
+from gateway.net.dns_answer import Absent, DnsAnswer, Records
+from gateway.net.outbound import Kind, Outbound
 from gateway.protocol.errors import Code
 from gateway.protocol.webhook_signature import render_secret, verify
-from gateway.route.router import Pushed
-from gateway.store.agents import Resident
-from gateway.store.deliveries import Delivery, Letter
-from gateway.store.push_secrets import replace_secret
+from gateway.route.ways import Pushed
+from gateway.store.agents.agents import Resident
+from gateway.store.agents.push_secrets import replace_secret
+from gateway.store.clock import Clock
+from gateway.store.queue.deliveries import Delivery, Letter
 from gateway.store.sealed import Sealer
 from tests.raw_server import RawServer
 from tests.raw_server import answer as raw_answer

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from conformance.fake_peer import FakePeer
-from gateway.lane import WINDOW_FIRST
+from gateway.flow.lane import WINDOW_FIRST
+from gateway.flow.worker import CLAIM_PER_DESTINATION
 from gateway.store.tallies import balance
-from gateway.worker import CLAIM_PER_DESTINATION
 from tests.federation import Federation, host_of
 from tests.world import Agent, Gateway
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from conformance.fake_peer import Authority, FakePeer
-from gateway.clock import Clock
-from gateway.embedded import EmbeddedPostgres
+from gateway.postgres.embedded import EmbeddedPostgres
+from gateway.store.clock import Clock
 from gateway.store.database import Database
 from gateway.store.migrate import migrate
 from tests.faults.crossing import HERE, Crossing, crossing

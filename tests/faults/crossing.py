@@ -16,8 +16,8 @@ from typing import Any, assert_never
 import aiohttp
 
 from conformance.fake_peer import Authority, FakePeer
-from gateway.clock import Clock
-from gateway.embedded import EmbeddedPostgres
+from gateway.postgres.embedded import EmbeddedPostgres
+from gateway.store.clock import Clock
 from gateway.store.database import Database
 from gateway.store.tallies import Balance, balance
 from tests.faults.drills import AFTER, BETWEEN_MAX, EXPECTED, RECIPIENTS

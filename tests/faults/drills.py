@@ -15,8 +15,8 @@ from random import Random
 import aiohttp
 import asyncpg
 
-from gateway.clock import Clock
-from gateway.embedded import EmbeddedPostgres
+from gateway.postgres.embedded import EmbeddedPostgres
+from gateway.store.clock import Clock
 from gateway.store.database import Database
 from gateway.store.tallies import balance, unaccounted_entries
 from tests.faults.ledger import Findings, Ledger, Line, Load, read_all

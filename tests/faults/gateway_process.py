@@ -25,21 +25,22 @@ from typing import Any
 
 import uvloop
 
-from gateway import app, parts
 from gateway.admit.api_key import mint_key
-from gateway.clock import Clock
-from gateway.config import Config, load
+from gateway.config.settings import Config, load
 from gateway.deliver.courier import Parcel
 from gateway.deliver.outcome import Delivered, Outcome
 from gateway.deliver.peer import PeerCourier
-from gateway.journal import Journal
+from gateway.journal.journal import Journal
+from gateway.net.tls import server_context
 from gateway.route.destination import Destination
 from gateway.store.admitted import Admitted
-from gateway.store.identity import Repeat
-from gateway.store.intake import Intake
-from gateway.store.keys import NamedKeys, NewKey
-from gateway.store.settle import Settle, Settlement
-from gateway.tls import server_context
+from gateway.store.agents.keys import NamedKeys, NewKey
+from gateway.store.clock import Clock
+from gateway.store.intake.intake import Intake
+from gateway.store.intake.uniqueness import Repeat
+from gateway.store.queue.settle import Settle, Settlement
+from gateway.wiring import app
+from gateway.wiring import core as parts
 from tests.faults.points import CLOCK, HASTY, KILL, TRUSTING, Point
 
 PR_SET_PDEATHSIG = 1

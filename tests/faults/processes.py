@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.embedded import EmbeddedPostgres
+from gateway.postgres.embedded import EmbeddedPostgres
 from gateway.store.sealed import KEY_FILE, Sealer
 from tests.ports import free_port
 

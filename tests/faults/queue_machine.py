@@ -21,12 +21,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from gateway.clock import Clock
-from gateway.mint import Mint
 from gateway.store import partitions, tallies
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.deliveries import CLAIM_MAX, Delivery, claim, claim_expired, hand_back
-from gateway.store.settle import Settlement, settle
+from gateway.store.queue.deliveries import CLAIM_MAX, Delivery, claim, claim_expired, hand_back
+from gateway.store.queue.settle import Settlement, settle
+from gateway.store.row_ids import Mint
 from tests.conftest import Server
 from tests.store.house import House
 

@@ -11,13 +11,13 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from gateway.clock import Clock
-from gateway.mint import Mint
 from gateway.protocol.message import parse_message
 from gateway.store.admitted import Admitted, Entry
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.deliveries import Delivery, claim, hand_back
-from gateway.store.settle import Settlement, settle
+from gateway.store.queue.deliveries import Delivery, claim, hand_back
+from gateway.store.queue.settle import Settlement, settle
+from gateway.store.row_ids import Mint
 from gateway.store.tallies import balance
 from tests.store.house import House
 

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.embedded import EmbeddedPostgres
+from gateway.postgres.embedded import EmbeddedPostgres
 from tests.faults.points import CLOCK, KILL, Point
 from tests.faults.processes import DURABLE, Account, GatewayProcess
 from tests.raw_server import RawServer, answer, read_request

@@ -79,7 +79,7 @@ async def test_a_batch_in_doubt_is_decided_and_everyone_in_it_hears_the_truth(
 async def test_what_could_not_be_decided_in_time_is_refused_and_sent_again_without_a_double(
     world: World, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.intake.UNDECIDED_SECONDS_MAX", 0.0)
+    monkeypatch.setattr("gateway.store.intake.intake.UNDECIDED_SECONDS_MAX", 0.0)
     async with CutLine.before(dsn) as line, world.gateway(dsn=line.dsn) as gateway:
         alice, bob = await gateway.register("alice"), await gateway.register("bob")
         line.arm(Fate.DONE)

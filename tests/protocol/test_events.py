@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from gateway.protocol.events import (
+from gateway.features.notifications.events import (
     Event,
     Happening,
     Subscriber,

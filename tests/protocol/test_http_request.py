@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.protocol.http_request import BadHeader, render_head
+from gateway.net.http_request import BadHeader, render_head
 from gateway.protocol.url import Url, parse_url
 
 

@@ -11,9 +11,9 @@ from cronsim import CronSimError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.protocol.cron import SPENT, Plan, plan_of, tick_after, tick_body
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message, parse_message
-from gateway.protocol.repeat import SPENT, Plan, plan_of, tick_after, tick_body
 from gateway.protocol.timestamp import render_timestamp
 
 NOW = datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)  # a Thursday

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config_sections import Dns
-from gateway.config_values import HostPort
+from gateway.config.sections import Dns
+from gateway.config.values import HostPort
 from tests.real.hosts import WHOLE, Host
 from tests.real.zones import SignedZone
 

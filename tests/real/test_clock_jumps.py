@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.embedded import EmbeddedPostgres
+from gateway.postgres.embedded import EmbeddedPostgres
 from tests.real.spoken import call, until, writer
 from tests.served import served
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.embedded import FREE_BYTES_MIN, free_bytes
+from gateway.postgres.embedded import FREE_BYTES_MIN, free_bytes
 from tests.real.spoken import Told, Writer, call, until, writer
 from tests.served import served
 

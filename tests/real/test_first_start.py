@@ -9,7 +9,7 @@ from pathlib import Path
 
 import asyncpg
 
-from gateway.embedded import EmbeddedPostgres
+from gateway.postgres.embedded import EmbeddedPostgres
 from gateway.store.migrate import migrations
 from tests.ports import free_port
 from tests.real.spoken import call, until

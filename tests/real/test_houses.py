@@ -13,10 +13,10 @@ import pytest
 import trustme
 
 from gateway.admit.api_key import mint_key
-from gateway.clock import Clock
+from gateway.store.agents.keys import NamedKeys, NewKey
 from gateway.store.audit import Audit
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.keys import NamedKeys, NewKey
 from tests.conftest import Server
 from tests.real.hosts import Internet, internet
 from tests.real.houses import House, Resident, all_arrive_once

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.receive.answers import Answer
-from gateway.receive.request import Request
-from gateway.receive.routing import Route
+from gateway.http.answers import Answer
+from gateway.http.request import Request
+from gateway.http.routing import Route
 from tests.attacks.test_desync import INSIDE, LAST, PLAIN, REFUSED, SMUGGLED, converse
 from tests.ports import free_port, listening
 from tests.receive.doorway import LIMITS, doorway

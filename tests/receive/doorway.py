@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.clock import Clock
-from gateway.config_sections import Limits
-from gateway.receive.http import Door
-from gateway.receive.limits import Load, Manners
-from gateway.receive.origin import Network
-from gateway.receive.routing import EVERYWHERE, Role, Route
+from gateway.config.sections import Limits
+from gateway.http.limits import Load, Manners
+from gateway.http.origin import Network
+from gateway.http.routing import EVERYWHERE, Role, Route
+from gateway.http.server import Door
+from gateway.store.clock import Clock
 
 DEADLINE_SECONDS = 10.0  # of a test that waits for what never comes
 SHORT_SECONDS = 0.2

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.protocol.timestamp import parse_timestamp
-from gateway.store.agents import Agents
-from gateway.store.push_secrets import live_secrets
+from gateway.store.agents.agents import Agents
+from gateway.store.agents.push_secrets import live_secrets
 from gateway.store.sealed import Sealer
 from tests.world import Gateway, Reply, World
 

@@ -9,19 +9,19 @@ import pytest
 
 from conformance.dns_server import Behaviour, DnsServer
 from gateway.admit.authenticate import Authenticator
-from gateway.admit.directory import DirectoryWatch
-from gateway.clock import Clock
-from gateway.config import Config, complete
-from gateway.journal import Journal
-from gateway.rates import Rates
+from gateway.admit.remembered import DirectoryWatch
+from gateway.config.settings import Config, complete
+from gateway.journal.journal import Journal
+from gateway.net.rates import Rates
 from gateway.receive.capabilities import CapabilityDoor
 from gateway.route.configured import published
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns, Nameserver
 from gateway.route.memories import StoredMemories
 from gateway.route.outage import Outage
+from gateway.store.agents.keys import directory_changes
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.keys import directory_changes
 from tests.receive.doorway import Doorway, Reply, doorway, get
 
 KEY = "the secret of a configured peer"

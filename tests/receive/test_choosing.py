@@ -5,23 +5,23 @@ from typing import Any
 
 import pytest
 
-from gateway.protocol.errors import AMTPError, Code
-from gateway.receive.agent_profile import read_body
-from gateway.receive.answers import encode_json
-from gateway.receive.choosing import (
+from gateway.features.operations.dead_letters import Which
+from gateway.features.operations.queue import Selection
+from gateway.features.operations.selection import (
     Chosen,
     ChosenLetters,
     Replay,
     destination_of,
     rate_of,
-    reason_of,
     selection_of_body,
     selection_of_query,
     which_of_body,
     which_of_query,
 )
-from gateway.store.dead_letters import Which
-from gateway.store.queue import Selection
+from gateway.http.answers import encode_json
+from gateway.http.bodies import reason_of
+from gateway.protocol.errors import AMTPError, Code
+from gateway.receive.agent_profile import read_body
 
 
 def choose(body: Mapping[str, Any]) -> Selection:

@@ -1,6 +1,6 @@
 """What we lean on inside aiohttp.
 
-When one of these fails after an upgrade: read what changed there, see that gateway/receive/connection.py
+When one of these fails after an upgrade: read what changed there, see that gateway/http/connection.py
 still holds, let the desync corpus judge, then write the new fingerprints down.
 """
 
@@ -14,7 +14,7 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from gateway.receive.connection import Connection
+from gateway.http.connection import Connection
 
 OURS = ("connection_made", "connection_lost", "data_received", "start")
 LEANED_ON = (

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from gateway.pace import Pace
+from gateway.features.attachments.blocks import BLOCK_BYTES, proven
+from gateway.features.attachments.file_answer import answer_file
+from gateway.http.answers import Answer, Stream, answer_json
+from gateway.http.request import Request
+from gateway.http.routing import Route
+from gateway.net.pace import Pace
 from gateway.protocol.errors import AMTPError, Code
-from gateway.receive.answers import Answer, Stream, answer_json
-from gateway.receive.files import answer_file
-from gateway.receive.request import Request
-from gateway.receive.routing import Route
-from gateway.store.blocks import BLOCK_BYTES, proven
 from tests.receive.doorway import LIMITS, MANNERS, Doorway, Wire, doorway, get, head, post, until
 
 MOMENT_SECONDS = 0.1

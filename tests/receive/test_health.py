@@ -7,10 +7,10 @@ import asyncpg
 import pytest
 
 from gateway import __version__
-from gateway.clock import Clock
-from gateway.metrics import Metrics
+from gateway.http.routing import Role
+from gateway.journal.metrics import Metrics
 from gateway.receive.health import DatabaseLook, HealthDoor, Look, disk_look, draining_look
-from gateway.receive.routing import Role
+from gateway.store.clock import Clock
 from gateway.store.database import Database
 from tests.conftest import Server
 from tests.receive.doorway import Doorway, doorway, get

@@ -9,11 +9,11 @@ from ipaddress import ip_network
 import pytest
 import trustme
 
+from gateway.http.answers import Answer, Stream, answer_json
+from gateway.http.limits import Manners
+from gateway.http.request import Request
+from gateway.http.routing import Role, Route
 from gateway.protocol.errors import AMTPError, Code
-from gateway.receive.answers import Answer, Stream, answer_json
-from gateway.receive.limits import Manners
-from gateway.receive.request import Request
-from gateway.receive.routing import Role, Route
 from tests.receive.doorway import LIMITS, MANNERS, Doorway, doorway, get, head, post, replies_in, until
 
 BODY_MAX = 1000

@@ -16,30 +16,30 @@ import pytest
 
 from gateway.admit.api_key import mint_key
 from gateway.admit.authenticate import Authenticator
-from gateway.admit.directory import DirectoryWatch
+from gateway.admit.remembered import DirectoryWatch
 from gateway.admit.residents import Residents
-from gateway.clock import Clock
-from gateway.config import Config, complete
-from gateway.config_sections import Inbox
-from gateway.journal import Journal
-from gateway.mint import Mint
-from gateway.parts import Parts
+from gateway.config.sections import Inbox
+from gateway.config.settings import Config, complete
+from gateway.http.routing import Role
+from gateway.journal.journal import Journal
 from gateway.protocol.message import parse_message
 from gateway.receive.answering import Answering
 from gateway.receive.held_open import HeldOpen
 from gateway.receive.inbox import InboxDoor
-from gateway.receive.routing import Role
-from gateway.store import bell as bells
-from gateway.store import inbox
-from gateway.store.activity import Activity
 from gateway.store.admitted import Admitted, Entry
-from gateway.store.bell import Bell
+from gateway.store.agents.keys import directory_changes
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.intake import Intake
-from gateway.store.keys import directory_changes
-from gateway.store.poison import bury
-from gateway.store.straight import Hand, Straight
-from gateway.wired import FEATURES
+from gateway.store.inbox import inbox
+from gateway.store.inbox.activity import Activity
+from gateway.store.inbox.poison import bury
+from gateway.store.intake.intake import Intake
+from gateway.store.row_ids import Mint
+from gateway.store.wakeups import bell as bells
+from gateway.store.wakeups.bell import Bell
+from gateway.store.wakeups.direct import Hand, Straight
+from gateway.wiring.core import Parts
+from gateway.wiring.features import FEATURES
 from tests.receive.doorway import DEADLINE_SECONDS, Doorway, Reply, Wire, doorway, head, post, until
 
 ALICE = "/v1/inbox/alice@acme.test"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.receive.inbox_items import LINES_MAX, render_event, render_item
-from gateway.store.inbox import Item
+from gateway.store.inbox.inbox import Item
 
 BODY = b'{"sender":"a@a.test","recipients":["b@b.test"],"payload":%b}'
 MORE_MAX = 8 * LINES_MAX  # a `data: ` for each line, and what surrounds the event

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.config_sections import Limits
+from gateway.config.sections import Limits
+from gateway.http.limits import LATELY_SECONDS, Lately, Load, Manners, tick_seconds
+from gateway.net.shares import Holder
 from gateway.protocol.errors import AMTPError
-from gateway.receive.limits import LATELY_SECONDS, Lately, Load, Manners, tick_seconds
-from gateway.shares import Holder
 
 LIMITS = replace(Limits(), connections=3)
 

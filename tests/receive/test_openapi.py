@@ -11,19 +11,16 @@ from schemathesis.schemas import BaseSchema
 
 from gateway import __version__
 from gateway.receive.openapi import OpenApiDoor, document
-from gateway.receive.openapi_operations import OPERATIONS, PARAMETERS, PATH_PARTS
-from gateway.receive.openapi_operators import OPERATOR_SHAPES
-from gateway.receive.openapi_schedules import SCHEDULE_SHAPES
-from gateway.receive.openapi_shapes import SHAPES, message_shapes
-from gateway.receive.openapi_webhooks import WEBHOOK_SHAPES
+from gateway.receive.openapi_operations import PARAMETERS, PATH_PARTS
+from gateway.receive.openapi_shapes import message_shapes
 from tests.receive.doorway import doorway, get
-from tests.receive.every_route import every_route
+from tests.receive.every_route import WORDS, every_route
 
 MESSAGE: dict[str, Any] = {"sender": "a@acme.test", "recipients": ["b@acme.test"]}
 
 
 def document_of_all() -> dict[str, Any]:
-    served: dict[str, Any] = json.loads(json.dumps(document(every_route(), OPERATIONS)))
+    served: dict[str, Any] = json.loads(json.dumps(document(every_route(), WORDS)))
     return served
 
 
@@ -38,13 +35,13 @@ def operations_in(served: dict[str, Any]) -> dict[tuple[str, str], Any]:
 def test_every_route_is_described_and_nothing_else_is() -> None:
     routes = {(route.method, route.path) for route in every_route()}
     assert len(routes) > 20
-    assert routes == set(OPERATIONS)
+    assert routes == set(WORDS.operations)
     assert routes == set(operations_in(document_of_all()))
 
 
 def test_what_is_described_and_not_there_is_not_shown() -> None:
     some = [route for route in every_route() if route.path == "/health"]
-    assert set(operations_in(document(some, OPERATIONS))) == {("GET", "/health")}
+    assert set(operations_in(document(some, WORDS))) == {("GET", "/health")}
 
 
 def test_the_document_is_what_openapi_3_1_says_one_is() -> None:
@@ -78,13 +75,11 @@ def test_every_operation_has_a_name_of_its_own() -> None:
 
 
 def test_whatever_is_named_in_a_table_is_used() -> None:
-    used = {name for operation in OPERATIONS.values() for name in operation.parameters}
+    used = {name for operation in WORDS.operations.values() for name in operation.parameters}
     assert used == set(PARAMETERS)
-    parts = {part for _, path in OPERATIONS for part in path.split("/") if part.startswith("{")}
+    parts = {part for _, path in WORDS.operations for part in path.split("/") if part.startswith("{")}
     assert {part.strip("{}") for part in parts} == set(PATH_PARTS)
-    assert used_shapes() == set(
-        SHAPES | OPERATOR_SHAPES | SCHEDULE_SHAPES | WEBHOOK_SHAPES | message_shapes()
-    )
+    assert used_shapes() == set({**WORDS.shapes, **message_shapes()})
 
 
 def used_shapes() -> set[str]:
@@ -127,7 +122,7 @@ def test_the_shape_of_a_message_is_its_own_schema(change: dict[str, Any], good: 
 
 
 async def test_the_document_is_served_to_whoever_asks() -> None:
-    door = OpenApiDoor([route for route in every_route() if route.path != "/openapi.json"])
+    door = OpenApiDoor([route for route in every_route() if route.path != "/openapi.json"], WORDS)
     async with doorway(door.routes()) as entrance:
         reply = await entrance.ask(get("/openapi.json"))
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")

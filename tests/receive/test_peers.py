@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from conformance.fake_peer import FakePeer, refuses
 from gateway.cli.main import app
-from gateway.config_sections import Peer
-from gateway.config_values import Secret
-from gateway.store.contacts import QUIET_DAYS_MAX, Contacts, forget_strangers
+from gateway.config.sections import Peer
+from gateway.config.values import Secret
+from gateway.store.queue.contacts import QUIET_DAYS_MAX, Contacts, forget_strangers
 from tests.federation import Federation, federation, loopback
 from tests.world import Agent, Gateway, World
 

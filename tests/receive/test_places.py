@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 import trustme
 
-from gateway.config_sections import Limits, Listener
-from gateway.config_values import HostPort
-from gateway.receive.answers import Answer
-from gateway.receive.request import Request
-from gateway.receive.routing import Role, Route
-from gateway.shares import Holder
+from gateway.config.sections import Limits, Listener
+from gateway.config.values import HostPort
+from gateway.http.answers import Answer
+from gateway.http.request import Request
+from gateway.http.routing import Role, Route
+from gateway.net.shares import Holder
 from tests.attacks.test_slow import MOMENT_SECONDS, PATIENT, ROUTES
 from tests.receive.doorway import LIMITS, MANNERS, Doorway, Wire, doorway, get, post, until
 from tests.world import Gateway, World

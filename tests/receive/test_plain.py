@@ -9,9 +9,9 @@ from aiohttp.http_parser import HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.receive.framing import Head
-from gateway.receive.limits import Manners
-from gateway.receive.plain import HEAD_BYTES_MAX, HEADERS_KNOWN_MAX, PlainHeads, PlainReader
+from gateway.http.fast_heads import HEAD_BYTES_MAX, HEADERS_KNOWN_MAX, PlainHeads, PlainReader
+from gateway.http.framing import Head
+from gateway.http.limits import Manners
 from tests.attacks.test_desync import LAST, REFUSED, SMUGGLED
 
 MANNERS = Manners()

@@ -9,20 +9,20 @@ from uuid import UUID
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.lane import Lane
+from gateway.features.operations.destination_door import reasons, render_destination
+from gateway.features.operations.destinations import Destination
+from gateway.features.operations.queue import Waiting
+from gateway.features.operations.queue_door import why
+from gateway.flow.lane import Lane
+from gateway.journal.journal import Journal
+from gateway.net.dns_answer import Trouble
 from gateway.protocol.discovery import Broken, Silent
-from gateway.protocol.dns_answer import Trouble
 from gateway.protocol.timestamp import render_timestamp
-from gateway.receive.queue import why
-from gateway.receive.traffic import reasons, render_destination
 from gateway.route.decide import Temporary
 from gateway.route.directory import Known
 from gateway.route.outage import Outage
-from gateway.store.queue import Waiting
+from gateway.store.clock import Clock
 from gateway.store.tallies import balance
-from gateway.store.traffic import Destination
 from tests.store.house import House
 from tests.world import Agent, Gateway, Reply, World
 

@@ -13,11 +13,11 @@ from functools import partial
 
 import pytest
 
-from gateway.journal import Journal
+from gateway.journal.journal import Journal
+from gateway.net.shares import Holder, Pot, Shares
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.json_strict import read_strict
 from gateway.receive.readers import Readers, Rules
-from gateway.shares import Holder, Pot, Shares
 
 HALF = Shares(address_percent=50, owner_percent=50, unproven_percent=50)
 A, B = Holder(owner="a"), Holder(owner="b")

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.http.answers import Answer, answer_json
+from gateway.http.request import Request, parse_query
+from gateway.http.routing import Route
 from gateway.protocol.errors import AMTPError, Code
-from gateway.receive.answers import Answer, answer_json
-from gateway.receive.request import Request, parse_query
-from gateway.receive.routing import Route
 from tests.receive.doorway import doorway, get
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from gateway.http.answers import Answer
+from gateway.http.request import Request
+from gateway.http.routing import EVERYWHERE, Role, Route, Router, roles_of
 from gateway.protocol.errors import AMTPError, Code
-from gateway.receive.answers import Answer
-from gateway.receive.request import Request
-from gateway.receive.routing import EVERYWHERE, Role, Route, Router, roles_of
 
 
 async def serve(request: Request) -> Answer:

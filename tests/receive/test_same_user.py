@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.receive.same_user import TABLES, is_same_user, owner_of
+from gateway.http.same_user import TABLES, is_same_user, owner_of
 
 TOLD = TABLES[0].exists()  # whether this system tells of its sockets
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"

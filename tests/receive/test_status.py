@@ -13,17 +13,17 @@ import pytest
 from gateway.admit.api_key import mint_key
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
-from gateway.admit.directory import DirectoryWatch
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.mint import Mint
+from gateway.admit.remembered import DirectoryWatch
+from gateway.journal.journal import Journal
 from gateway.receive import status
 from gateway.receive.status import StatusDoor, Viewer, viewer_of
 from gateway.report.interests import Interests
+from gateway.store.agents.keys import directory_changes
 from gateway.store.audit import Audit
-from gateway.store.cancellation import Cancellations
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.keys import directory_changes
+from gateway.store.queue.cancellation import Cancellations
+from gateway.store.row_ids import Mint
 from tests.receive.doorway import Doorway, Reply, doorway, head
 from tests.store.house import House
 

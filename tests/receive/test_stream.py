@@ -1,6 +1,6 @@
 """What a stream writes at once."""
 
-from gateway.receive.stream import PIECE_BYTES, together
+from gateway.http.stream import PIECE_BYTES, together
 
 
 def test_small_items_leave_together_and_nothing_is_lost() -> None:

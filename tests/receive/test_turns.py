@@ -2,7 +2,7 @@
 
 import asyncio
 
-from gateway.receive.turns import TURN_SECONDS, Turns
+from gateway.http.turns import TURN_SECONDS, Turns
 
 
 async def test_work_that_fits_a_turn_waits_for_nothing() -> None:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from gateway.protocol.errors import Code
-from gateway.report.failure import DELAY, FAILURE, PUSH_ENDED, Trouble, may_report, push_ended, report_on
+from gateway.report.failures import DELAY, FAILURE, PUSH_ENDED, Trouble, may_report, push_ended, report_on
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ROW = UUID("019b7800-0000-7000-8000-000000000001")

@@ -7,10 +7,10 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from gateway.features.notifications import happenings as notify
 from gateway.protocol.errors import Code
 from gateway.protocol.message import Message, parse_message
 from gateway.protocol.status import RecipientState, Status
-from gateway.report import notify
 from gateway.report.naming import Name
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)

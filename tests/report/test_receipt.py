@@ -7,12 +7,12 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from gateway.placing import Places
 from gateway.protocol.message import parse_message
 from gateway.protocol.status import RecipientState, Status
-from gateway.report.receipt import by_domain, owing, receipt_on
+from gateway.report.receipts import by_domain, owing, receipt_on
+from gateway.route.placing import Places
 from gateway.store.admitted import Admitted, Entry, Queued
-from gateway.store.receipts import Due, Owed
+from gateway.store.intake.owed_receipts import Due, Owed
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ROW = UUID("019b7800-0000-7000-8000-000000000001")

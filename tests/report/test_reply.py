@@ -12,7 +12,7 @@ from msgspec import Raw
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.fields import LINE_CHARACTERS_MAX
 from gateway.protocol.message import parse_message
-from gateway.report.reply import BY_HAND, GENERATED, reply_to
+from gateway.report.replies import BY_HAND, GENERATED, reply_to
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ROW = UUID("019b7800-0000-7000-8000-000000000001")

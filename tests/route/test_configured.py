@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config, ConfigError, complete
-from gateway.config_sections import Dns, Limits, Listener, Peer, Tls
-from gateway.config_values import HostPort
+from gateway.config.sections import Dns, Limits, Listener, Peer, Tls
+from gateway.config.settings import Config, ConfigError, complete
+from gateway.config.values import HostPort
 from gateway.protocol.discovery import Speaks, parse_record, render_record
 from gateway.route.configured import nameservers_of, plain_domains, published, static_peers
 from gateway.route.dns import Nameserver

@@ -9,16 +9,16 @@ from datetime import timedelta
 import pytest
 
 from conformance.dns_server import Behaviour, DnsServer
-from gateway.clock import Clock
-from gateway.journal import Journal
+from gateway.journal.journal import Journal
+from gateway.net.dns_answer import Absent, DnsAnswer, Records, Trouble
 from gateway.protocol.discovery import Broken, Capabilities, Silent, Speaks, parse_gateway
-from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
 from gateway.protocol.url import Url
 from gateway.route import directory as directory_module
 from gateway.route.decide import HostMemory, Lookup, Memory, Temporary
 from gateway.route.directory import Directory
 from gateway.route.dns import Dns, Nameserver
 from gateway.route.outage import Outage
+from gateway.store.clock import Clock
 
 NAME = "_amtp.b.test"
 RECORD = "v=amtp1;gateway=https://gw.b.test"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from conformance.dns_server import Behaviour, DnsServer
-from gateway.protocol.dns_answer import Absent, DnsAnswer, Records, Trouble
+from gateway.net.dns_answer import Absent, DnsAnswer, Records, Trouble
 from gateway.route.dns import Dns, Nameserver
 
 NAME = "_amtp.b.test"

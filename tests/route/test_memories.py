@@ -2,11 +2,11 @@
 
 from datetime import timedelta
 
-from gateway.clock import Clock
 from gateway.route.decide import HostMemory, Memory
 from gateway.route.memories import StoredMemories
-from gateway.store import discovered
+from gateway.store.clock import Clock
 from gateway.store.database import Database
+from gateway.store.queue import discovered
 
 
 async def test_what_is_remembered_last_is_recalled(database: Database, clock: Clock) -> None:

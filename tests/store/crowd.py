@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from gateway.clock import Clock
-from gateway.mint import Mint
+from gateway.store.clock import Clock
 from gateway.store.database import Database
+from gateway.store.row_ids import Mint
 from tests.store.house import House
 
 DEAD = 500  # destinations that nothing can be delivered to

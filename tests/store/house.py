@@ -8,20 +8,20 @@ from uuid import UUID
 
 import msgspec
 
-from gateway.clock import Clock
-from gateway.mint import Mint
 from gateway.protocol.message import parse_message
 from gateway.protocol.status import RecipientState, status_of_message
-from gateway.store import listing
 from gateway.store.admitted import Admitted, Entry, Queued
 from gateway.store.audit import Audit
-from gateway.store.cancellation import Cancellation, Cancellations
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.deliveries import claim
-from gateway.store.insertion import insert
-from gateway.store.listing import Page, Wanted
-from gateway.store.messages import states
-from gateway.store.settle import Settlement, settle
+from gateway.store.intake.insertion import insert
+from gateway.store.messages import listing
+from gateway.store.messages.listing import Page, Wanted
+from gateway.store.messages.messages import states
+from gateway.store.queue.cancellation import Cancellation, Cancellations
+from gateway.store.queue.deliveries import claim
+from gateway.store.queue.settle import Settlement, settle
+from gateway.store.row_ids import Mint
 
 TOKEN = 7
 REASON = "Cancelled by its sender."

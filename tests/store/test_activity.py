@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
-from gateway.clock import Clock
-from gateway.mint import Mint
-from gateway.store.activity import Activity
+from gateway.store.clock import Clock
 from gateway.store.database import Database
+from gateway.store.inbox.activity import Activity
+from gateway.store.row_ids import Mint
 from tests.store.test_inbox import box_of
 
 

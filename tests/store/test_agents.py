@@ -6,12 +6,12 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.clock import Clock
 from gateway.protocol.errors import AMTPError, Code
-from gateway.store.agents import Agents, Profile, Search, find_residents
+from gateway.store.agents.agents import Agents, Profile, Search, find_residents
+from gateway.store.agents.keys import NamedKeys, NewKey, directory_changes, find_keys
 from gateway.store.audit import Audit, verify
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.keys import NamedKeys, NewKey, directory_changes, find_keys
 
 PUSH = Profile(delivery_mode="push", push_url="https://hooks.test/in", push_secrets=b"sealed")
 

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.mint import Mint
-from gateway.store import bell as bells
-from gateway.store.bell import Bell, Ear
+from gateway.journal.journal import Journal
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.topics import heard_in
+from gateway.store.row_ids import Mint
+from gateway.store.wakeups import bell as bells
+from gateway.store.wakeups.bell import Bell, Ear
+from gateway.store.wakeups.topics import heard_in
 from tests.conftest import Server
 from tests.store.test_inbox import Box, box_of
 

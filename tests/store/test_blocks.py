@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.features.attachments.blocks import BLOCK_BYTES, in_blocks, proven
 from gateway.protocol.errors import AMTPError, Code
-from gateway.store.blocks import BLOCK_BYTES, in_blocks, proven
 
 
 async def given_as(*pieces: bytes) -> AsyncGenerator[bytes, None]:

@@ -7,13 +7,20 @@ from uuid import UUID
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.config_sections import Retention
-from gateway.mint import Mint
+from gateway.config.sections import Retention
+from gateway.features.operations.dead_letters import (
+    DeadLetter,
+    DeadLetters,
+    Which,
+    dead_letter,
+    dead_letters,
+    original,
+)
 from gateway.store.audit import Audit
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.dead_letters import DeadLetter, DeadLetters, Which, dead_letter, dead_letters, original
 from gateway.store.retention import forget
+from gateway.store.row_ids import Mint
 from gateway.store.tallies import balance
 from tests.store.house import House
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.mint import Mint
-from gateway.store import delays, deliveries, destinations
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.deliveries import CLAIM_MAX, Delivery
+from gateway.store.queue import delays, deliveries, destinations
+from gateway.store.queue.deliveries import CLAIM_MAX, Delivery
+from gateway.store.row_ids import Mint
 from tests.store.house import House
 
 LEASE_SECONDS = 30.0

@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
-from gateway.clock import Clock
 from gateway.route.decide import DOWNGRADE_DAYS
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.discovered import forget_domains, recall, remember
+from gateway.store.queue.discovered import forget_domains, recall, remember
 
 
 async def test_a_domain_is_remembered_while_its_silence_is_judged_by_it_and_then_forgotten(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.features.attachments.blocks import BLOCK_BYTES, in_blocks
+from gateway.features.attachments.fetched_files import FetchedFiles
 from gateway.protocol.attachments import Attachment
 from gateway.protocol.errors import AMTPError
-from gateway.store.blocks import BLOCK_BYTES, in_blocks
-from gateway.store.fetched_files import FetchedFiles
 
 LARGE = b"large" * BLOCK_BYTES
 ROOM = 10_000_000

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.mint import Mint
-from gateway.store import inbox
-from gateway.store.acknowledge import Acknowledgement, Named, Result, acknowledge
+from gateway.journal.journal import Journal
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.inbox import Lease, Listing, Mark, Page
-from gateway.store.poison import Buried, Undigested, bury, drop, revive, undigested
+from gateway.store.inbox import inbox
+from gateway.store.inbox.acknowledge import Acknowledgement, Named, Result, acknowledge
+from gateway.store.inbox.inbox import Lease, Listing, Mark, Page
+from gateway.store.inbox.poison import Buried, Undigested, bury, drop, revive, undigested
+from gateway.store.row_ids import Mint
 
 LAPSES_MAX = 10
 

@@ -6,12 +6,12 @@ from uuid import UUID
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.mint import Mint
-from gateway.store import inbox
-from gateway.store.inbox import Lease, Listing, Mark
-from gateway.store.poison import bury
+from gateway.journal.journal import Journal
+from gateway.store.clock import Clock
+from gateway.store.inbox import inbox
+from gateway.store.inbox.inbox import Lease, Listing, Mark
+from gateway.store.inbox.poison import bury
+from gateway.store.row_ids import Mint
 from tests.store.crowd import Single
 from tests.store.house import House
 

@@ -10,18 +10,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.clock import Clock
-from gateway.config_sections import Limits
-from gateway.journal import Journal
-from gateway.mint import Mint
+from gateway.config.sections import Limits
+from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message, parse_message
-from gateway.store import intake as intakes
-from gateway.store import repeats
 from gateway.store.admitted import Admitted, Entry
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.identity import Repeat
-from gateway.store.intake import Intake
+from gateway.store.intake import duplicates as repeats
+from gateway.store.intake import intake as intakes
+from gateway.store.intake.intake import Intake
+from gateway.store.intake.uniqueness import Repeat
+from gateway.store.row_ids import Mint
 
 AGENT = 1
 

@@ -6,17 +6,18 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from gateway.clock import Clock
-from gateway.mint import Mint
 from gateway.protocol.errors import Code
 from gateway.protocol.status import RecipientState, Status
-from gateway.store import destinations, listing
 from gateway.store.audit import verify
-from gateway.store.cancellation import Cancellation
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.listing import Page
-from gateway.store.messages import body_of, find, states
-from gateway.store.settle import Settlement, settle
+from gateway.store.messages import listing
+from gateway.store.messages.listing import Page
+from gateway.store.messages.messages import body_of, find, states
+from gateway.store.queue import destinations
+from gateway.store.queue.cancellation import Cancellation
+from gateway.store.queue.settle import Settlement, settle
+from gateway.store.row_ids import Mint
 from tests.store.house import REASON, TOKEN, House
 
 

@@ -9,10 +9,11 @@ import asyncpg
 import pytest
 
 from gateway import __version__
-from gateway.clock import Clock
-from gateway.store import inbox, partitions
 from gateway.store import migrate as migrating
+from gateway.store import partitions
+from gateway.store.clock import Clock
 from gateway.store.database import Database
+from gateway.store.inbox import inbox
 from gateway.store.migrate import SchemaError, migrate, migrations, pending
 from gateway.store.tallies import unaccounted_entries
 

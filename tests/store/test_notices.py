@@ -7,18 +7,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.mint import Mint
-from gateway.protocol.errors import AMTPError
-from gateway.protocol.events import Subscriber
-from gateway.store import notices, notices_retention
-from gateway.store.agents import Agents, Profile
-from gateway.store.audit import Audit
-from gateway.store.database import Database
-from gateway.store.keys import NewKey
-from gateway.store.notices import FAILURES_MAX, Due, Notice, Tried
-from gateway.store.subscription_health import disable, failing, warn
-from gateway.store.subscriptions import (
+from gateway.features.notifications import notices
+from gateway.features.notifications import retention as notices_retention
+from gateway.features.notifications.events import Subscriber
+from gateway.features.notifications.health import disable, failing, warn
+from gateway.features.notifications.leaving import WebhookLeaving
+from gateway.features.notifications.notices import FAILURES_MAX, Due, Notice, Tried
+from gateway.features.notifications.subscriptions import (
     KEPT_DAYS,
     OWN_MAX,
     Change,
@@ -26,6 +21,13 @@ from gateway.store.subscriptions import (
     Subscriptions,
     subscribers,
 )
+from gateway.protocol.errors import AMTPError
+from gateway.store.agents.agents import Agents, Profile
+from gateway.store.agents.keys import NewKey
+from gateway.store.audit import Audit
+from gateway.store.clock import Clock
+from gateway.store.database import Database
+from gateway.store.row_ids import Mint
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -258,7 +260,7 @@ async def test_the_steps_of_the_ladder_are_taken_once_and_only_by_who_fails(desk
 
 
 async def test_an_agents_subscriptions_are_few_and_end_with_it(desk: Desk) -> None:
-    agents = Agents(desk.database, Audit(desk.mint()))
+    agents = Agents(desk.database, Audit(desk.mint()), [WebhookLeaving()])
 
     async def register() -> None:
         await agents.register("alice", "acme.test", Profile(), NewKey(str(uuid4()), bytes(32)), "tests")

@@ -6,14 +6,15 @@ from uuid import UUID
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.mint import Mint
-from gateway.store import inbox, old_days, partitions
+from gateway.features.operations.dead_letters import DeadLetters, Which
+from gateway.store import old_days, partitions
 from gateway.store.audit import Audit
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.dead_letters import DeadLetters, Which
-from gateway.store.inbox import Listing
+from gateway.store.inbox import inbox
+from gateway.store.inbox.inbox import Listing
 from gateway.store.old_days import OldDays, copy_piece
+from gateway.store.row_ids import Mint
 from gateway.store.tallies import balance, unaccounted_entries
 from tests.store.house import House
 

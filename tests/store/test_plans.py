@@ -17,30 +17,27 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.mint import Mint
-from gateway.protocol.events import CHALLENGE
+from gateway.features.notifications import notices
+from gateway.features.notifications import retention as notices_retention
+from gateway.features.notifications.events import CHALLENGE
+from gateway.features.schedules.schedules import Schedule, Schedules
+from gateway.journal.journal import Journal
 from gateway.protocol.message import parse_message
-from gateway.store import (
-    deliveries,
-    destinations,
-    inbox,
-    messages,
-    notices,
-    notices_retention,
-    receipts,
-)
 from gateway.store.admitted import Admitted, Queued
 from gateway.store.audit import Audit
-from gateway.store.bell import Bell
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.deliveries import CLAIM_MAX
-from gateway.store.identity import hashes_of, wanted_of
-from gateway.store.insertion import insert_unseen
-from gateway.store.replies import Asked, Replies
-from gateway.store.schedules import Schedule, Schedules
-from gateway.store.settle import Settlement, settle
+from gateway.store.inbox import inbox
+from gateway.store.intake import owed_receipts as receipts
+from gateway.store.intake.insertion import insert_unseen
+from gateway.store.intake.uniqueness import hashes_of, wanted_of
+from gateway.store.messages import messages
+from gateway.store.queue import deliveries, destinations
+from gateway.store.queue.deliveries import CLAIM_MAX
+from gateway.store.queue.settle import Settlement, settle
+from gateway.store.row_ids import Mint
+from gateway.store.wakeups.bell import Bell
+from gateway.store.wakeups.replies import Asked, Replies
 from tests.store.crowd import DEAD, LIVE, Crowd, Single
 from tests.store.house import House
 

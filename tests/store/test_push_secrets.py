@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from gateway.store.push_secrets import live_secrets, replace_secret
+from gateway.store.agents.push_secrets import live_secrets, replace_secret
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

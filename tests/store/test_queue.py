@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.mint import Mint
+from gateway.features.operations import queue
+from gateway.features.operations.queue import Act, Effect, Ended, Queue, Selection, attempts, shape, waiting
 from gateway.protocol.message import parse_message
-from gateway.store import queue
 from gateway.store.admitted import Admitted, Entry
 from gateway.store.audit import Audit, verify
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.queue import Act, Effect, Ended, Queue, Selection, attempts, shape, waiting
+from gateway.store.row_ids import Mint
 from gateway.store.tallies import balance
 from tests.store.house import House
 

@@ -5,14 +5,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.mint import Mint
-from gateway.store import removal
-from gateway.store.agents import Agent, Agents, Profile
+from gateway.store.agents import removal
+from gateway.store.agents.agents import Agent, Agents, Profile
+from gateway.store.agents.keys import NewKey
+from gateway.store.agents.removal import bound_postmasters, clear_removed
 from gateway.store.audit import Audit
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.keys import NewKey
-from gateway.store.removal import bound_postmasters, clear_removed
+from gateway.store.row_ids import Mint
 from gateway.store.tallies import balance, unaccounted_entries
 
 

@@ -8,13 +8,13 @@ from uuid import UUID
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.mint import Mint
-from gateway.store import replies as replies_module
-from gateway.store.bell import Bell
+from gateway.journal.journal import Journal
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.replies import Asked, Replies
+from gateway.store.row_ids import Mint
+from gateway.store.wakeups import replies as replies_module
+from gateway.store.wakeups.bell import Bell
+from gateway.store.wakeups.replies import Asked, Replies
 from tests.store.house import House
 
 ALICE = "alice@acme.test"

@@ -4,12 +4,12 @@ from datetime import date
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.config_sections import Retention
-from gateway.mint import Mint
+from gateway.config.sections import Retention
 from gateway.store import partitions
+from gateway.store.clock import Clock
 from gateway.store.database import Database
 from gateway.store.retention import forget
+from gateway.store.row_ids import Mint
 from gateway.store.tallies import unaccounted_entries
 from tests.store.house import House
 

@@ -10,14 +10,14 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.mint import Mint
+from gateway.journal.journal import Journal
 from gateway.protocol.message import parse_message
 from gateway.store.admitted import Admitted, Entry
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.settle import Settle, Settlement, settle
-from gateway.store.topics import Topic
+from gateway.store.queue.settle import Settle, Settlement, settle
+from gateway.store.row_ids import Mint
+from gateway.store.wakeups.topics import Topic
 from tests.store.house import TOKEN, House
 
 BOB = "bob@far.test"
@@ -158,7 +158,7 @@ async def test_many_outcomes_at_once_are_each_told_their_own(house: House, write
 async def test_outcomes_gather_behind_a_commit_until_one_has_consequences(
     house: House, writer: Settle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.store.settle.GATHER_SECONDS", 3600.0)
+    monkeypatch.setattr("gateway.store.queue.settle.GATHER_SECONDS", 3600.0)
     alice = await house.agent("alice")
     rows = [await house.send(BOB) for _ in range(20)]
     await house.lease()

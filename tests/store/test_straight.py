@@ -11,20 +11,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.clock import Clock
-from gateway.journal import Journal
-from gateway.mint import Mint
+from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError
 from gateway.protocol.message import Message, parse_message
-from gateway.store import straight as straights
 from gateway.store.admitted import Admitted, Entry, Place
-from gateway.store.bell import Bell
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.identity import Repeat
-from gateway.store.inbox import Item, Listing, Mark, fetch
-from gateway.store.insertion import insert
-from gateway.store.intake import Intake
-from gateway.store.straight import BODY_BYTES_MAX, PROMISED_MAX, Hand, Straight
+from gateway.store.inbox.inbox import Item, Listing, Mark, fetch
+from gateway.store.intake.insertion import insert
+from gateway.store.intake.intake import Intake
+from gateway.store.intake.uniqueness import Repeat
+from gateway.store.row_ids import Mint
+from gateway.store.wakeups import direct as straights
+from gateway.store.wakeups.bell import Bell
+from gateway.store.wakeups.direct import BODY_BYTES_MAX, PROMISED_MAX, Hand, Straight
 
 AGENT, OTHER = 1, 2
 SOON_SECONDS = 10.0

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.mint import Mint
 from gateway.store import tallies
+from gateway.store.clock import Clock
 from gateway.store.database import Database
+from gateway.store.row_ids import Mint
 from gateway.store.tallies import EntryBooks, balance, fold, unaccounted_entries
 from tests.store.house import House
 

@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.protocol.message import parse_message
 from gateway.store.admitted import Admitted, Entry
-from gateway.store.topics import EVERYONE, Topic, heard_in, notice_of, reply_topic, topics_of
+from gateway.store.wakeups.topics import EVERYONE, Topic, heard_in, notice_of, reply_topic, topics_of
 
 
 def admitted(*agents: int, **members: Any) -> Admitted:

@@ -4,12 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.mint import Mint
+from gateway.features.operations.destinations import Destination, Traffic, destination, destinations
 from gateway.store.audit import Audit
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.destinations import note_failure, troubled
-from gateway.store.traffic import Destination, Traffic, destination, destinations
+from gateway.store.queue.destinations import note_failure, troubled
+from gateway.store.row_ids import Mint
 from tests.store.house import House
 
 

@@ -13,13 +13,13 @@ from uuid import UUID
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.mint import Mint
+from gateway.features.attachments.blocks import BLOCK_BYTES
+from gateway.features.attachments.upload_files import UploadFiles
+from gateway.features.attachments.uploads import ABANDONED_HOURS, UNUSED_HOURS, Held, Upload, Uploads
 from gateway.protocol.errors import AMTPError, Code
-from gateway.store.blocks import BLOCK_BYTES
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.upload_files import UploadFiles
-from gateway.store.uploads import ABANDONED_HOURS, UNUSED_HOURS, Held, Upload, Uploads
+from gateway.store.row_ids import Mint
 
 SMALL = b"small"
 LARGE = bytes(range(256)) * (5 * BLOCK_BYTES // 512)  # two blocks and a half

@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.mint import Mint
 from gateway.protocol.message import parse_message
 from gateway.store.admitted import Admitted, Entry, write_riders
-from gateway.store.agents import Agents, Profile
+from gateway.store.agents.agents import Agents, Profile
+from gateway.store.agents.keys import NewKey, directory_changes
+from gateway.store.agents.withdrawal import Withdrawal
 from gateway.store.audit import Audit
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.keys import NewKey, directory_changes
-from gateway.store.withdrawal import Withdrawal
+from gateway.store.row_ids import Mint
 
 URL, OTHER_URL = "https://hooks.test/in", "https://hooks.test/other"
 BOB, POSTMASTER = "bob@acme.test", "postmaster@acme.test"

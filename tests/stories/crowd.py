@@ -19,11 +19,11 @@ from uuid import uuid4
 from conformance.dns_server import DnsServer
 from conformance.fake_peer import Authority
 from gateway.admit.api_key import mint_key
-from gateway.clock import Clock
-from gateway.mint import Mint
+from gateway.store.agents.keys import NamedKeys, NewKey
 from gateway.store.audit import Audit
+from gateway.store.clock import Clock
 from gateway.store.database import Database
-from gateway.store.keys import NamedKeys, NewKey
+from gateway.store.row_ids import Mint
 from tests.attacks.test_attachments import SMALL, said_of
 from tests.attacks.test_files_at_once import Slow
 from tests.cli.gateway_process import GatewayProcess, serving

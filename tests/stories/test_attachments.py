@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.config_sections import Attachments
+from gateway.config.sections import Attachments
 from gateway.store.sealed import KEY_FILE
 from tests.federation import Federation, Ground, federation
 from tests.world import Agent, Gateway, Reply, World

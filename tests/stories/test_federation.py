@@ -20,11 +20,11 @@ from conformance.fake_peer import (
     receipt,
     refuses,
 )
-from gateway import worker
-from gateway.config_sections import Peer, Queue
-from gateway.config_values import Secret
+from gateway.config.sections import Peer, Queue
+from gateway.config.values import Secret
+from gateway.flow import worker
+from gateway.net.tls import TlsError
 from gateway.protocol.timestamp import render_timestamp
-from gateway.tls import TlsError
 from tests.federation import Federation, Ground, federation
 from tests.world import Agent, Gateway, World
 

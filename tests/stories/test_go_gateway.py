@@ -13,10 +13,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from conformance.fake_peer import Exchange, FakePeer
-from gateway.config_sections import Peer, Queue
-from gateway.config_values import Secret
-from gateway.mint import Mint
+from gateway.config.sections import Peer, Queue
+from gateway.config.values import Secret
 from gateway.protocol.timestamp import render_timestamp
+from gateway.store.row_ids import Mint
 from tests.federation import Federation, Ground, federation
 from tests.go_gateway import GoGateway, go_message
 from tests.world import Agent, Gateway, World

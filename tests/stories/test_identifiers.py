@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.config_sections import Peer
-from gateway.mint import Mint
+from gateway.config.sections import Peer
 from gateway.protocol.identifiers import ORIGINALS, derived_id, replace_identifiers, unfit, uuid7
 from gateway.protocol.members import members_of, render
+from gateway.store.row_ids import Mint
 from tests.federation import Federation, Ground, federation, host_of
 from tests.stories.test_federation import ended, mail
 from tests.world import Gateway, World

@@ -15,10 +15,10 @@ from conformance.fake_peer import (
     refuses,
     resets_after_body,
 )
-from gateway import immediate, lanes, worker
 from gateway.admit.caller import Caller
-from gateway.config_sections import Peer, Queue
-from gateway.config_values import Secret
+from gateway.config.sections import Peer, Queue
+from gateway.config.values import Secret
+from gateway.flow import immediate, lanes, worker
 from gateway.protocol.message import parse_message
 from gateway.store.tallies import balance
 from tests.federation import Federation, Ground, federation

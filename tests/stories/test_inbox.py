@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.clock import Clock
+from gateway.store.clock import Clock
 from tests.world import Agent, Gateway, World
 
 PATIENCE_SECONDS = 20.0

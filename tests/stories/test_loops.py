@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from gateway import worker
-from gateway.config_sections import Peer
-from gateway.config_values import Secret
+from gateway.config.sections import Peer
+from gateway.config.values import Secret
+from gateway.flow import worker
 from gateway.protocol.timestamp import render_timestamp
 from gateway.store.tallies import balance
 from tests.federation import Federation, Ground, federation, host_of

@@ -13,8 +13,9 @@ import pytest
 from standardwebhooks import Webhook
 
 from conformance.fake_peer import Behaviour, Exchange, FakePeer, answers, hangs, refuses
-from gateway import notifier, worker
-from gateway.deliver import target as target_module
+from gateway.features.notifications import notifier
+from gateway.features.notifications import target as target_module
+from gateway.flow import worker
 from gateway.protocol.timestamp import render_timestamp
 from tests.federation import Federation, Ground, federation
 from tests.world import LISTEN, Agent, Gateway, World

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateway.clock import Clock
+from gateway.store.clock import Clock
 from tests.world import Agent, Gateway, World
 
 LEASE_SECONDS = 30

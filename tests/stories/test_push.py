@@ -15,7 +15,7 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from conformance.fake_peer import Exchange, FakePeer, answers, redirects, refuses
-from gateway import worker
+from gateway.flow import worker
 from tests.federation import Federation, Ground, federation
 from tests.served import ROOT
 from tests.world import Agent, Gateway, World

@@ -8,7 +8,7 @@ import pytest
 
 from conformance.dns_server import Behaviour
 from conformance.fake_peer import answers
-from gateway.config_sections import Outbound
+from gateway.config.sections import Outbound
 from tests.federation import Federation, Ground, federation
 from tests.stories.test_federation import ended, mail, tried, until
 from tests.world import World

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from conformance.fake_peer import answers
-from gateway import worker
-from gateway.config_sections import Peer
-from gateway.config_values import Secret
+from gateway.config.sections import Peer
+from gateway.config.values import Secret
+from gateway.flow import worker
 from gateway.protocol.timestamp import render_timestamp
 from tests.federation import Federation, Ground, federation, host_of
 from tests.world import Agent, Gateway, World

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.clock import Clock
+from gateway.store.clock import Clock
 from tests.world import World
 
 DAY = 86_400

@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 
 from conformance.fake_peer import Behaviour, Exchange, answers, refuses
-from gateway import worker
-from gateway.config_sections import Queue
+from gateway.config.sections import Queue
+from gateway.flow import worker
 from gateway.protocol.retry import CAP_SECONDS, SPREAD
 from tests.federation import Federation, Ground, federation
 from tests.world import Agent, Gateway, World

@@ -6,9 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gateway.clock import Clock
-from gateway.config_sections import Limits
+from gateway.config.sections import Limits
 from gateway.protocol.timestamp import render_timestamp
+from gateway.store.clock import Clock
 from tests.world import Agent, Gateway, World
 
 MINUTE = 60

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from conformance.fake_peer import FakePeer, refuses
-from gateway.config_sections import Peer
-from gateway.config_values import Secret
+from gateway.config.sections import Peer
+from gateway.config.values import Secret
 from gateway.store.tallies import balance
 from tests.federation import Federation, Ground, federation
 from tests.stories.test_federation import count, ended, gate, mail, until

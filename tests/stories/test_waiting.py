@@ -13,9 +13,9 @@ import pytest
 
 from conformance.fake_peer import answers
 from gateway.admit.api_key import mint_key
-from gateway.config_sections import Limits
-from gateway.store import bell
-from gateway.store.keys import NamedKeys, NewKey
+from gateway.config.sections import Limits
+from gateway.store.agents.keys import NamedKeys, NewKey
+from gateway.store.wakeups import bell
 from tests.federation import Ground, federation
 from tests.stories.test_push import pushed, receiver
 from tests.world import LISTEN, Agent, Gateway, Reply, World

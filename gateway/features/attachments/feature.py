@@ -1,16 +1,16 @@
 """Plugs attachments in: the check at the door, uploads and downloads, and the files of messages."""
 
-from gateway.admit.attachments import AttachmentCheck
-from gateway.embedded import FREE_BYTES_MIN, free_bytes
+from gateway.features.attachments.check import AttachmentCheck
+from gateway.features.attachments.fetched_files import FetchedFiles
+from gateway.features.attachments.read_door import MessageFileDoor
+from gateway.features.attachments.upload_door import AttachmentDoor, Reading
+from gateway.features.attachments.upload_files import UploadFiles
+from gateway.features.attachments.uploads import Uploads
 from gateway.features.feature import Base, Core, Faces, Feature
-from gateway.housekeeping import Chore
-from gateway.receive.attachments import AttachmentDoor, Reading
+from gateway.flow.housekeeping import Chore
+from gateway.postgres.embedded import FREE_BYTES_MIN, free_bytes
 from gateway.receive.content import ContentRule
-from gateway.receive.message_files import MessageFileDoor
 from gateway.route.configured import uploads_base
-from gateway.store.fetched_files import FetchedFiles
-from gateway.store.upload_files import UploadFiles
-from gateway.store.uploads import Uploads
 
 
 def feature(base: Base) -> Feature:

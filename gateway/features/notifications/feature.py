@@ -2,17 +2,18 @@
 
 from functools import partial
 
-from gateway.deliver.target import Target
 from gateway.features.feature import Base, Core, Faces, Feature
+from gateway.features.notifications import retention as notices_retention
+from gateway.features.notifications.audience import Audience
+from gateway.features.notifications.door import WebhookDoor
+from gateway.features.notifications.escalation import Ladder
 from gateway.features.notifications.leaving import WebhookLeaving
-from gateway.housekeeping import Chore
-from gateway.notifier import Notifier
-from gateway.rates import Rates
-from gateway.receive.webhooks import WebhookDoor
-from gateway.report.audience import Audience
-from gateway.report.ladder import Ladder
-from gateway.store import notices_retention
-from gateway.store.subscriptions import Subscriptions
+from gateway.features.notifications.notifier import Notifier
+from gateway.features.notifications.openapi import WORDS
+from gateway.features.notifications.subscriptions import Subscriptions
+from gateway.features.notifications.target import Target
+from gateway.flow.housekeeping import Chore
+from gateway.net.rates import Rates
 
 
 def feature(base: Base) -> Feature:
@@ -48,6 +49,7 @@ def feature(base: Base) -> Feature:
 
         return Faces(
             doors=(door,),
+            words=WORDS,
             chores=(
                 Chore("webhooks that fail", 60, ladder.look),
                 Chore("notices", 60, let_go),

@@ -4,9 +4,9 @@ from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
+from gateway.features.notifications.subscriptions import subscribers_changed
 from gateway.protocol.timestamp import render_timestamp
-from gateway.store.leaving import LISTED_MAX, Left
-from gateway.store.subscriptions import subscribers_changed
+from gateway.store.agents.leaving import LISTED_MAX, Left
 
 
 class WebhookLeaving:

@@ -3,14 +3,15 @@
 from datetime import timedelta
 
 from gateway.features.feature import Base, Core, Faces, Feature
+from gateway.features.operations.dead_letter_door import DeadLetterDoor
+from gateway.features.operations.dead_letters import DeadLetters
+from gateway.features.operations.destination_door import TrafficDoor
+from gateway.features.operations.destinations import Traffic
+from gateway.features.operations.openapi import WORDS
+from gateway.features.operations.peer_door import PeerDoor
+from gateway.features.operations.queue import Queue
+from gateway.features.operations.queue_door import QueueDoor
 from gateway.receive.content import ContentRule
-from gateway.receive.dead_letters import DeadLetterDoor
-from gateway.receive.peers import PeerDoor
-from gateway.receive.queue import QueueDoor
-from gateway.receive.traffic import TrafficDoor
-from gateway.store.dead_letters import DeadLetters
-from gateway.store.queue import Queue
-from gateway.store.traffic import Traffic
 
 
 def feature(base: Base) -> Feature:
@@ -19,6 +20,7 @@ def feature(base: Base) -> Feature:
 
     def faces(core: Core) -> Faces:
         return Faces(
+            words=WORDS,
             doors=(
                 QueueDoor(
                     database=database,
@@ -54,7 +56,7 @@ def feature(base: Base) -> Feature:
                         horizon=timedelta(days=config.queue.horizon_days),
                     ),
                 ),
-            )
+            ),
         )
 
     return Feature(faces)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from gateway.admit.caller import Caller
 from gateway.admit.checks import Judgement, Keep, Stage
-from gateway.clock import Clock
+from gateway.features.schedules.schedules import Schedules
+from gateway.protocol.cron import plan_of
 from gateway.protocol.message import Message
-from gateway.protocol.repeat import plan_of
 from gateway.protocol.status import Receipt, RecipientState, Status
 from gateway.store.admitted import Admitted
-from gateway.store.schedules import Schedules
+from gateway.store.clock import Clock
 
 
 class ScheduleCheck:

@@ -2,11 +2,12 @@
 
 from gateway.features.feature import Base, Core, Faces, Feature
 from gateway.features.schedules.check import ScheduleCheck
+from gateway.features.schedules.door import ScheduleDoor
 from gateway.features.schedules.leaving import ScheduleLeaving
-from gateway.housekeeping import Chore
-from gateway.receive.schedules import ScheduleDoor
-from gateway.store.schedules import Schedules
-from gateway.ticker import Ticker
+from gateway.features.schedules.openapi import WORDS
+from gateway.features.schedules.schedules import Schedules
+from gateway.features.schedules.ticker import Ticker
+from gateway.flow.housekeeping import Chore
 
 
 def feature(base: Base) -> Feature:
@@ -22,6 +23,7 @@ def feature(base: Base) -> Feature:
         ticker = Ticker(runtime=runtime, schedules=schedules, accept=core.accept, postmaster=core.postmaster)
         return Faces(
             doors=(ScheduleDoor(schedules=schedules, authenticator=core.authenticator),),
+            words=WORDS,
             chores=(
                 Chore("schedules", 1, ticker.fire),
                 Chore("old schedules", 600, lambda: schedules.forget(base.config.retention.keys_days)),

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from gateway.protocol.timestamp import render_timestamp
-from gateway.store.leaving import LISTED_MAX, RETIRED, Left
+from gateway.store.agents.leaving import LISTED_MAX, RETIRED, Left
 
 
 class ScheduleLeaving:

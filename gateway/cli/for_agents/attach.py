@@ -1,0 +1,48 @@
+"""`amtp attach`: a file uploaded to the gateway, to travel beside a message."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.call import GATEWAY_DEFAULT, GatewayUrl, outcome
+from gateway.cli.for_agents.client import awaited
+from gateway.cli.for_agents.inbox import AgentKey
+from gateway.cli.printable import plain_json
+from gateway.client.attaching import upload
+from gateway.client.message import Attachment
+from gateway.client.wire import Wire
+
+PATIENCE_SECONDS = 0.0  # a person sees that it failed, and tries again
+
+
+def attach(
+    file: Annotated[Path, typer.Argument(help="The file.", exists=True, dir_okay=False, readable=True)],
+    filename: Annotated[str | None, typer.Option(help="Its name for the recipient.")] = None,
+    content_type: Annotated[
+        str | None, typer.Option("--type", help="Its media type; else by its name.")
+    ] = None,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    key: AgentKey = None,
+) -> None:
+    """Upload a file, and print how a message names it among its attachments."""
+    with outcome(as_json=False):
+        attachment = awaited(uploaded(gateway, key, file, filename, content_type))
+    typer.echo(plain_json(shown(attachment)))
+
+
+async def uploaded(
+    gateway: str, key: str | None, file: Path, filename: str | None = None, content_type: str | None = None
+) -> Attachment:
+    try:
+        wire = Wire(gateway, key, PATIENCE_SECONDS)
+    except ValueError as fault:
+        raise typer.BadParameter(str(fault), param_hint="--gateway") from None
+    try:
+        return await upload(wire, file, filename, content_type)
+    finally:
+        await wire.close()
+
+
+def shown(attachment: Attachment) -> dict[str, object]:
+    return {name: getattr(attachment, name) for name in attachment.__struct_fields__}

@@ -1,0 +1,29 @@
+"""Where a command uses the Python client: its failures in the words and exit codes of the others."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import typer
+
+from gateway.cli.call import REFUSED, Refused, Unreachable
+from gateway.cli.printable import plain
+from gateway.client import errors
+
+T = TypeVar("T")
+
+
+def awaited(work: Coroutine[Any, Any, T]) -> T:
+    """What the client's call comes to; Refused or Unreachable as from `Remote.call`."""
+    try:
+        return asyncio.run(work)
+    except errors.Refused as refusal:
+        said = {"code": refusal.code, "message": refusal.message, "request_id": refusal.request_id}
+        raise Refused(
+            {"error": {**said, **({"details": refusal.details} if refusal.details else {})}}
+        ) from None
+    except errors.Unreachable as silence:
+        raise Unreachable(str(silence)) from None
+    except (errors.NoReply, errors.Undelivered) as failure:
+        typer.echo(f"amtp: {plain(str(failure))}", err=True)
+        raise typer.Exit(REFUSED) from None

@@ -1,0 +1,85 @@
+"""`amtp schedules`: what an agent sends again and again, or everyone's for operators; listed, and cancelled."""
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from gateway.cli.call import (
+    GATEWAY_DEFAULT,
+    AdminKey,
+    AsJson,
+    GatewayUrl,
+    Remote,
+    outcome,
+    print_json,
+    print_table,
+)
+from gateway.cli.for_agents.inbox import AgentKey
+from gateway.cli.for_operators.queue import Cursor, Limit, Sender, query_of, said, tell_more
+from gateway.cli.printable import plain
+
+app = typer.Typer(
+    help="Messages that repeat. Set one up with `amtp send --header repeat='0 9 * * 1-5'`.",
+    no_args_is_help=True,
+)
+
+PATH = "/v1/schedules"
+COLUMNS = {
+    "id": "SCHEDULE",
+    "sender": "FROM",
+    "to": "TO",
+    "repeat": "REPEAT",
+    "next_at": "NEXT",
+    "ticks": "SENT",
+    "ends_at": "ENDS",
+}
+
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="As `amtp schedules list` shows them.")]
+
+
+@app.command("list")
+def list_(
+    sender: Sender = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    as_json: AsJson = False,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    key: AgentKey = None,
+    admin_key: AdminKey = None,
+) -> None:
+    """Show what repeats: of the agent whose key it is, or with an operator's key of all."""
+    query = query_of(said(sender=sender, limit=limit, cursor=cursor))
+    with outcome(as_json):
+        page = Remote(gateway, key or admin_key).call("GET", PATH + query)
+    if as_json:
+        print_json(page)
+        return
+    if not page["schedules"]:
+        typer.echo("Nothing repeats.")
+        return
+    print_table(COLUMNS, [_row(schedule) for schedule in page["schedules"]])
+    tell_more(page)
+
+
+@app.command()
+def cancel(
+    ids: Ids,
+    as_json: AsJson = False,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    key: AgentKey = None,
+    admin_key: AdminKey = None,
+) -> None:
+    """Send no more of it. What was sent goes its way."""
+    there = Remote(gateway, key or admin_key)
+    with outcome(as_json):
+        for each in ids:
+            ended = there.call("DELETE", f"{PATH}/{quote(each, safe='')}")
+            if as_json:
+                print_json(ended)
+            else:
+                typer.echo(plain(f"{ended['id']}: sent {ended['ticks']} times. {ended['end_reason']}"))
+
+
+def _row(schedule: dict[str, Any]) -> dict[str, Any]:
+    return {**schedule, "to": schedule["message"]["recipients"]}

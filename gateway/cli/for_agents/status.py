@@ -1,0 +1,61 @@
+"""`amtp status`: what became of a message."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+import typer
+
+from gateway.cli.call import GATEWAY_DEFAULT, AsJson, GatewayUrl, Remote, outcome, print_fields, print_table
+from gateway.cli.for_agents.inbox import AgentKey
+from gateway.cli.printable import plain_json
+
+FIELDS = {
+    "message_id": "Message",
+    "status": "Status",
+    "created_at": "Accepted",
+    "delivered_at": "Delivered",
+    "next_retry": "Next attempt",
+}
+COLUMNS = {
+    "address": "RECIPIENT",
+    "status": "STATUS",
+    "attempts": "ATTEMPTS",
+    "next_retry": "NEXT",
+    "why": "WHY",
+}
+NAMESAKES = {
+    "row": "ROW",
+    "sender": "FROM",
+    "proven": "PROVEN",
+    "accepted_at": "ACCEPTED",
+    "status": "STATUS",
+}
+
+
+def status(
+    message_id: Annotated[str, typer.Argument(metavar="ID", help="As `amtp send` printed it.")],
+    sender: Annotated[str | None, typer.Option(help="Whose, where two share an id.")] = None,
+    row: Annotated[str | None, typer.Option(help="Which one, as an operator is told.")] = None,
+    as_json: AsJson = False,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    key: AgentKey = None,
+) -> None:
+    """Show what became of a message, for each of its recipients that you may see."""
+    chosen = {name: value for name, value in (("sender", sender), ("row", row)) if value}
+    query = "?" + urlencode(chosen) if chosen else ""
+    with outcome(as_json):
+        answer = Remote(gateway, key).call("GET", f"/v1/messages/{quote(message_id, safe='')}/status{query}")
+    if as_json:
+        typer.echo(plain_json(answer))
+        return
+    print_fields(FIELDS, answer)
+    typer.echo()
+    print_table(COLUMNS, [{**recipient, "why": _why(recipient)} for recipient in answer["recipients"]])
+    if answer.get("others"):
+        typer.echo("\nOther messages have this id; --row shows one of them:")
+        print_table(NAMESAKES, answer["others"])
+
+
+def _why(recipient: Mapping[str, Any]) -> Any:
+    return recipient.get("error", {}).get("message") or recipient["last_error"] or recipient["via"]

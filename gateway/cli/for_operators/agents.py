@@ -1,0 +1,278 @@
+"""`amtp agents`: registers, shows, changes and retires agents through a gateway's admin API."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+import typer
+
+from gateway.cli.call import (
+    GATEWAY_DEFAULT,
+    AdminKey,
+    AsJson,
+    GatewayUrl,
+    Remote,
+    outcome,
+    print_fields,
+    print_json,
+    print_table,
+)
+from gateway.cli.printable import plain
+
+app = typer.Typer(help="Agents: who has an inbox here.", no_args_is_help=True)
+
+PATH = "/v1/admin/agents"
+COLUMNS = {
+    "address": "ADDRESS",
+    "state": "STATE",
+    "delivery_mode": "MODE",
+    "description": "DESCRIPTION",
+    "created_at": "CREATED",
+    "last_active": "LAST ACTIVE",
+}
+FIELDS = {
+    "address": "Address",
+    "state": "State",
+    "delivery_mode": "Delivery mode",
+    "push_target": "Push target",
+    "description": "Description",
+    "capabilities": "Capabilities",
+    "supported_schemas": "Schemas",
+    "hidden": "Hidden",
+    "created_at": "Created",
+    "retired_at": "Retired",
+    "last_active": "Last active",
+    "keys": "Keys",
+    "api_key": "API key",
+    "push_secret": "Push secret",
+}
+ENDS = {"previous_key_ends_at": "Old key ends", "previous_secret_ends_at": "Old secret ends"}
+
+
+class Mode(StrEnum):
+    PULL = "pull"
+    PUSH = "push"
+
+
+class State(StrEnum):
+    ACTIVE = "active"
+    RETIRED = "retired"
+
+
+class Mail(StrEnum):
+    RETURN = "return"
+    DROP = "drop"
+
+
+Name = Annotated[str, typer.Argument(metavar="AGENT", help="alice, or alice@example.com.")]
+DeliveryMode = Annotated[
+    Mode | None, typer.Option("--mode", help="pull: it fetches; push: we post to its URL.")
+]
+PushTarget = Annotated[
+    str | None, typer.Option("--push-url", "--push-target", help="The https URL to post to.")
+]
+Secret = Annotated[
+    str | None,
+    typer.Option(
+        "--secret",
+        envvar="AMTP_PUSH_SECRET",
+        help="Your own to sign with, better in the variable; none: one is made.",
+    ),
+]
+Description = Annotated[str | None, typer.Option("--description", help="One line for those who discover it.")]
+Capabilities = Annotated[
+    list[str] | None, typer.Option("--capability", help="What it can do; may be repeated.")
+]
+Schemas = Annotated[
+    list[str] | None, typer.Option("--schema", help="A schema it understands; may be repeated.")
+]
+Hidden = Annotated[bool | None, typer.Option("--hidden/--shown", help="Whether discovery leaves it out.")]
+
+
+def _profile(**said: Any) -> dict[str, Any]:
+    """What was said on the command line; what was not is left out."""
+    return {name: value for name, value in said.items() if value not in (None, [])}
+
+
+def _path(name: str) -> str:
+    return f"{PATH}/{quote(name, safe='@')}"
+
+
+def _tell(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+        return
+    agent = answer["agent"] | {name: answer[name] for name in ENDS if name in answer}
+    print_fields(FIELDS | ENDS, agent | {"keys": [_told_key(key) for key in agent.get("keys", ())]})
+    if "message" in answer:
+        typer.echo(f"\n{answer['message']}")
+    if made := answer.get("made_before"):
+        tell_made(made, "still at work; --drop ends it")
+
+
+def tell_made(made: dict[str, Any], remedy: str) -> None:
+    """What a key that ended left at work."""
+    lines = [f"webhook {each['webhook_id']} to {plain(each['url'])}" for each in made["webhooks"]]
+    lines += [f"schedule {each['id']} at {plain(each['repeat'])}" for each in made["schedules"]]
+    if made["queued"]:
+        lines.append(f"{made['queued']} deliveries that wait in the queue")
+    if lines:
+        typer.echo(f"\nMade with it, and {'ended with it' if made['dropped'] else remedy}:")
+        for line in lines:
+            typer.echo(f"  {line}")
+
+
+def _told_key(key: dict[str, Any]) -> str:
+    times = {"ends": "expires_at", "last used": "last_used_at"}
+    said = [f"{word} {key[name]}" for word, name in times.items() if name in key]
+    return ", ".join([f"{key['key']} since {key['created_at']}", *said])
+
+
+@app.command()
+def add(
+    name: Name,
+    mode: DeliveryMode = None,
+    push_target: PushTarget = None,
+    secret: Secret = None,
+    description: Description = None,
+    capability: Capabilities = None,
+    schema: Schemas = None,
+    hidden: Hidden = None,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register an agent, or bring a retired one back; prints its key, this once.
+
+    One that has a URL is pushed to it, unless --mode says otherwise.
+    """
+    body = _profile(
+        address=name,
+        delivery_mode=mode or (Mode.PUSH if push_target else None),
+        push_target=push_target,
+        push_secret=secret if push_target else None,
+        description=description,
+        capabilities=capability,
+        supported_schemas=schema,
+        hidden=hidden,
+    )
+    with outcome(as_json):
+        _tell(Remote(gateway, admin_key).call("POST", PATH, body), as_json)
+
+
+@app.command("list")
+def list_(
+    domain: Annotated[str | None, typer.Option("--domain", help="Of this domain only.")] = None,
+    state: Annotated[State | None, typer.Option("--state", help="In this state only.")] = None,
+    mode: DeliveryMode = None,
+    text: Annotated[str | None, typer.Option("--find", help="With this in name or description.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")] = 100,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="Go on where a listing ended.")] = None,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """List agents by name."""
+    asked = _profile(domain=domain, state=state, delivery_mode=mode, q=text, limit=limit, cursor=cursor)
+    with outcome(as_json):
+        page = Remote(gateway, admin_key).call("GET", f"{PATH}?{urlencode(asked, quote_via=quote)}")
+    if as_json:
+        print_json(page)
+        return
+    print_table(COLUMNS, page["agents"])
+    if page["has_more"]:
+        typer.echo(f"\nThere are more: --cursor {page['cursor']}")
+
+
+@app.command()
+def show(
+    name: Name,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one agent."""
+    with outcome(as_json):
+        _tell(Remote(gateway, admin_key).call("GET", _path(name)), as_json)
+
+
+@app.command()
+def update(
+    name: Name,
+    mode: DeliveryMode = None,
+    push_target: PushTarget = None,
+    description: Description = None,
+    capability: Capabilities = None,
+    schema: Schemas = None,
+    hidden: Hidden = None,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change what is named, leave the rest."""
+    body = _profile(
+        delivery_mode=mode,
+        push_target=push_target,
+        description=description,
+        capabilities=capability,
+        supported_schemas=schema,
+        hidden=hidden,
+    )
+    with outcome(as_json):
+        _tell(Remote(gateway, admin_key).call("PATCH", _path(name), body), as_json)
+
+
+@app.command("rotate-key")
+def rotate_key(
+    name: Name,
+    grace: Annotated[
+        int | None, typer.Option("--grace", min=0, help="Seconds the old key lives on; default: a day.")
+    ] = None,
+    drop: Annotated[
+        bool,
+        typer.Option("--drop", help="End what keys before it made: webhooks, schedules, queued messages."),
+    ] = False,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give the agent a new key; prints it, this once."""
+    with outcome(as_json):
+        body = _profile(grace_seconds=grace, drop=drop or None)
+        _tell(Remote(gateway, admin_key).call("POST", f"{_path(name)}/rotate-key", body), as_json)
+
+
+@app.command("rotate-secret")
+def rotate_secret(
+    name: Name,
+    grace: Annotated[
+        int | None, typer.Option("--grace", min=0, help="Seconds both secrets sign; default: a day.")
+    ] = None,
+    secret: Secret = None,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sign what is pushed to the agent with a new secret; prints it, this once."""
+    with outcome(as_json):
+        body = _profile(grace_seconds=grace, push_secret=secret)
+        _tell(Remote(gateway, admin_key).call("POST", f"{_path(name)}/rotate-push-secret", body), as_json)
+
+
+@app.command()
+def remove(
+    name: Name,
+    mail: Annotated[
+        Mail | None,
+        typer.Option(
+            "--mail", help="Remove it for good, and return its open mail to the senders or drop it."
+        ),
+    ] = None,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Retire the agent: its keys are dead, its inbox stays and goes on accepting."""
+    query = f"?mail={mail}" if mail else ""
+    with outcome(as_json):
+        _tell(Remote(gateway, admin_key).call("DELETE", _path(name) + query), as_json)

@@ -1,0 +1,100 @@
+"""`amtp peers`: the gateways of other domains this one knows, through its admin API."""
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from gateway.cli.call import (
+    GATEWAY_DEFAULT,
+    AdminKey,
+    AsJson,
+    GatewayUrl,
+    Remote,
+    outcome,
+    print_fields,
+    print_json,
+    print_table,
+)
+from gateway.cli.for_operators.queue import Cursor, Limit, query_of, said, state_of, tell_more
+
+app = typer.Typer(help="Gateways of other domains: what they publish, how they are.", no_args_is_help=True)
+
+PATH = "/v1/admin/peers"
+COLUMNS = {
+    "domain": "DOMAIN",
+    "source": "KNOWN FROM",
+    "gateway": "GATEWAY",
+    "queued": "QUEUED",
+    "window": "WINDOW",
+    "state": "STATE",
+    "last_contact": "LAST CONTACT",
+}
+FIELDS = {
+    "domain": "Domain",
+    "source": "Known from",
+    "gateway": "Gateway",
+    "max_size": "Largest message",
+    "features": "Features",
+    "auth": "Authentication",
+    "told": "In the directory",
+    "good_until": "Looked up again",
+    "silent_since": "No record since",
+    "state": "State",
+    "window": "Window",
+    "queued": "Queued",
+    "held": "Held",
+    "under_way": "Under way",
+    "oldest": "Oldest accepted",
+    "next_attempt": "Next attempt",
+    "last_attempt": "Last attempt",
+    "last_error": "Last error",
+    "answered_at": "Last answered",
+    "heard_at": "Last heard from",
+}
+
+
+@app.command("list")
+def list_(
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """List them by name."""
+    with outcome(as_json):
+        page = Remote(gateway, admin_key).call("GET", PATH + query_of(said(limit=limit, cursor=cursor)))
+    if as_json:
+        print_json(page)
+        return
+    print_table(COLUMNS, [_flat(peer) for peer in page["peers"]])
+    tell_more(page)
+
+
+@app.command()
+def show(
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="Such as example.com.")],
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one, with all that is known of it."""
+    with outcome(as_json):
+        found = Remote(gateway, admin_key).call("GET", f"{PATH}/{quote(domain, safe='')}")
+    if as_json:
+        print_json(found)
+        return
+    print_fields(FIELDS, _flat(found))
+
+
+def _flat(peer: dict[str, Any]) -> dict[str, Any]:
+    """A peer without boxes in boxes."""
+    window = peer["window"]
+    return {
+        **peer,
+        **(peer["publishes"] or {}),
+        **(peer["directory"] or {}),
+        "state": state_of(peer),
+        "window": window and f"{window['active']} of {window['size']} in use",
+    }

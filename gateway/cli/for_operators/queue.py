@@ -1,0 +1,357 @@
+"""`amtp queue`: what waits and why, and an operator's acts on it, through a gateway's admin API."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+import typer
+
+from gateway.cli.call import (
+    GATEWAY_DEFAULT,
+    AdminKey,
+    AsJson,
+    GatewayUrl,
+    Remote,
+    outcome,
+    print_fields,
+    print_json,
+    print_table,
+)
+from gateway.cli.printable import plain
+from gateway.cli.spans import seconds_of
+
+app = typer.Typer(help="The queue: what waits, why, and what to do about it.", no_args_is_help=True)
+
+QUEUE, DESTINATIONS = "/v1/admin/queue", "/v1/admin/destinations"
+
+COLUMNS = {
+    "message_id": "MESSAGE",
+    "sender": "FROM",
+    "recipient": "TO",
+    "status": "STATUS",
+    "attempts": "ATTEMPTS",
+    "next_attempt": "NEXT",
+    "reason": "WHY",
+}
+FIELDS = {
+    "message_id": "Message",
+    "row": "Row",
+    "sender": "From",
+    "recipient": "To",
+    "destination": "Destination",
+    "status": "Status",
+    "reason": "Why",
+    "accepted_at": "Accepted",
+    "expires_at": "Given up at",
+    "attempts": "Attempts",
+    "last_attempt": "Last attempt",
+    "last_error": "Last error",
+    "next_attempt": "Next attempt",
+}
+ATTEMPT_COLUMNS = {
+    "attempt": "ATTEMPT",
+    "at": "AT",
+    "via": "VIA",
+    "code": "CODE",
+    "error": "ERROR",
+    "milliseconds": "MS",
+}
+DESTINATION_COLUMNS = {
+    "destination": "DESTINATION",
+    "queued": "QUEUED",
+    "held": "HELD",
+    "under_way": "UNDER WAY",
+    "next_attempt": "NEXT",
+    "state": "STATE",
+}
+DESTINATION_FIELDS = {
+    "destination": "Destination",
+    "queued": "Queued",
+    "held": "Held",
+    "oldest": "Oldest accepted",
+    "next_attempt": "Next attempt",
+    "last_attempt": "Last attempt",
+    "last_error": "Last error",
+    "last_success": "Last success",
+    "state": "State",
+}
+DONE = {"hold": "held", "release": "released", "retry": "made due", "cancel": "cancelled"}
+
+
+class State(StrEnum):
+    QUEUED = "queued"
+    HELD = "held"
+
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Messages; or say which below.")]
+Sender = Annotated[str | None, typer.Option("--sender", help="Sent by this address.")]
+Recipient = Annotated[str | None, typer.Option("--recipient", help="To this address.")]
+ForDestination = Annotated[
+    str | None, typer.Option("--destination", "--domain", help="To this domain, or this agent here.")
+]
+Status = Annotated[State | None, typer.Option("--status", help="In this state.")]
+ErrorCode = Annotated[str | None, typer.Option("--code", help="With this error at the last attempt.")]
+OlderThan = Annotated[
+    int | None, typer.Option("--older-than", parser=seconds_of, metavar="SPAN", help="Such as 15m, 4h, 2d.")
+]
+Everything = Annotated[bool, typer.Option("--all", help="All that waits.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="For the audit, and for reports.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")]
+Cursor = Annotated[str | None, typer.Option("--cursor", help="Go on where a listing ended.")]
+Destination = Annotated[str, typer.Argument(metavar="DOMAIN", help="example.com, or bob@example.com here.")]
+
+
+def said(**options: Any) -> dict[str, Any]:
+    """What was said on the command line; what was not is left out."""
+    return {name: value for name, value in options.items() if value not in (None, False, [])}
+
+
+def require_choice(chosen: dict[str, Any]) -> None:
+    if not chosen:
+        raise typer.BadParameter("say which are meant, by name or by options; --all means all of them")
+
+
+def query_of(options: dict[str, Any]) -> str:
+    return f"?{urlencode(options, quote_via=quote)}" if options else ""
+
+
+def tell_more(page: dict[str, Any]) -> None:
+    if page["has_more"]:
+        typer.echo(f"\nThere are more: --cursor '{plain(page['cursor'])}'")
+
+
+@app.command("list")
+def list_(
+    sender: Sender = None,
+    recipient: Recipient = None,
+    destination: ForDestination = None,
+    status: Status = None,
+    code: ErrorCode = None,
+    older_than: OlderThan = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what waits, oldest first, with the reason."""
+    asked = said(
+        sender=sender,
+        recipient=recipient,
+        destination=destination,
+        status=status,
+        code=code,
+        older_than=older_than,
+        limit=limit,
+        cursor=cursor,
+    )
+    with outcome(as_json):
+        page = Remote(gateway, admin_key).call("GET", QUEUE + query_of(asked))
+    if as_json:
+        print_json(page)
+        return
+    print_table(COLUMNS, page["deliveries"])
+    tell_more(page)
+
+
+@app.command()
+def show(
+    message_id: Annotated[str, typer.Argument(metavar="ID", help="A message that waits.")],
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what waits of one message, and every attempt so far."""
+    with outcome(as_json):
+        page = Remote(gateway, admin_key).call("GET", f"{QUEUE}/{quote(message_id, safe='')}?limit=1000")
+    if as_json:
+        print_json(page)
+        return
+    for delivery in page["deliveries"]:
+        print_fields(FIELDS, delivery)
+        if delivery["history"]:
+            typer.echo()
+            print_table(ATTEMPT_COLUMNS, delivery["history"])
+        typer.echo()
+
+
+def _add_act(act: str, summary: str) -> None:
+    @app.command(act, help=summary)
+    def command(
+        ids: Ids = None,
+        sender: Sender = None,
+        recipient: Recipient = None,
+        destination: ForDestination = None,
+        status: Status = None,
+        code: ErrorCode = None,
+        older_than: OlderThan = None,
+        everything: Everything = False,
+        dry_run: DryRun = False,
+        reason: Reason = None,
+        gateway: GatewayUrl = GATEWAY_DEFAULT,
+        admin_key: AdminKey = None,
+        as_json: AsJson = False,
+    ) -> None:
+        chosen = said(
+            ids=ids,
+            sender=sender,
+            recipient=recipient,
+            destination=destination,
+            status=status,
+            code=code,
+            older_than=older_than,
+            all=everything,
+        )
+        require_choice(chosen)
+        with outcome(as_json):
+            effect = _whole(
+                Remote(gateway, admin_key), act, {**chosen, **said(dry_run=dry_run, reason=reason)}
+            )
+        if as_json:
+            print_json(effect)
+            return
+        told = f"would be {DONE[act]}" if effect["dry_run"] else DONE[act]
+        typer.echo(f"{effect['changed']} of {effect['matched']} {told}.")
+        if effect["busy"]:
+            typer.echo(f"{effect['busy']} under way right now: ask again when their attempt is over.")
+
+
+for _act, _summary in {
+    "hold": "Keep from being delivered until released.",
+    "release": "Let go on what is held.",
+    "retry": "Try now what failed before.",
+    "cancel": "End, and report to the senders.",
+}.items():
+    _add_act(_act, _summary)
+
+
+def _whole(remote: Remote, act: str, body: dict[str, Any]) -> Any:
+    """The act on everything that is meant: the gateway does a bounded number at once."""
+    effect = remote.call("POST", f"{QUEUE}/{act}", body)
+    matched, changed = effect["matched"], effect["changed"]
+    while effect["has_more"]:
+        effect = remote.call("POST", f"{QUEUE}/{act}", body)
+        changed += effect["changed"]
+    return {**effect, "matched": matched, "changed": changed}
+
+
+@app.command()
+def shape(
+    top: Annotated[int, typer.Option("--top", min=1, max=1000, help="Name so many destinations.")] = 20,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count what waits by age and destination."""
+    with outcome(as_json):
+        found = Remote(gateway, admin_key).call("GET", f"{QUEUE}/shape?top={top}")
+    if as_json:
+        print_json(found)
+        return
+    rows = found["destinations"]
+    if found["others"]:
+        rows.append({"destination": "(others)", **found["others"]})
+    rows.append({"destination": "(all)", **found["total"]})
+    ages = {age: age.upper() if age == "older" else f"< {age}" for age in found["ages"]}
+    columns = {"destination": "DESTINATION", "count": "TOTAL", **ages}
+    print_table(columns, [{**row, **row["by_age"]} for row in rows])
+
+
+@app.command()
+def destinations(
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the destinations that have mail, are paused or fail, and how they are."""
+    with outcome(as_json):
+        page = Remote(gateway, admin_key).call(
+            "GET", DESTINATIONS + query_of(said(limit=limit, cursor=cursor))
+        )
+    if as_json:
+        print_json(page)
+        return
+    print_table(DESTINATION_COLUMNS, [{**one, "state": state_of(one)} for one in page["destinations"]])
+    tell_more(page)
+
+
+@app.command()
+def explain(
+    domain: Destination,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say why what waits for a destination is not delivered right now."""
+    with outcome(as_json):
+        found = Remote(gateway, admin_key).call("GET", f"{_place(domain)}/explain")
+    if as_json:
+        print_json(found)
+        return
+    for reason in found["reasons"]:
+        typer.echo(f"- {plain(reason)}")
+    typer.echo()
+    print_fields(DESTINATION_FIELDS, {**found, "state": state_of(found)})
+
+
+@app.command()
+def pause(
+    domain: Destination,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for whoever asks next.")],
+    span: Annotated[
+        int | None,
+        typer.Option("--for", parser=seconds_of, metavar="SPAN", help="Such as 15m, 4h; else until resumed."),
+    ] = None,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    admin_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Begin no more deliveries to a destination."""
+    with outcome(as_json):
+        body = said(reason=reason, expires_in=span)
+        _tell(Remote(gateway, admin_key).call("POST", f"{_place(domain)}/pause", body), as_json)
+
+
+def _add_destination_act(act: str, summary: str) -> None:
+    @app.command(act, help=summary)
+    def command(
+        domain: Destination,
+        gateway: GatewayUrl = GATEWAY_DEFAULT,
+        admin_key: AdminKey = None,
+        as_json: AsJson = False,
+    ) -> None:
+        with outcome(as_json):
+            _tell(Remote(gateway, admin_key).call("POST", f"{_place(domain)}/{act}"), as_json)
+
+
+for _act, _summary in {
+    "resume": "End the pause of a destination.",
+    "flush": "Try now what waits for a destination, also where it is failing.",
+    "reset": "Forget that a destination is failing: deliver again what is due.",
+}.items():
+    _add_destination_act(_act, _summary)
+
+
+def _tell(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    if "flushed" in found:
+        typer.echo(f"{found['flushed']} to be tried now.\n")
+    print_fields(DESTINATION_FIELDS, {**found, "state": state_of(found)})
+
+
+def _place(domain: str) -> str:
+    return f"{DESTINATIONS}/{quote(domain, safe='@')}"
+
+
+def state_of(found: dict[str, Any]) -> str:
+    """Of a destination, in a word or a few."""
+    if found["paused"]:
+        return f"paused by {found['paused']['by']}: {found['paused']['reason']}"
+    if found["open_until"]:
+        return f"failing, tried again at {found['open_until']}"
+    return str(found["state"])

@@ -1,0 +1,299 @@
+"""`amtp webhooks`: who is told of events, how that goes, and again what was missed."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from gateway.cli.call import (
+    GATEWAY_DEFAULT,
+    REFUSED,
+    AdminKey,
+    AsJson,
+    GatewayUrl,
+    Remote,
+    outcome,
+    print_fields,
+    print_json,
+    print_table,
+)
+from gateway.cli.for_agents.inbox import AgentKey
+from gateway.cli.for_operators.queue import Cursor, Limit, query_of, said, tell_more
+from gateway.cli.spans import seconds_of
+from gateway.protocol.timestamp import render_timestamp
+
+app = typer.Typer(help="Webhooks: URLs that are told of events.", no_args_is_help=True)
+
+PATH = "/v1/webhooks"
+COLUMNS = {
+    "webhook_id": "WEBHOOK",
+    "owner": "OWNER",
+    "status": "STATUS",
+    "events": "EVENTS",
+    "url": "URL",
+    "last_error": "LAST ERROR",
+}
+FIELDS = {
+    "webhook_id": "Webhook",
+    "owner": "Owner",
+    "url": "URL",
+    "status": "Status",
+    "events": "Events",
+    "about": "About",
+    "description": "Description",
+    "created_at": "Created",
+    "waiting": "Waiting",
+    "last_success": "Last success",
+    "last_failure": "Last failure",
+    "last_error": "Last error",
+    "failing_since": "Failing since",
+    "disabled_at": "Disabled",
+    "secret": "Secret",
+    "previous_secret_ends_at": "Old secret ends",
+}
+ATTEMPT_COLUMNS = {
+    "timestamp": "AT",
+    "event": "EVENT",
+    "event_id": "ID",
+    "attempt": "ATTEMPT",
+    "result": "RESULT",
+    "status": "STATUS",
+    "error": "ERROR",
+    "milliseconds": "MS",
+}
+TEST_SECONDS_MAX = 20.0  # until a try is over, one way or the other
+LOOK_SECONDS = 0.2
+
+Id = Annotated[str, typer.Argument(metavar="WEBHOOK", help="As `amtp webhooks list` shows it.")]
+Events = Annotated[
+    list[str] | None, typer.Option("--event", help="Only this event; may be repeated. Default: all.")
+]
+About = Annotated[
+    list[str] | None,
+    typer.Option("--about", help="Only messages from or to this address or domain; may be repeated."),
+]
+Description = Annotated[str | None, typer.Option("--description", help="One line, for yourself.")]
+Owner = Annotated[str | None, typer.Option("--owner", help="The agent whose it is; for operators.")]
+Secret = Annotated[
+    str | None,
+    typer.Option("--secret", envvar="AMTP_WEBHOOK_SECRET", help="Your own, better in the variable."),
+]
+
+
+def _place(webhook: str, act: str = "") -> str:
+    return f"{PATH}/{quote(webhook, safe='')}{act}"
+
+
+def _tell(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+        return
+    print_fields(FIELDS, answer["webhook"])
+    if "message" in answer:
+        typer.echo(f"\n{answer['message']}")
+
+
+@app.command()
+def add(
+    url: Annotated[str, typer.Argument(help="The https URL to tell.")],
+    event: Events = None,
+    about: About = None,
+    description: Description = None,
+    owner: Owner = None,
+    secret: Secret = None,
+    as_json: AsJson = False,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    key: AgentKey = None,
+    admin_key: AdminKey = None,
+) -> None:
+    """Have a URL told of events; prints the secret they are signed with, this once.
+
+    It is pending until it repeats the challenge that is posted to it.
+    """
+    body = said(url=url, events=event, about=about, description=description, owner=owner, secret=secret)
+    with outcome(as_json):
+        _tell(Remote(gateway, key or admin_key).call("POST", PATH, body), as_json)
+
+
+@app.command("list")
+def list_(
+    owner: Owner = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+    as_json: AsJson = False,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    key: AgentKey = None,
+    admin_key: AdminKey = None,
+) -> None:
+    """List the webhooks of the agent whose key it is, or with an operator's key all."""
+    query = query_of(said(owner=owner, limit=limit, cursor=cursor))
+    with outcome(as_json):
+        page = Remote(gateway, key or admin_key).call("GET", PATH + query)
+    if as_json:
+        print_json(page)
+        return
+    print_table(COLUMNS, page["webhooks"])
+    tell_more(page)
+
+
+@app.command()
+def show(
+    webhook: Id,
+    attempts: Annotated[int, typer.Option("--attempts", min=0, max=1000, help="So many of the last.")] = 10,
+    as_json: AsJson = False,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    key: AgentKey = None,
+    admin_key: AdminKey = None,
+) -> None:
+    """Show a webhook, and how its last attempts went."""
+    there = Remote(gateway, key or admin_key)
+    with outcome(as_json):
+        answer = there.call("GET", _place(webhook))
+        tries = there.call("GET", _place(webhook, f"/attempts?limit={attempts}")) if attempts else {}
+    if as_json:
+        print_json(answer | {"attempts": tries.get("attempts", [])})
+        return
+    _tell(answer, as_json)
+    if tries.get("attempts"):
+        typer.echo("")
+        print_table(ATTEMPT_COLUMNS, tries["attempts"])
+
+
+@app.command()
+def update(
+    webhook: Id,
+    url: Annotated[str | None, typer.Option("--url", help="Another URL, which is challenged first.")] = None,
+    event: Events = None,
+    about: About = None,
+    description: Description = None,
+    enabled: Annotated[bool | None, typer.Option("--on/--off", help="Switch it.")] = None,
+    as_json: AsJson = False,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    key: AgentKey = None,
+    admin_key: AdminKey = None,
+) -> None:
+    """Change what is named, leave the rest."""
+    body = said(url=url, events=event, about=about, description=description)
+    if enabled is not None:
+        body["enabled"] = enabled
+    with outcome(as_json):
+        _tell(Remote(gateway, key or admin_key).call("PATCH", _place(webhook), body), as_json)
+
+
+@app.command()
+def remove(
+    webhook: Id,
+    as_json: AsJson = False,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    key: AgentKey = None,
+    admin_key: AdminKey = None,
+) -> None:
+    """Tell it nothing more."""
+    with outcome(as_json):
+        answer = Remote(gateway, key or admin_key).call("DELETE", _place(webhook))
+    if as_json:
+        print_json(answer)
+    else:
+        typer.echo(answer["message"])
+
+
+@app.command()
+def challenge(
+    webhook: Id,
+    as_json: AsJson = False,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    key: AgentKey = None,
+    admin_key: AdminKey = None,
+) -> None:
+    """Challenge a pending one once more."""
+    with outcome(as_json):
+        _tell(Remote(gateway, key or admin_key).call("POST", _place(webhook, "/challenge")), as_json)
+
+
+@app.command("test")
+def try_(
+    webhook: Id,
+    as_json: AsJson = False,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    key: AgentKey = None,
+    admin_key: AdminKey = None,
+) -> None:
+    """Send a test event, and tell how that went."""
+    there = Remote(gateway, key or admin_key)
+    with outcome(as_json):
+        event_id = there.call("POST", _place(webhook, "/test"))["event_id"]
+        attempt = _attempt_of(there, webhook, event_id)
+    if as_json:
+        print_json({"event_id": event_id, "attempt": attempt})
+    elif attempt is None:
+        typer.echo(f"No answer yet; `amtp webhooks show {webhook}` will tell.")
+    elif attempt["result"] == "delivered":
+        typer.echo(f"Delivered: the target answered {attempt['status']} in {attempt['milliseconds']} ms.")
+    else:
+        typer.echo(f"amtp: {attempt['error']}", err=True)
+    if attempt is None or attempt["result"] != "delivered":
+        raise typer.Exit(REFUSED)
+
+
+def _attempt_of(there: Remote, webhook: str, event_id: str) -> dict[str, Any] | None:
+    """The first attempt at an event, once it is over."""
+    end = time.monotonic() + TEST_SECONDS_MAX
+    while time.monotonic() < end:
+        page = there.call("GET", _place(webhook, "/attempts?limit=100"))
+        for attempt in page["attempts"]:
+            if attempt["event_id"] == event_id:
+                found: dict[str, Any] = attempt
+                return found
+        time.sleep(LOOK_SECONDS)
+    return None
+
+
+@app.command()
+def replay(
+    webhook: Id,
+    since: Annotated[str, typer.Option("--since", help="A time, or a span back such as 2h.")],
+    event: Annotated[str | None, typer.Option("--event", help="Only this event.")] = None,
+    as_json: AsJson = False,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    key: AgentKey = None,
+    admin_key: AdminKey = None,
+) -> None:
+    """Send what was told or given up since then again, under the same ids."""
+    body = said(since=_moment(since), event=event)
+    with outcome(as_json):
+        answer = Remote(gateway, key or admin_key).call("POST", _place(webhook, "/replay"), body)
+    if as_json:
+        print_json(answer)
+        return
+    more = " There are more: once more, please." if answer["has_more"] else ""
+    typer.echo(f"{answer['replayed']} events are sent again.{more}")
+
+
+def _moment(text: str) -> str:
+    if "T" in text:
+        return text
+    return render_timestamp(datetime.now(UTC) - timedelta(seconds=seconds_of(text)))
+
+
+@app.command()
+def rotate(
+    webhook: Id,
+    grace: Annotated[
+        int | None,
+        typer.Option(
+            "--grace", parser=seconds_of, metavar="SPAN", help="How long the old one signs too: 1d."
+        ),
+    ] = None,
+    secret: Secret = None,
+    as_json: AsJson = False,
+    gateway: GatewayUrl = GATEWAY_DEFAULT,
+    key: AgentKey = None,
+    admin_key: AdminKey = None,
+) -> None:
+    """Give it a new secret; prints it, this once."""
+    body = {} if grace is None else {"grace_seconds": grace}
+    with outcome(as_json):
+        there = Remote(gateway, key or admin_key)
+        _tell(there.call("POST", _place(webhook, "/rotate"), body | said(secret=secret)), as_json)

@@ -1,0 +1,163 @@
+"""Notifications, as the interface document shows them."""
+
+from collections.abc import Mapping
+
+from gateway.features.notifications.events import Event
+from gateway.http.operation import Operation, Words, json_body, ok
+from gateway.receive.openapi_shapes import (
+    COUNT,
+    CURSOR,
+    MOMENT,
+    PAGE,
+    TEXT,
+    YES_NO,
+    Shape,
+    listed,
+    nullable,
+    ref,
+    shape,
+    text,
+)
+
+WEBHOOKS = "webhooks"
+ONE = "/v1/webhooks/{webhook}"
+
+
+def act(summary: str, answer: Mapping[int, Mapping[str, str]], body: str | None = None) -> Operation:
+    return Operation(
+        WEBHOOKS, summary, answer, refusals=(403, 409), body=None if body is None else json_body(body)
+    )
+
+
+WEBHOOK_OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    ("POST", "/v1/webhooks"): Operation(
+        WEBHOOKS,
+        "Have a URL told of events; pending until it repeats the challenge that is posted to it.",
+        ok("WebhookAnswer", 201),
+        refusals=(403, 404, 409),
+        body=json_body("NewWebhook"),
+    ),
+    ("GET", "/v1/webhooks"): Operation(
+        WEBHOOKS,
+        "Your webhooks; to operators, all.",
+        ok("WebhookList"),
+        refusals=(403,),
+        parameters=("limit", "cursor", "owner"),
+    ),
+    ("GET", ONE): Operation(
+        WEBHOOKS, "A webhook, how it fares and how much waits for it.", ok("WebhookAnswer"), refusals=(403,)
+    ),
+    ("PATCH", ONE): act(
+        "Change it, switch it off or on again; another URL is challenged first.",
+        ok("WebhookAnswer"),
+        "WebhookChange",
+    ),
+    ("DELETE", ONE): act("Remove it; what waits for it goes.", ok("WebhookRemoved")),
+    ("POST", f"{ONE}/challenge"): act("Challenge its target once more.", ok("WebhookAnswer", 202)),
+    ("POST", f"{ONE}/test"): act("Send an event that says nothing.", ok("WebhookTested", 202)),
+    ("POST", f"{ONE}/rotate"): Operation(
+        WEBHOOKS,
+        "A new secret; the one before signs too, for a grace period.",
+        ok("WebhookAnswer"),
+        refusals=(403,),
+        body=json_body("WebhookSecret"),
+        body_required=False,
+    ),
+    ("POST", f"{ONE}/replay"): act(
+        "Send what was told or given up since then again, under the same ids.",
+        ok("WebhookReplayed", 202),
+        "WebhookReplay",
+    ),
+    ("GET", f"{ONE}/attempts"): Operation(
+        WEBHOOKS,
+        "Every try of late, newest first.",
+        ok("WebhookAttempts"),
+        refusals=(403,),
+        parameters=("limit", "number_cursor"),
+    ),
+}
+
+EVENTS = {
+    **listed({"enum": [*(event.value for event in Event if event is not Event.TEST), "*"]}),
+    "description": "None, or `*`: all of them.",
+}
+ABOUT = {
+    **listed(text(maxLength=318)),
+    "maxItems": 100,
+    "description": "Only of messages from or to these addresses and domains.",
+}
+GRACE = {"type": "integer", "minimum": 0, "maximum": 2_592_000}
+URL = text("An https URL.", maxLength=2048)
+OWN_SECRET = nullable(text("Your own; one is minted where none is given.", minLength=16))
+SAID = {
+    "events": nullable(EVENTS),
+    "about": nullable(ABOUT),
+    "description": nullable(text(maxLength=256)),
+}
+CLOSED = {"additionalProperties": False}
+
+WEBHOOK_SHAPES: dict[str, Shape] = {
+    "NewWebhook": {
+        **shape({"url": URL}, {**SAID, "owner": nullable(TEXT), "secret": OWN_SECRET}),
+        **CLOSED,
+    },
+    "WebhookChange": {**shape({}, {"url": nullable(URL), **SAID, "enabled": nullable(YES_NO)}), **CLOSED},
+    "WebhookSecret": {**shape({}, {"grace_seconds": GRACE, "secret": OWN_SECRET}), **CLOSED},
+    "WebhookReplay": {**shape({"since": MOMENT}, {"event": nullable(TEXT)}), **CLOSED},
+    "Webhook": shape(
+        {
+            "webhook_id": TEXT,
+            "url": TEXT,
+            "events": listed(TEXT),
+            "status": {"enum": ["pending", "active", "disabled"]},
+            "created_at": MOMENT,
+            "failures": COUNT,
+        },
+        {
+            "owner": TEXT,
+            "about": listed(TEXT),
+            "description": TEXT,
+            "last_error": TEXT,
+            "secret": text("Shown this once."),
+            "waiting": COUNT,
+            **dict.fromkeys(
+                (
+                    "proven_at",
+                    "failing_since",
+                    "disabled_at",
+                    "last_success",
+                    "last_failure",
+                    "previous_secret_ends_at",
+                ),
+                MOMENT,
+            ),
+        },
+    ),
+    "WebhookAnswer": shape({"webhook": ref("Webhook")}, {"message": TEXT}),
+    "WebhookList": shape({"webhooks": listed(ref("Webhook")), **PAGE, "cursor": CURSOR}),
+    "WebhookRemoved": shape({"webhook_id": TEXT, "message": TEXT}),
+    "WebhookTested": shape({"event_id": TEXT, "message": TEXT}),
+    "WebhookReplayed": shape({"replayed": COUNT, "has_more": YES_NO}),
+    "WebhookAttempts": shape(
+        {
+            "attempts": listed(
+                shape(
+                    {
+                        "event_id": TEXT,
+                        "event": TEXT,
+                        "attempt": COUNT,
+                        "timestamp": MOMENT,
+                        "result": {"enum": ["delivered", "failed"]},
+                        "status": nullable(COUNT),
+                        "error": nullable(TEXT),
+                        "milliseconds": COUNT,
+                    }
+                )
+            ),
+            **PAGE,
+            "cursor": CURSOR,
+        }
+    ),
+}
+
+WORDS = Words(WEBHOOK_OPERATIONS, WEBHOOK_SHAPES)

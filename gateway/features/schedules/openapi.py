@@ -1,0 +1,54 @@
+"""What repeats, as the interface document shows it."""
+
+from collections.abc import Mapping
+
+from gateway.http.operation import Operation, Words, ok
+from gateway.receive.openapi_shapes import (
+    ANY_OBJECT,
+    COUNT,
+    CURSOR,
+    MOMENT,
+    PAGE,
+    TEXT,
+    Shape,
+    listed,
+    nullable,
+    ref,
+    shape,
+)
+
+SCHEDULES = "schedules"
+
+SCHEDULE_OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    ("GET", "/v1/schedules"): Operation(
+        SCHEDULES,
+        "Your messages that repeat, oldest first; to operators, everyone's.",
+        ok("ScheduleList"),
+        refusals=(403,),
+        parameters=("limit", "cursor", "sender"),
+    ),
+    ("DELETE", "/v1/schedules/{id}"): Operation(
+        SCHEDULES, "Send no more of it.", ok("Schedule"), refusals=(403,)
+    ),
+}
+
+SCHEDULE_SHAPES: dict[str, Shape] = {
+    "ScheduleList": shape({"schedules": listed(ref("Schedule")), **PAGE, "cursor": CURSOR}),
+    "Schedule": shape(
+        {
+            "id": TEXT,
+            "repeat": TEXT,
+            "next_at": nullable(MOMENT),
+            "ends_at": nullable(MOMENT),
+            "message_id": TEXT,
+            "sender": TEXT,
+            "created_at": MOMENT,
+            "last_at": nullable(MOMENT),
+            "ticks": COUNT,
+            "message": {**ANY_OBJECT, "description": "Its recipients, subject, schema and headers."},
+        },
+        {"ended_at": MOMENT, "end_reason": TEXT},
+    ),
+}
+
+WORDS = Words(SCHEDULE_OPERATIONS, SCHEDULE_SHAPES)

@@ -1,0 +1,336 @@
+"""All lanes of this process, and what waits in them: what accept() hands over in memory, what is claimed, bounded."""
+
+import asyncio
+import random
+from collections import Counter, OrderedDict, deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from gateway.deliver.courier import Consignment, Parcel
+from gateway.flow.lane import BATCH_MESSAGES_MAX, WINDOW_FIRST, WINDOW_MAX, Lane, Waiting
+from gateway.protocol.message import Message
+from gateway.route.placing import IMMEDIATE_SECONDS, ONCE
+from gateway.store.admitted import Admitted, Queued
+from gateway.store.clock import Clock
+from gateway.store.queue.contacts import Contacts
+from gateway.store.queue.deliveries import Delivery, Letter
+
+HAND_OVER_MAX = 2000  # deliveries waiting in memory, all lanes together
+HAND_OVER_BYTES_MAX = 32 * 1024 * 1024
+QUIET_MAX = 10_000  # lanes that remember a destination's pace while nothing goes there, half a kilobyte each
+BATCH_BYTES_MAX = 4 * 1024 * 1024
+
+
+class Lanes:
+    """All lanes of this process, and what waits in them."""
+
+    def __init__(
+        self, clock: Clock, *, lease_seconds: float, courier_seconds: float, window_max: float = WINDOW_MAX
+    ) -> None:
+        self._clock = clock
+        self._lease = timedelta(seconds=lease_seconds)
+        self._patience_seconds = lease_seconds - courier_seconds  # how long a leased one may wait in memory
+        self._hurry_seconds = (
+            IMMEDIATE_SECONDS - courier_seconds
+        )  # the same, where somebody waits for the outcome
+        self._window_max = window_max
+        self._lanes: dict[str, Lane] = {}
+        self._quiet: OrderedDict[str, Lane] = OrderedDict()  # the one used last at the end
+        self._held = 0  # deliveries waiting or promised
+        self._bytes_held = 0
+        self.contacts = Contacts(clock)
+        self.ready = asyncio.Event()
+        self.next_due: datetime | None = None  # the queue is to be looked at then, as far as is known
+        self.sooner = asyncio.Event()  # that came nearer
+        self.closing = False
+
+    @property
+    def lanes(self) -> Iterable[Lane]:
+        """The lanes on which something goes on, or is wrong."""
+        return self._lanes.values()
+
+    def known(self, destination: str) -> Lane | None:
+        return self._lanes.get(destination) or self._quiet.get(destination)
+
+    def expect(self, due: datetime) -> None:
+        """Lets the queue be looked at when this is due, at the latest."""
+        if self.next_due is None or due < self.next_due:
+            self.next_due = due
+            self.sooner.set()
+
+    @property
+    def bytes_free(self) -> int:
+        """How much of bodies may still be held."""
+        return max(HAND_OVER_BYTES_MAX - self._bytes_held, 0)
+
+    @property
+    def held(self) -> int:
+        """Deliveries that wait here, or will when their commit has come."""
+        return self._held
+
+    def lane(self, destination: str) -> Lane:
+        found = self._lanes.get(destination)
+        if found is None:
+            window = min(WINDOW_FIRST, self._window_max)
+            found = self._quiet.pop(destination, None) or Lane(destination, window, self._window_max)
+            self._lanes[destination] = found
+        return found
+
+    def lease(self, deliveries: Sequence[Queued], now: datetime) -> tuple[Queued, ...]:
+        """The same deliveries of one message, those that can start soon leased to this process."""
+        if not deliveries:
+            return ()
+        token, until = new_token(), now + self._lease
+        open_lanes = {
+            destination
+            for destination in {queued.destination for queued in deliveries if queued.due <= now}
+            if self._takes_more(self.lane(destination), now)
+        }
+        leased = []
+        for queued in deliveries:
+            starts = queued.destination in open_lanes and queued.due <= now and self._has_room()
+            if queued.expiry == ONCE:  # nobody else is to take it before its time is over
+                starts, until = True, max(until, queued.expires_at)
+            self._held += starts
+            leased.append(replace(queued, token=token, leased_until=until) if starts else queued)
+        for destination in {queued.destination for queued in leased if queued.token is not None}:
+            self.lane(destination).promised += 1
+        return tuple(leased)
+
+    def takes_at_once(self, destination: str) -> bool:
+        """Whether what may not wait can go there."""
+        lane = self._lanes.get(destination)
+        return self._has_room() and (lane is None or not lane.closed(self._clock.now()))
+
+    def _takes_more(self, lane: Lane, now: datetime) -> bool:
+        """Whether another message would start soon: the rest is better off in the queue, behind what lies there."""
+        if lane.open_until is not None or lane.paused or lane.more:
+            return False
+        return len(lane.waiting) + lane.promised < lane.ahead_max(now)
+
+    def _has_room(self) -> bool:
+        return not self.closing and self._held < HAND_OVER_MAX and self._bytes_held < HAND_OVER_BYTES_MAX
+
+    def give_up(self, admitted: Admitted) -> None:
+        """The commit did not come, or was another's: the room is free again."""
+        leased = [queued.destination for queued in admitted.deliveries if queued.token is not None]
+        self._held -= len(leased)
+        for destination in set(leased):
+            self.lane(destination).promised -= 1
+
+    def take(self, admitted: Admitted) -> None:
+        """After the commit: what was leased in it waits here."""
+        if not admitted.deliveries:
+            return
+        self.give_up(admitted)
+        letter = letter_of(admitted)
+        now, start_by = self._clock.now(), self._start_by()
+        for queued in admitted.deliveries:
+            if queued.token is not None:
+                by = self._start_by(self._hurry_seconds) if queued.expiry == ONCE else start_by
+                self._enqueue(Waiting(_delivery_of(letter.row, queued, now), letter, by))
+            elif queued.due <= now:
+                self.lane(queued.destination).more = True
+            else:
+                self.expect(queued.due)
+        self.ready.set()
+
+    def add(
+        self,
+        claimed: Sequence[Delivery],
+        letters: Mapping[UUID, Letter],
+        emptied: Collection[str],
+        per_destination: int,
+        behind: Collection[str] = (),
+    ) -> None:
+        """Takes in what was claimed; of those `emptied` nothing else is due, of those `behind` something is."""
+        start_by = self._start_by()
+        counts = Counter(delivery.destination for delivery in claimed)
+        for lane in self._lanes.values():
+            if lane.destination in emptied:
+                lane.more = False
+        for destination, count in counts.items():
+            self.lane(destination).more = count >= per_destination
+        for destination in behind:
+            self.lane(destination).more = True
+        for delivery in claimed:
+            self._enqueue(Waiting(delivery, letters.get(delivery.message), start_by))
+        self.ready.set()
+
+    def _start_by(self, seconds: float | None = None) -> float:
+        patience = self._patience_seconds if seconds is None else seconds
+        return asyncio.get_running_loop().time() + patience
+
+    def _enqueue(self, waiting: Waiting) -> None:
+        lane = self.lane(waiting.delivery.destination)
+        lane.waiting.setdefault(waiting.delivery.message, []).append(waiting)
+        self._held += 1
+        self._bytes_held += waiting.bytes_held
+
+    def closed(self) -> tuple[set[str], set[str]]:
+        """Destinations from which nothing more is to be claimed now: those that are shut, and those that are busy."""
+        now = self._clock.now()
+        shut = {lane.destination for lane in self._lanes.values() if lane.closed(now)}
+        return shut, {lane.destination for lane in self._lanes.values() if not lane.low(now)} - shut
+
+    def hungry(self) -> bool:
+        """Whether a lane could start more than waits here, and the queue probably has it."""
+        now = self._clock.now()
+        return any((lane.more or lane.haste) and lane.low(now) for lane in self._lanes.values())
+
+    def hasty(self) -> list[Lane]:
+        """Lanes that could start more, and whose mail may wait for no reason since an outage ended."""
+        now = self._clock.now()
+        return [lane for lane in self._lanes.values() if lane.haste and lane.low(now)]
+
+    def opens(self) -> datetime | None:
+        """When the first of those that are shut opens."""
+        now = self._clock.now()
+        return min(filter(None, (lane.opens(now) for lane in self._lanes.values())), default=None)
+
+    def doubtful(self) -> list[Lane]:
+        """Lanes whose breaker is half open while nothing of theirs is due: a probe may find recovery early.
+
+        Only where nothing could be sent: of one that answers badly, its own mail alone tells when it is well.
+        """
+        now = self._clock.now()
+        return [
+            lane
+            for lane in self._lanes.values()
+            if lane.open_until is not None
+            and lane.unreachable
+            and not lane.closed(now)
+            and not lane.active
+            and not lane.waiting
+        ]
+
+    def hear(self, domain: str) -> None:
+        """That domain, proven, contacts us: what is known against it is looked at again."""
+        self.contacts.heard(domain)
+        lane = self._lanes.get(domain)
+        if lane is not None and lane.open_until is not None:
+            lane.heard = True
+
+    def startable(self, limit: int) -> list[tuple[Lane, list[Waiting]]]:
+        """What starts now, at most `limit` pieces that travel together; the lanes count them as active.
+
+        The lanes take turns, those first that had theirs longest ago. None has more under way than it leaves to the
+        others: however many are slow, a lane that has nothing under way finds a courier.
+        """
+        now = self._clock.now()
+        pieces: list[tuple[Lane, list[Waiting]]] = []
+        turns = deque(lane for lane in self._lanes.values() if lane.waiting)
+        while turns and len(pieces) < limit:
+            lane = turns.popleft()
+            if lane.room(now) == 0 or lane.active >= limit - len(pieces):
+                continue
+            pieces.append((lane, self._piece(lane)))
+            lane.active += 1
+            self._lanes[lane.destination] = self._lanes.pop(lane.destination)
+            if lane.waiting:
+                turns.append(lane)
+        return pieces
+
+    def tidy(self) -> None:
+        """Puts quiet lanes aside, so that nothing looks through them; the least recently used are forgotten."""
+        now = self._clock.now()
+        for lane in [lane for lane in self._lanes.values() if lane.quiet(now)]:
+            self._quiet[lane.destination] = self._lanes.pop(lane.destination)
+        while len(self._quiet) > QUIET_MAX:
+            self._quiet.popitem(last=False)
+
+    def late(self, seconds: float) -> list[Waiting]:
+        """Takes out what waited so long that its lease may end under the courier, or whose lane closed meanwhile."""
+        now = self._clock.now()
+        over: list[Waiting] = []
+        for lane in self._lanes.values():
+            if not lane.waiting:
+                continue
+            everything = [waiting for group in lane.waiting.values() for waiting in group]
+            lane.waiting = {}
+            self._forget(everything)
+            shut = lane.closed(now)
+            for waiting in everything:
+                if shut or waiting.start_by < seconds:
+                    over.append(waiting)
+                    lane.more = True
+                else:
+                    self._enqueue(waiting)
+        return over
+
+    def _piece(self, lane: Lane) -> list[Waiting]:
+        """The first in line with all recipients of its message, and more messages where the peer takes batches."""
+        taken: list[Waiting] = []
+        size = 0
+        messages_max = BATCH_MESSAGES_MAX if lane.batch and lane.open_until is None else 1
+        for row in list(islice(lane.waiting, messages_max)):
+            size += lane.waiting[row][0].bytes_held
+            if taken and size > BATCH_BYTES_MAX:
+                break
+            taken += lane.waiting.pop(row)
+        self._forget(taken)
+        return taken
+
+    def _forget(self, gone: Iterable[Waiting]) -> None:
+        for waiting in gone:
+            self._held -= 1
+            self._bytes_held -= waiting.bytes_held
+
+    def drain(self) -> list[Waiting]:
+        """Everything that waits, taken out, for a stop."""
+        self.closing = True
+        everything = [w for lane in self._lanes.values() for group in lane.waiting.values() for w in group]
+        for lane in self._lanes.values():
+            lane.waiting = {}
+        self._forget(everything)
+        return everything
+
+
+def new_token() -> int:
+    """Fences one lease from any other, of this process or another."""
+    return random.getrandbits(62)
+
+
+def letter_of(admitted: Admitted) -> Letter:
+    message: Message = admitted.message
+    return Letter(
+        row=message.row,
+        message_id=message.message_id,
+        sender=message.sender.name,
+        proven=admitted.proven,
+        automatic=admitted.automatic,
+        hops=admitted.hops,
+        body=message.body,
+    )
+
+
+def _delivery_of(row: UUID, queued: Queued, now: datetime) -> Delivery:
+    assert queued.token is not None
+    return Delivery(
+        message=row,
+        recipient=queued.recipient,
+        address=queued.address,
+        destination=queued.destination,
+        token=queued.token,
+        attempts=1,
+        accepted_at=now,
+        expires_at=queued.expires_at,
+        expiry=queued.expiry,
+        first_attempt=now,
+        due=queued.due,
+    )
+
+
+def parcel_of(destination: str, waiting: Sequence[Waiting], letters: dict[UUID, Letter]) -> Parcel:
+    """What goes to one destination at once, message by message."""
+    by_message: dict[UUID, list[Delivery]] = {}
+    for one in waiting:
+        by_message.setdefault(one.delivery.message, []).append(one.delivery)
+    return Parcel(
+        destination,
+        tuple(Consignment(letters[row], tuple(deliveries)) for row, deliveries in by_message.items()),
+    )

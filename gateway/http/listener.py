@@ -1,0 +1,184 @@
+"""One listener: what the connections of a socket share, and the place where a request becomes an answer."""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+from aiohttp import hdrs
+
+from gateway.config.sections import Limits
+from gateway.http.answers import Answer, Stream, answer_error, check_answer, fixed_head, render_answer
+from gateway.http.fast_heads import PlainHeads
+from gateway.http.framing import Head
+from gateway.http.limits import Load, Manners, reading_pace
+from gateway.http.origin import Network
+from gateway.http.places import Connected, Place, Places, Refusal, descriptors_max
+from gateway.http.request import HungUp, Request
+from gateway.http.routing import Role, Router
+from gateway.net.joined_sends import Outbox
+from gateway.net.pace import Pace
+from gateway.net.shares import RETRY_AFTER_SECONDS
+from gateway.protocol.errors import AMTPError, Code
+from gateway.store.clock import Clock
+
+if TYPE_CHECKING:  # a connection is made for its listener
+    from gateway.http.connection import Connection
+    from gateway.http.handshake import Handshake
+
+REQUEST_ID_BITS = 96
+NO_ROUTE = "-"
+INTERNAL_ERROR = 500
+
+
+class Watch(Protocol):
+    """Who is told what happens at the doors."""
+
+    def request_answered(self, method: str, path: str, status: int, seconds: float) -> None:
+        """`path` is the template of the route; it and `method` are `-` where there was none."""
+
+    def request_failed(self, request_id: str, path: str, error: Exception) -> None:
+        """A handler broke a promise; the client was told no more than the request id."""
+
+    def connection_refused(self, cause: str, address: str) -> None:
+        """There was no place for a connection, or an idle one was closed to make place (`cause` is "idle")."""
+
+    def reader_cut(self, reason: str) -> None:
+        """A client took too little of what was written: `slow` by itself, `crowded` where others needed the
+        room, `replaced` by newer streams of the inbox."""
+
+    def held(self, amounts: Mapping[str, int]) -> None:
+        """What is held of each pot now."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer and what the connection and the watch need to know of the request."""
+
+    answer: Answer | Stream
+    request_id: str
+    method: str
+    path: str
+    last: bool
+    request: Request | None  # none where it was no request of ours
+
+
+class Listener:
+    """The attributes in the last group are aiohttp's: what its RequestHandler wants of a server."""
+
+    def __init__(
+        self,
+        *,
+        router: Router,
+        load: Load,
+        manners: Manners,
+        watch: Watch,
+        clock: Clock,
+        trusted: Sequence[Network],
+        secure: bool,
+    ) -> None:
+        self.router = router
+        self.load = load
+        self.manners = manners
+        self.watch = watch
+        self.clock = clock
+        self.trusted = trusted
+        self.secure = secure
+        self.connections: set[Connection | Handshake] = set()
+        self.places = Places(
+            load,
+            self.connections,
+            waited_seconds=manners.waited_seconds,
+            descriptors_max=descriptors_max(operators_alone=router.roles == {Role.ADMIN}),
+        )
+        self.outbox = Outbox()
+        self.plain = PlainHeads(manners)
+        self.renew_head()
+
+        self.request_handler = None
+        self.request_factory = None
+        self.handler_cancellation = False
+
+    async def answer(self, head: Head, connection: "Connection") -> Reply:
+        """Route the request, and render what goes wrong."""
+        request_id = head.request_id or mint_request_id()
+        template = NO_ROUTE
+        request: Request | None = None
+        answer: Answer | Stream
+        try:
+            if head.fault is not None:
+                raise head.fault
+            if head.method == hdrs.METH_OPTIONS:
+                answer = Answer(204, headers=(("Allow", ", ".join(self.router.methods_at(head.path))),))
+            else:
+                route, params = self.router.match(head.method, head.path)
+                template = route.path
+                request = Request(head, params, request_id, connection)
+                if head.query and route.query is not None:
+                    request.check_query(route.query)
+                answer = await route.handler(request)
+                check_answer(answer)
+        except AMTPError as error:
+            answer = answer_error(error, request_id, self.clock.now())
+        except HungUp:
+            raise
+        except Exception as error:  # noqa: BLE001 - the middleware: a bug answers one request, and is logged
+            self.watch.request_failed(request_id, template, error)
+            answer = self._apology(request_id)
+        last = head.last or isinstance(answer, Stream)
+        return Reply(answer, request_id, head.method, template, last, request)
+
+    def refusal(self, error: AMTPError) -> bytes:
+        """Returns the answer to a connection that may not stay."""
+        request_id = mint_request_id()
+        answer = answer_error(error, request_id, self.clock.now())
+        return render_answer(answer, self.fixed_head, request_id, bodiless=False, close=True)
+
+    def _apology(self, request_id: str) -> Answer:
+        error = AMTPError(
+            Code.TEMPORARY_FAILURE,
+            "Something went wrong here; the operator finds it under this request id.",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
+        answer = answer_error(error, request_id, self.clock.now())
+        return Answer(INTERNAL_ERROR, answer.body, answer.content_type, answer.headers)
+
+    @property
+    def limits(self) -> Limits:
+        return self.load.limits
+
+    @property
+    def reading(self) -> Pace:
+        """The least rate of those who take answers."""
+        return reading_pace(self.load.limits, self.manners)
+
+    def renew_head(self) -> None:
+        """Put the time of now into the answers to come."""
+        self.fixed_head = fixed_head(secure=self.secure, now=self.clock.now())
+
+    def enter(self, connected: Connected) -> Place:
+        """Gives a connection that was just accepted its place; raises Refusal, which is told to the watch."""
+        closed_before = self.places.closed_for_others
+        try:
+            place = self.places.enter(connected, self.trusted)
+        except Refusal as refusal:
+            self.watch.connection_refused(refusal.cause, refusal.place.address)
+            raise
+        if self.places.closed_for_others != closed_before:
+            self.watch.connection_refused("idle", place.address)
+        return place
+
+    def connection_made(self, connection: "Connection", _transport: object) -> None:
+        self.connections.add(connection)
+
+    def connection_lost(self, connection: "Connection", _error: BaseException | None) -> None:
+        """Not yet: the connection leaves when its last request has ended too."""
+
+    def leave(self, connection: "Connection", place: Place) -> None:
+        """Ends the counting of a connection."""
+        self.connections.discard(connection)
+        self.places.leave(place)
+
+
+def mint_request_id() -> str:
+    """It tells one request from another and need not be hard to guess."""
+    return f"{random.getrandbits(REQUEST_ID_BITS):024x}"

@@ -1,0 +1,48 @@
+"""An operation: what a route does, takes and answers, as the interface document says it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+JSON = "application/json"
+LINES = "application/x-ndjson"
+EVENTS = "text/event-stream"
+ANYTHING = "*/*"
+
+NO_KEY: tuple[str, ...] = ()
+ANY_KEY = ("bearer", "apiKey")
+ADMIN_KEY = ("bearer", "adminKey")
+MAYBE_KEY = ("", *ANY_KEY)  # a gateway without a key may relay to agents here
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`answers` name the shapes, by status and content type; `refusals` come beside those every route has."""
+
+    tag: str
+    summary: str
+    answers: Mapping[int, Mapping[str, str]]
+    keys: tuple[str, ...] = ANY_KEY
+    refusals: tuple[int, ...] = ()
+    parameters: tuple[str, ...] = ()
+    body: Mapping[str, str] | None = None
+    body_required: bool = True
+
+
+def ok(shape: str, status: int = 200) -> Mapping[int, Mapping[str, str]]:
+    return {status: {JSON: shape}}
+
+
+def json_body(shape: str) -> Mapping[str, str]:
+    return {JSON: shape}
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What is said of a family of endpoints: operations by method and path, and the shapes that they name."""
+
+    operations: Mapping[tuple[str, str], Operation] = field(default_factory=dict)
+    shapes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __or__(self, other: "Words") -> "Words":
+        return Words({**self.operations, **other.operations}, {**self.shapes, **other.shapes})

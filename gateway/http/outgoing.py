@@ -1,0 +1,91 @@
+"""What is written to a client: piece by piece, at the client's pace and within its share.
+
+1. What a client does not take at once is waited for. It must keep up with the least rate, else it is cut.
+2. What it has not taken is counted on its account, for all answers and streams of the process together. Where that
+   comes to more than there may be, the slowest reader is cut: a stream comes back, an answer is asked for again.
+3. Pieces are small, so that no layer below holds more of an answer than one of them.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gateway.http.incoming import NEVER
+from gateway.http.request import HungUp, Request
+from gateway.http.unsent import Unsent
+from gateway.net.pace import Pace
+from gateway.net.shares import Holder
+
+if TYPE_CHECKING:  # a connection has the answers to its requests
+    from gateway.http.connection import Connection
+
+PIECE_BYTES = 65_536
+
+
+class Outgoing:
+    """The answers of one connection."""
+
+    __slots__ = ("_connection", "_loop", "_pace", "_request", "_seconds_left", "_unsent", "until")
+
+    def __init__(
+        self, connection: "Connection", unsent: Unsent, pace: Pace, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._connection = connection
+        self._unsent = unsent
+        self._loop = loop
+        self.until = NEVER  # by when the client must have taken more
+        self.begin(None, pace)
+
+    def begin(self, request: Request | None, pace: Pace) -> None:
+        """Begins the answer to this request."""
+        self._request = request
+        self._pace = pace
+        self._seconds_left = pace.grace_seconds
+
+    @property
+    def holder(self) -> Holder:
+        """On whose account it is held."""
+        return self._connection.place.holder if self._request is None else self._request.holder
+
+    @property
+    def waits(self) -> bool:
+        """Whether the client has not taken what was written."""
+        return self.until != NEVER
+
+    async def write(self, data: bytes) -> None:
+        """Hands over these bytes, waiting while the client does not take them."""
+        pieces = [data] if len(data) <= PIECE_BYTES else cut(data)
+        left = len(data)
+        for piece in pieces:
+            transport = self._connection.transport
+            if transport is None or transport.is_closing():
+                raise HungUp
+            transport.write(piece)
+            left -= len(piece)
+            if self._connection.paused:
+                await self._taken(transport, left)
+
+    async def _taken(self, transport: asyncio.WriteTransport, later_bytes: int) -> None:
+        """Waits for the client, whose time it is; what it takes earns it more."""
+        before, begun = transport.get_write_buffer_size(), self._loop.time()
+        self.until = self._connection.deadline = begun + self._seconds_left
+        try:
+            if not self._unsent.hold(self, before + later_bytes):
+                raise HungUp
+            await self._connection.drained()
+        except ConnectionError:
+            raise HungUp from None
+        finally:
+            self._unsent.release(self)
+            self.until = self._connection.deadline = NEVER
+        left = self._seconds_left - (self._loop.time() - begun)
+        self._seconds_left = self._pace.seconds_left(left, before - transport.get_write_buffer_size())
+
+    def cut(self) -> None:
+        """Hangs up on a client that takes less than others who need the room."""
+        self._connection.cut("crowded")
+
+
+def cut(data: bytes) -> list[memoryview]:
+    """Returns the same bytes in pieces."""
+    view = memoryview(data)
+    return [view[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]

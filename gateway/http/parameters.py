@@ -1,0 +1,60 @@
+"""Parameters after the question mark, each read into what it means, or refused by name with a remedy."""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from gateway.http.request import bad_parameter
+from gateway.protocol.address import parse_address
+from gateway.protocol.timestamp import parse_timestamp
+
+LIMIT_DEFAULT = 100
+LIMIT_MAX = 1000
+OFFSET_MAX = 10_000  # what is skipped is read all the same: further in, a cursor is the way
+
+_COUNT = re.compile(r"[0-9]{1,9}")
+
+
+def count_of(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = query.get(name)
+    if text is None:
+        return default
+    if _COUNT.fullmatch(text) is None or not least <= int(text) <= most:
+        raise bad_parameter(name, f"must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def offset_of(query: Mapping[str, str]) -> int:
+    """How many items a page skips."""
+    offset = count_of(query, "offset", 0, 0, 10**9 - 1)
+    if offset > OFFSET_MAX:
+        raise bad_parameter(
+            "offset", f"must be at most {OFFSET_MAX}: go on with the cursor of a page instead"
+        )
+    return offset
+
+
+def limit_of(query: Mapping[str, str]) -> int:
+    """How many items a page may hold."""
+    return count_of(query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
+
+
+def cursor_of(query: Mapping[str, str]) -> UUID | None:
+    """Where the page before ended."""
+    text = query.get("cursor")
+    if text is None:
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        raise bad_parameter("cursor", "must be one that an answer gave") from None
+
+
+def moment_of(query: Mapping[str, str], name: str) -> datetime | None:
+    return parse_timestamp(query[name], name) if name in query else None
+
+
+def name_of(query: Mapping[str, str], name: str) -> str | None:
+    """The agent that an address means."""
+    return parse_address(query[name], name).name if name in query else None

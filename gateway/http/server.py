@@ -1,0 +1,131 @@
+"""The HTTP door: opens listeners, watches deadlines, closes without losing an answer."""
+
+import asyncio
+import ssl
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from gateway.config.sections import Limits
+from gateway.http.connection import Connection
+from gateway.http.handshake import Handshake, TlsServer
+from gateway.http.limits import Load, Manners, tick_seconds
+from gateway.http.listener import Listener, Watch
+from gateway.http.origin import Network
+from gateway.http.routing import Role, Route, Router
+from gateway.store.clock import Clock
+
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    server: asyncio.Server | TlsServer
+    listener: Listener
+
+
+class Door:
+    """All HTTP listeners of one process."""
+
+    def __init__(
+        self,
+        *,
+        routes: Sequence[Route],
+        load: Load,
+        manners: Manners,
+        watch: Watch,
+        clock: Clock,
+        trusted: Sequence[Network],
+    ) -> None:
+        self._routes = routes
+        self._manners = manners
+        self._watch = watch
+        self._clock = clock
+        self._trusted = trusted
+        self.load = load
+        self._open: list[Open] = []
+        self._tick_handle: asyncio.TimerHandle | None = None
+
+    async def open(
+        self,
+        address: str,
+        port: int,
+        roles: Collection[Role],
+        ssl_context: ssl.SSLContext | None = None,
+        *,
+        reuse_port: bool = False,
+    ) -> int:
+        """Listen there; the port that was bound, which for port 0 the system chose."""
+        listener = Listener(
+            router=Router(self._routes, roles),
+            load=self.load,
+            manners=self._manners,
+            watch=self._watch,
+            clock=self._clock,
+            trusted=self._trusted,
+            secure=ssl_context is not None,
+        )
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            partial(Connection, listener, loop),
+            address,
+            port,
+            start_serving=ssl_context is None,
+            reuse_port=reuse_port or None,
+            backlog=BACKLOG,
+        )
+        bound: int = server.sockets[0].getsockname()[1]
+        if ssl_context is None:
+            self._open.append(Open(server, listener))
+        else:
+            tls_server = TlsServer(listener, ssl_context, server.sockets)
+            server.close()
+            tls_server.listen(BACKLOG)
+            self._open.append(Open(tls_server, listener))
+        if self._tick_handle is None:
+            self._tick()
+        return bound
+
+    async def close(self, grace_seconds: float) -> None:
+        """Take nothing more, answer every request that was taken; cut off what the grace is too short for."""
+        for each in self._open:
+            each.server.close()
+        await asyncio.sleep(
+            0
+        )  # a request that has already arrived is read before its connection counts as idle
+        self.load.closing = True
+        for connection in self._connections():
+            connection.retire()
+        try:
+            async with asyncio.timeout(grace_seconds):
+                await self.load.empty.wait()
+        except TimeoutError:
+            for connection in self._connections():
+                connection.cut_off()
+            await self.load.empty.wait()
+        self._open.clear()
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+            self._tick_handle = None
+
+    def adopt(self, limits: Limits, trusted: Sequence[Network]) -> None:
+        """Go by a changed configuration from now on; whom an open connection belongs to stays as it was."""
+        self.load.adopt(limits)
+        self._trusted = trusted
+        for each in self._open:
+            each.listener.trusted = trusted
+
+    def _connections(self) -> list[Connection | Handshake]:
+        return [connection for each in self._open for connection in each.listener.connections]
+
+    def _tick(self) -> None:
+        """Hang up where a deadline has passed, renew the date, tell what is held, and come back."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in self._connections():
+            if connection.deadline < now:
+                connection.expire()
+        for each in self._open:
+            each.listener.renew_head()
+        self._watch.held(self.load.held())
+        self._tick_handle = loop.call_later(tick_seconds(self.load.limits, self._manners), self._tick)

@@ -1,0 +1,125 @@
+"""The counters, gauges and histograms of a gateway process, and how they are shown to Prometheus.
+
+Labels come from small fixed sets: routes, statuses, codes. What grows with what strangers send is no label.
+With several processes (see gateway.metrics_folder) every process shows the sum of all.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from gateway.journal.metrics_folder import VARIABLE
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """One of each, made once; every Journal has its own, so that two gateways in a test don't mix."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        if VARIABLE not in os.environ:
+            ProcessCollector(registry=registry)
+
+        def counter(name: str, doc: str, *labels: str) -> Counter:
+            return Counter(f"amtp_{name}", doc, labels, registry=registry)
+
+        def gauge(name: str, doc: str, mode: str, *labels: str) -> Gauge:
+            return Gauge(f"amtp_{name}", doc, labels, registry=registry, multiprocess_mode=mode)  # type: ignore[arg-type] # a Literal there
+
+        def histogram(name: str, doc: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"amtp_{name}", doc, labels, registry=registry, buckets=buckets)
+
+        self.messages = counter("messages_accepted", "Messages committed and acknowledged.")
+        self.recipients = counter("recipients_accepted", "Their recipients.")
+        self.message_bytes = counter("message_bytes_accepted", "Their bytes.")
+        self.refusals = counter("refusals", "Submissions refused, by code.", "code")
+        self.connections_refused = counter(
+            "connections_refused", "Connections refused, and idle ones closed for others, by cause.", "cause"
+        )
+        self.security = counter("security_events", "Keys, names and relays refused, by kind.", "kind")
+        self.settled = counter("recipients_settled", "Final outcomes of recipients.", "status", "via")
+        self.deferrals = counter("deliveries_deferred", "Attempts that will be repeated, by code.", "code")
+        self.leases_lost = counter("leases_lost", "Deliveries taken back from a worker that never finished.")
+        self.fetched = counter("inbox_fetched", "Inbox entries handed to agents.")
+        self.acknowledged = counter("inbox_acknowledged", "Inbox entries acknowledged.")
+        self.poisoned = counter("inbox_poisoned", "Inbox entries put aside after too many leases ran out.")
+        self.notices = counter("notices", "Tries to notify a webhook, and notices given up.", "result")
+        self.webhook_steps = counter("webhook_steps", "Webhooks warned of or switched off.", "step")
+        self.batch_messages = histogram("batch_messages", "Messages in one commit.", BATCH)
+        self.batch_seconds = histogram("batch_seconds", "Duration of one commit.", SECONDS)
+        self.requests = counter("requests", "Requests answered.", "route", "status")
+        self.request_seconds = histogram("request_seconds", "Duration of requests.", SECONDS, "route")
+        self.readers_lost = counter("readers_lost", "Child processes that died over a large body.", "why")
+        self.held = gauge(
+            "held", "What clients hold of what a process shares out among them.", "livesum", "what"
+        )
+        self.readers_cut = counter(
+            "readers_cut", "Clients cut off that took too little of an answer.", "reason"
+        )
+        self.database_up = gauge("database_up", "1 while the database answers.", "livemin")
+        self.database_losses = counter("database_losses", "Times the database stopped answering.")
+        self.disk_free = gauge("disk_free_bytes", "Free on the disk of the data folder.", "livemostrecent")
+        self.certificate_days = gauge(
+            "certificate_days_left", "Until the certificate that is shown ends.", "livemostrecent", "file"
+        )
+        self.dns_up = gauge("dns_up", "1 while the name servers answer.", "livemin")
+        self.dns_failures = counter("dns_failures", "Questions that no name server answered.")
+        self.heartbeat = gauge(
+            "worker_heartbeat_seconds",
+            "When a worker's event loop last came round.",
+            "livemostrecent",
+            "worker",
+        )
+        self.loop_stall = gauge(
+            "event_loop_stall_seconds",
+            "The longest that something held the event loop within the last one to two minutes.",
+            "livemax",
+        )
+        self.workers_replaced = counter("workers_replaced", "Workers that hung or died.", "how")
+        self.faults = counter("faults", "Unexpected faults of the gateway itself.")
+        self._measured(gauge)
+
+    def _measured(self, gauge: Callable[..., Gauge]) -> None:
+        """What housekeepers count in the database."""
+        self.live = gauge("recipients_live", "Recipients without a final status.", "livemostrecent", "status")
+        self.unproven = gauge("unproven_stored_bytes", "Mail of unproven senders.", "livemostrecent")
+        self.oldest = gauge("queue_oldest_seconds", "Age of the oldest due delivery.", "livemostrecent")
+        self.unaccounted = gauge(
+            "recipients_unaccounted",
+            "Accepted less final less live; anything but 0 is a lost message.",
+            "livemostrecent",
+        )
+        self.entries_unaccounted = gauge(
+            "entries_unaccounted",
+            "Entries that inboxes gained less those let go of and those there; anything but 0 is a lost one.",
+            "livemostrecent",
+        )
+
+    def render(self) -> bytes:
+        """The exposition text, of all processes where there are several."""
+        if VARIABLE not in os.environ:
+            return generate_latest(self._registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call] # registers itself
+        return generate_latest(together)
+
+
+def samples_of(folder: Path) -> Mapping[str, list[tuple[dict[str, str], float]]]:
+    """Labels and values by name, of all processes that count together in this folder."""
+    found: Mapping[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+    for metric in MultiProcessCollector(None, str(folder)).collect():  # type: ignore[no-untyped-call] # no registry
+        for sample in metric.samples:
+            found[sample.name].append((sample.labels, sample.value))
+    return found
+
+
+def forget_process(folder: Path, pid: int) -> None:
+    """A worker process ended: what it counted stays, what it merely showed (gauges) goes."""
+    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

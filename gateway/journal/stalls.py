@@ -1,0 +1,40 @@
+"""The longest time that something held the event loop, which is the time that everything else waited for it."""
+
+import asyncio
+
+from gateway.journal.journal import Journal
+
+LOOK_SECONDS = 0.05  # what holds the loop for less is not seen, and needs no look
+WINDOW_SECONDS = 60.0  # a stall is shown until the window after its own ends, so no scrape misses it
+TOLD_SECONDS = 1.0  # of a stall that deserves a line in the log
+
+
+class Stalls:
+    """Looks how late the loop comes back to it, and shows the longest delay of this window and the one before."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._window_ends = 0.0
+        self._before = self._longest = 0.0
+
+    async def run(self) -> None:
+        """Looks until cancelled."""
+        time = asyncio.get_running_loop().time
+        while True:
+            due = time() + LOOK_SECONDS
+            await asyncio.sleep(LOOK_SECONDS)
+            self.saw(due, time())
+
+    def saw(self, due: float, came: float) -> None:
+        """Notes that the loop came back at `came` where it was due before."""
+        stall = max(came - due, 0.0)
+        if came >= self._window_ends:
+            self._window_ends = came + WINDOW_SECONDS
+            self._before, self._longest = self._longest, stall
+        elif stall > self._longest:
+            self._longest = stall
+        else:
+            return
+        self._journal.loop_held(max(self._before, self._longest))
+        if stall >= TOLD_SECONDS:
+            self._journal.loop_stalled(stall)

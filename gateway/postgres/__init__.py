@@ -1,0 +1,1 @@
+"""A private Postgres as a child process, for those who have none."""

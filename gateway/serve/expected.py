@@ -1,0 +1,40 @@
+"""Failures a command may end with: expected ones in their own words, others in one line; never a traceback."""
+
+import typer
+
+from gateway.config.settings import Config, ConfigError
+from gateway.journal.failures import frames, reason
+from gateway.net.tls import TlsError
+from gateway.postgres.home import EmbeddedError
+from gateway.protocol.errors import AMTPError
+from gateway.store.migrate import SchemaError
+from gateway.store.sealed import SealError
+
+
+class StartError(Exception):
+    """The gateway can't start, or not be reached from here; the text says why and what helps."""
+
+
+# Failures that say what to do; anything else is a fault of ours.
+EXPECTED = (AMTPError, ConfigError, EmbeddedError, SchemaError, SealError, StartError, TlsError)
+
+
+def explained(failure: AMTPError, config: Config) -> StartError:
+    """Says what an operator wants to know of a store that is not available."""
+    cause = failure.__cause__
+    if cause is None:
+        return StartError(str(failure))
+    remedy = "Check that it runs and that database.url leads to it." if config.database.url else ""
+    return StartError(f"The database can't be used: {reason(cause)}. {remedy}".rstrip())
+
+
+def tell(failure: BaseException) -> None:
+    """The failure on stderr, for whoever called the command."""
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    if isinstance(failure, EXPECTED):
+        text = str(failure)
+    else:
+        text = f"A fault of the gateway itself: {type(failure).__name__} at {frames(failure)}"
+    for line in text.splitlines():
+        typer.echo(f"amtp: {line}", err=True)

@@ -1,0 +1,1 @@
+"""Agents, their keys, and what becomes of both."""

@@ -1,0 +1,1 @@
+"""Entries of inboxes: handed out, leased, acknowledged, put aside."""

@@ -1,0 +1,1 @@
+"""The accepting transaction: group commit, uniqueness, repetitions."""

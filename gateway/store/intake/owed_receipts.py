@@ -1,0 +1,89 @@
+"""Receipts that are owed: noted in the transaction that delivered or read, gone in the one that writes them.
+
+So none is lost in a crash, none is written twice, and what nobody wants a receipt for pays nothing.
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from gateway.store.admitted import Admitted, Rider
+from gateway.store.database import Database
+from gateway.store.intake.insertion import insert
+from gateway.store.row_ids import Mint
+
+AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A message that its own transaction puts into an inbox, and whose sender wants to hear of it."""
+
+    message: UUID
+    agent: int
+    address: str  # the recipient as written
+
+    @staticmethod
+    async def write(line: Any, riders: Sequence["Owed"], /) -> None:
+        await line.execute(
+            "insert into receipts (message, address, kind)"
+            " select message, address, 'delivered' from unnest($1::uuid[], $2::text[]) as u (message, address)"
+            " on conflict do nothing",
+            [owed.message for owed in riders],
+            [owed.address for owed in riders],
+        )
+
+
+def owed_for(riders: Iterable[Rider], agents: Collection[int], message: UUID) -> list[Owed]:
+    """What of it is owed for these agents, where the message stands for another row."""
+    return [replace(r, message=message) for r in riders if isinstance(r, Owed) and r.agent in agents]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What one message's sender is to be told: who it was delivered to, or who read it."""
+
+    kind: str  # "delivered" or "read"
+    body: bytes
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One round: what was owed, and the receipts that were written for it."""
+
+    owed: int
+    written: Sequence[Admitted]
+
+
+async def send_owed(
+    database: Database, mint: Mint, receipts: Callable[[Due], Awaitable[Sequence[Admitted]]]
+) -> Sent:
+    """Writes some of the receipts that are owed, and strikes them out with it."""
+    async with database.transaction() as connection:
+        rows = await connection.fetch(_TAKE, AT_ONCE)
+        written = [admitted for row in rows for admitted in await receipts(_due(row))]
+        if written:
+            await insert(connection, mint(), written)
+        return Sent(sum(len(row["addresses"]) for row in rows), written)
+
+
+def _due(row: Any) -> Due:
+    return Due(row["kind"], row["body"], tuple(row["addresses"]))
+
+
+_TAKE = """
+with owed as (
+    select message, address, kind from receipts order by message, address, kind limit $1
+    for update skip locked
+), struck as (
+    delete from receipts r using owed
+    where r.message = owed.message and r.address = owed.address and r.kind = owed.kind
+    returning r.message, r.address, r.kind
+), grouped as (
+    select message, kind, array_agg(address order by address) as addresses from struck group by message, kind
+)
+select g.kind, g.addresses, m.body
+from grouped g join messages m on m.id = g.message order by g.message, g.kind
+"""

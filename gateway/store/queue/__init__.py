@@ -1,0 +1,1 @@
+"""Deliveries that are not over: claimed, settled, cancelled, and what is known of their destinations."""

@@ -1,0 +1,1 @@
+"""Who waits for what is committed, and how they are woken."""

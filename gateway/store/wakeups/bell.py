@@ -1,0 +1,165 @@
+"""The bell: wakes those who wait for something to be committed, in this process or in another.
+
+1. Who waits has an ear before they look, and what rings while they look is heard by the wait after it:
+   nothing is missed between the two.
+2. A ring says "look again", never what there is to see: one too many costs a look, so every doubt rings.
+3. A notice can be lost with the line it came by. After a reconnect everybody is woken, and whoever waits for
+   an inbox is looked after every few seconds, by one statement for all of them.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import asyncpg
+
+from gateway.journal.journal import Journal
+from gateway.protocol.errors import AMTPError
+from gateway.store.database import WEATHER, Database
+from gateway.store.inbox.inbox import with_unread
+from gateway.store.wakeups.topics import EVERYONE, WORK, Topic, heard_in
+
+CHANNEL = "amtp_inbox"
+POLL_SECONDS = 5.0
+POLL_SECONDS_DEAF = 1.0  # where LISTEN doesn't reach the server, or its line is down
+
+
+class Ear:
+    """What one waiter hears. Wait by `rung`; look before and after."""
+
+    __slots__ = ("_heard", "_hushed", "_waiting")
+
+    def __init__(self) -> None:
+        self._heard = False
+        self._hushed = False
+        self._waiting: asyncio.Future[None] | None = None
+
+    def ring(self) -> None:
+        self._heard = True
+        self._wake()
+
+    def hush(self) -> None:
+        """Ends the wait, and any other, with False: nobody is there any more to be told."""
+        self._hushed = True
+        self._wake()
+
+    async def rung(self, timeout_seconds: float) -> bool:
+        """Whether it rang since the last call, or does before the time is over."""
+        if not self._has_news() and timeout_seconds > 0:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            alarm = loop.call_later(timeout_seconds, self._wake)
+            try:
+                await self._waiting
+            finally:
+                alarm.cancel()
+                self._waiting = None
+        heard, self._heard = self._heard, False
+        return heard and not self._hushed
+
+    def _has_news(self) -> bool:
+        return self._heard or self._hushed
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+
+@contextmanager
+def hushed_at(ending: asyncio.Event, ear: Ear) -> Iterator[None]:
+    """Ends the wait when whoever asked is gone, or the house closes."""
+    over = asyncio.ensure_future(ending.wait())
+    over.add_done_callback(lambda _: ear.hush())
+    try:
+        yield
+    finally:
+        over.cancel()
+
+
+class Bell:
+    """Thousands may wait: each costs an ear, and all of them one line to the database."""
+
+    def __init__(self, database: Database, journal: Journal) -> None:
+        self._database = database
+        self._journal = journal
+        self._ears: dict[Topic, set[Ear]] = {}
+        self._line: Any = None
+        self._line_lost = asyncio.Event()
+
+    @contextmanager
+    def ear(self, topic: Topic) -> Iterator[Ear]:
+        """An ear for this topic, as long as the block lasts."""
+        ear = Ear()
+        with self.listening(topic, ear):
+            yield ear
+
+    @contextmanager
+    def listening(self, topic: Topic, ear: Ear) -> Iterator[None]:
+        """Lets this ear hear this topic, as long as the block lasts."""
+        ears = self._ears.setdefault(topic, set())
+        ears.add(ear)
+        try:
+            yield
+        finally:
+            ears.discard(ear)
+            if not ears and self._ears.get(topic) is ears:
+                del self._ears[topic]
+
+    def only(self, topic: Topic) -> Ear | None:
+        """The ear of whoever listens to this alone, as far as this process knows."""
+        ears = self._ears.get(topic, ())
+        return next(iter(ears)) if len(ears) == 1 else None
+
+    def ring(self, topics: Iterable[Topic]) -> None:
+        """Wakes who waits for these, in this process; the others hear the notice of the transaction."""
+        for topic in topics:
+            for ear in self._ears.get(topic, ()):
+                ear.ring()
+
+    async def run(self) -> None:
+        """Hears the other processes until cancelled."""
+        try:
+            while True:
+                await self._listen()
+                await self._poll()
+                self._line_lost.clear()
+                deaf = self._line is None or self._line.is_closed()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(
+                        self._line_lost.wait(), POLL_SECONDS_DEAF if deaf else POLL_SECONDS
+                    )
+        finally:
+            self._drop_line()
+
+    async def _listen(self) -> None:
+        if not self._database.listens or (self._line is not None and not self._line.is_closed()):
+            return
+        self._drop_line()
+        try:
+            self._line = await self._database.line()
+            self._line.add_termination_listener(lambda _: self._line_lost.set())
+            await self._line.add_listener(CHANNEL, self._hear)
+        except (*WEATHER, asyncpg.PostgresError) as failure:  # whatever it is, polls go on
+            self._drop_line()
+            self._journal.database_lost(failure)
+        else:
+            self.ring(list(self._ears))  # for what was committed while nobody listened
+
+    def _hear(self, _line: object, backend: int, _channel: str, notice: object) -> None:
+        if self._database.rings(backend):
+            return
+        self.ring(heard_in(str(notice)) if notice != EVERYONE else list(self._ears))
+
+    async def _poll(self) -> None:
+        """Looks after the inboxes; where replies are only their waiters know, and workers look by themselves."""
+        inboxes = [topic for topic in self._ears if isinstance(topic, int)]
+        self.ring([topic for topic in self._ears if isinstance(topic, str) and topic not in WORK])
+        if inboxes:
+            with suppress(AMTPError):  # bad weather; the next poll is soon
+                self.ring(await with_unread(self._database, inboxes))
+
+    def _drop_line(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.terminate()
