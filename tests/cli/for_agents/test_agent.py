@@ -40,7 +40,7 @@ async def at_work(bob: Registered, folder: Path, source: str) -> AsyncIterator[a
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", "agent", "run", "mine:agent"),
-        env={**environment, "PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+        env={**environment, "PYTHONPATH": str(Path(__file__).parents[3])},
         cwd=folder,
         stdout=pipe,
         stderr=pipe,

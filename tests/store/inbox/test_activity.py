@@ -6,7 +6,7 @@ from gateway.store.clock import Clock
 from gateway.store.database import Database
 from gateway.store.inbox.activity import Activity
 from gateway.store.row_ids import Mint
-from tests.store.test_inbox import box_of
+from tests.store.inbox.test_inbox import box_of
 
 
 async def test_those_who_were_seen_are_written_down_together(

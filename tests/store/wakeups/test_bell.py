@@ -16,7 +16,7 @@ from gateway.store.wakeups import bell as bells
 from gateway.store.wakeups.bell import Bell, Ear
 from gateway.store.wakeups.topics import heard_in
 from tests.conftest import Server
-from tests.store.test_inbox import Box, box_of
+from tests.store.inbox.test_inbox import Box, box_of
 
 NEVER_SECONDS = 60.0  # a test that waits this long has failed
 PATIENCE_SECONDS = 20.0

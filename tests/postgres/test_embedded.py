@@ -19,7 +19,7 @@ from gateway.postgres import home as postgres_home
 from gateway.postgres.embedded import EmbeddedError, EmbeddedPostgres, free_bytes
 from gateway.postgres.home import Binaries, find_binaries, usual_folders
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 FAST = {"fsync": "off", "shared_buffers": "16MB"}
 GATEWAY = """
 import asyncio, sys

@@ -390,7 +390,7 @@ def test_a_reload_without_a_change_names_nothing(tmp_path: Path) -> None:
     assert reloadable(loaded(tmp_path, GOOD), loaded(tmp_path, GOOD)) == (loaded(tmp_path, GOOD), [])
 
 
-EXAMPLE = Path(__file__).parent.parent / "amtp.example.yaml"
+EXAMPLE = Path(__file__).parents[2] / "amtp.example.yaml"
 
 
 def test_the_example_is_what_the_declarations_say() -> None:
