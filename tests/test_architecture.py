@@ -188,3 +188,20 @@ def test_the_client_knows_only_the_protocol_and_no_library_of_a_server(path: Pat
 def test_no_room_but_the_command_line_needs_the_client(path: Path) -> None:
     if room_of(path) not in {"client", "cli"}:
         assert "client" not in map(room_of, neighbours_of(path))
+
+
+PAGES = [GATEWAY.parent / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES += sorted((GATEWAY.parent / "docs").glob("*.md"))
+A_PATH = re.compile(r"`((?:[a-z_0-9.]+/)+[a-z_0-9]+\.[a-z]+|(?:[a-z_0-9]+/)+)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_that_a_page_names_is_there(page: Path) -> None:
+    missing = [
+        name
+        for name in sorted(set(A_PATH.findall(page.read_text())))
+        if not name.startswith("data/")  # a running gateway's own
+        and not (GATEWAY.parent / name).exists()
+        and not (GATEWAY / name).exists()
+    ]
+    assert not missing
