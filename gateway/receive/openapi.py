@@ -11,8 +11,9 @@ from gateway.http.answers import JSON, Answer, encode_json
 from gateway.http.operation import Operation, Words
 from gateway.http.request import Request
 from gateway.http.routing import Route
+from gateway.http.shapes import ref
 from gateway.receive.openapi_operations import OPERATIONS, PARAMETERS, PATH_PARTS
-from gateway.receive.openapi_shapes import SHAPES, message_shapes, ref
+from gateway.receive.openapi_shapes import SHAPES, message_shapes
 
 PATH = "/openapi.json"
 REFUSALS_ALWAYS = (400, 429, 503)

@@ -16,8 +16,8 @@ from gateway.http.operation import (
     json_body,
     ok,
 )
+from gateway.http.shapes import ref, text
 from gateway.journal.metrics import CONTENT_TYPE
-from gateway.receive.openapi_shapes import ref, text
 
 MESSAGES, INBOX, AGENTS, DISCOVERY, WATCH = "messages", "inbox", "agents", "discovery", "watch"
 ATTACHMENTS = "attachments"

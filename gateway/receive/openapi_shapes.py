@@ -2,46 +2,28 @@
 
 import json
 from importlib.resources import files
-from typing import Any
 
+from gateway.http.shapes import (
+    ANY_OBJECT,
+    COUNT,
+    CURSOR,
+    MOMENT,
+    PAGE,
+    PROBLEM,
+    TEXT,
+    YES_NO,
+    Shape,
+    listed,
+    nullable,
+    ref,
+    shape,
+    text,
+)
 from gateway.protocol.errors import Code
 from gateway.protocol.status import Status
 
-Shape = dict[str, Any]
-
-
-def shape(required: Shape, optional: Shape | None = None, description: str = "") -> Shape:
-    """An object; it may grow further members."""
-    found: Shape = {"type": "object", "properties": required | (optional or {})}
-    if required:
-        found["required"] = list(required)
-    return found | ({"description": description} if description else {})
-
-
-def listed(items: Shape) -> Shape:
-    return {"type": "array", "items": items}
-
-
-def ref(name: str) -> Shape:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def nullable(kind: Shape) -> Shape:
-    return {"anyOf": [kind, {"type": "null"}]}
-
-
-def text(description: str = "", **more: Any) -> Shape:
-    return {"type": "string", **more} | ({"description": description} if description else {})
-
-
-TEXT = text()
-COUNT = {"type": "integer", "minimum": 0}
-YES_NO = {"type": "boolean"}
-MOMENT = text(format="date-time")
-ANY_OBJECT = {"type": "object"}
 MESSAGE_STATUS = {"enum": ["queued", "delivered", "failed", "partial"]}
 RECIPIENT_STATUS = {"enum": [status.value for status in Status]}
-PROBLEM = shape({"code": ref("Code"), "message": TEXT}, {"details": {}})
 
 RECEIVED = shape({"address": TEXT, "status": RECIPIENT_STATUS}, {"error": PROBLEM})
 
@@ -59,8 +41,6 @@ TO_OPERATORS = {
     "row": text("Names this message alone, where several share the id."),
     "others": listed(ref("Namesake")),
 }
-PAGE = {"count": COUNT, "has_more": YES_NO}
-CURSOR = nullable(text("Where the next page begins: give it as `cursor`."))
 LEASE = shape({"token": TEXT, "until": MOMENT})
 
 DESCRIBED = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from gateway.features.notifications.events import Event
 from gateway.http.operation import Operation, Words, json_body, ok
-from gateway.receive.openapi_shapes import (
+from gateway.http.shapes import (
     COUNT,
     CURSOR,
     MOMENT,

@@ -1,7 +1,7 @@
 """The shapes of what operators see and do: the queue, destinations, dead letters."""
 
 from gateway.http.operation import Words
-from gateway.receive.openapi_shapes import (
+from gateway.http.shapes import (
     ANY_OBJECT,
     COUNT,
     CURSOR,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from gateway.http.operation import Operation, Words, ok
-from gateway.receive.openapi_shapes import (
+from gateway.http.shapes import (
     ANY_OBJECT,
     COUNT,
     CURSOR,
