@@ -1,4 +1,4 @@
-"""What operators and agents did to the house: written in the transaction of the act, chained row to row.
+"""The audit log of what operators and agents did: written in the transaction of the act, hash-chained row to row.
 
 Each process has a chain of its own, so none waits for another. A link is the SHA-256 over the link before
 and the row; who changes, drops or moves a row breaks the chain there. That its end was cut off can't be seen
@@ -31,7 +31,7 @@ class Audit:
     async def write(
         self, connection: Any, actor: str, act: str, subject: str, details: Details | None = None
     ) -> None:
-        """Adds a row to the caller's open transaction, as its last act: others of this process wait."""
+        """Appends a row in the caller's open transaction, as its last act: other writers of this process wait meanwhile."""
         # The lock ends with the transaction, so whoever comes next reads a row that is decided.
         await connection.execute(
             "select pg_advisory_xact_lock(hashtextextended('amtp audit ' || $1, 0))", str(self._process)
@@ -53,7 +53,7 @@ class Audit:
 
 
 def link_of(before: bytes, row: Sequence[Any]) -> bytes:
-    """What ties a row to the one before it."""
+    """Returns the link of a row: the hash over the link before it and the row."""
     text = json.dumps(row, default=str, sort_keys=True, separators=(",", ":"))
     return sha256(before + text.encode()).digest()
 
@@ -68,7 +68,7 @@ class Break:
 
 
 async def verify(database: Database) -> list[Break]:
-    """The first break of each chain; none means that nobody touched what is there.
+    """Returns the first break of each chain; none means that no row still present was changed.
 
     A chain may begin later than with its first row: old rows are dropped when their time is over.
     """
@@ -98,7 +98,7 @@ def _fault(row: Any, previous: Any) -> str | None:
 
 
 async def _rows(database: Database) -> AsyncIterator[Any]:
-    """Every row, chain by chain, a bounded number at a time."""
+    """Yields every row, chain by chain, fetching a bounded number at a time."""
     process, number = UUID(int=0), 0
     while True:
         rows = await database.fetch(

@@ -1,4 +1,4 @@
-"""The way to Postgres: a pool, lines of their own for the writers, and its weather told in our words.
+"""The access to Postgres: a pool, dedicated connections for the writers, and its failures as our errors.
 
 Whatever goes wrong between us and the database is temporary: it becomes a TEMPORARY_FAILURE, never a 2xx.
 """
@@ -18,7 +18,7 @@ CONNECT_SECONDS_MAX = 5.0
 ACQUIRE_SECONDS_MAX = 5.0
 RETRY_AFTER_SECONDS = 2
 
-# What Postgres says that a repetition may cure.
+# Errors of Postgres that a retry may cure.
 WEATHER = (
     OSError,
     TimeoutError,
@@ -39,7 +39,7 @@ WEATHER = (
 
 
 def told(failure: BaseException) -> AMTPError:
-    """The failure as a caller may see it; what Postgres said in detail goes to the log with the cause."""
+    """Returns the failure as a caller may see it; the details from Postgres go to the log with the cause."""
     reason = "full" if isinstance(failure, asyncpg.DiskFullError) else "not available"
     return AMTPError(
         Code.TEMPORARY_FAILURE,
@@ -50,7 +50,7 @@ def told(failure: BaseException) -> AMTPError:
 
 @contextmanager
 def weather() -> Iterator[None]:
-    """Turns what a repetition may cure into the one expected failure."""
+    """Turns database failures that a retry may cure into TEMPORARY_FAILURE."""
     try:
         yield
     except WEATHER as failure:
@@ -80,7 +80,7 @@ class Database:
 
     @property
     def listens(self) -> bool:
-        """Whether LISTEN reaches the server, which a transaction pooler prevents."""
+        """Returns whether LISTEN reaches the server, which a transaction pooler prevents."""
         return not self._pooled
 
     async def open(self) -> None:
@@ -97,7 +97,7 @@ class Database:
             )
 
     async def _is_pooled(self) -> bool:
-        """Whether a pooler answers: unlike Postgres, it takes no settings at the start of a connection."""
+        """Returns whether a pooler answers: unlike Postgres, it refuses settings at connection start."""
         try:
             connection = await self.line()
         except asyncpg.ProtocolViolationError:
@@ -116,7 +116,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
-        """A connection of the pool; a transaction is the caller's to open."""
+        """Yields a connection of the pool; the caller opens transactions itself."""
         assert self._pool is not None, "the database is opened first"
         with weather():
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS_MAX) as connection:
@@ -165,7 +165,7 @@ class Database:
         }
 
     async def line(self, *, rings: bool = False) -> Any:
-        """A connection of one's own, for a writer or a listener; its owner closes it.
+        """Opens a dedicated connection, for a writer or a listener; its owner closes it.
 
         One that `rings` belongs to a writer that wakes this process itself after each commit. It runs few statements
         that have one plan each, and a small batch is written sooner than it is planned anew.
@@ -177,11 +177,11 @@ class Database:
         return line
 
     def rings(self, backend: int) -> bool:
-        """Whether that backend serves a line that rings."""
+        """Returns whether that backend serves a connection opened with `rings`."""
         return any(not line.is_closed() and line.get_server_pid() == backend for line in self._ringing)
 
     async def turn(self, connection: Any) -> None:
-        """Brings the connection's clock to ours; costs nothing while nobody turns it."""
+        """Sets the connection's clock to ours; free in production, where no clock is turned."""
         offset = self._clock.offset.total_seconds()
         backend = connection.get_server_pid()
         if self._turned.get(backend, 0.0) != offset:
@@ -189,4 +189,4 @@ class Database:
             self._turned[backend] = offset
 
     async def _leave(self, connection: Any) -> None:
-        """We leave no state on a connection, so there is nothing to reset."""
+        """Skips the pool's reset of a connection: we leave no state on one."""

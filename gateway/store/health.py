@@ -1,4 +1,4 @@
-"""Whether the database would take a message now."""
+"""The check whether the database would accept a message now."""
 
 import asyncio
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Ailment(StrEnum):
 
 
 async def ailment(database: Database) -> Ailment | None:
-    """What keeps the database from taking messages; None while it is well."""
+    """Returns what keeps the database from accepting messages; None while it is healthy."""
     try:
         async with asyncio.timeout(LOOK_SECONDS_MAX):
             if await database.fetchval("select current_setting('transaction_read_only')::bool"):
@@ -31,7 +31,7 @@ async def ailment(database: Database) -> Ailment | None:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What a healthy database says of itself."""
+    """The release and clock of a healthy database."""
 
     release: str
     now: datetime  # by its own clock

@@ -1,4 +1,4 @@
-"""Brings a database to this release's schema: numbered files, forward only, one process at a time."""
+"""Migrations to this release's schema: numbered files, forward only, one process at a time."""
 
 import re
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ MIGRATION_SECONDS_MAX = 3600.0
 
 
 class SchemaError(Exception):
-    """The database can't be used by this release; the text says why and what helps."""
+    """Raised when this release can't use the database; the text names the reason and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Migration:
 
     @property
     def oldest(self) -> str:
-        """The oldest release that can live with it, as its first line declares."""
+        """Returns the oldest release that can live with it, as its first line declares."""
         declared = DECLARED.match(self.statements)
         if declared is None:
             raise SchemaError(
@@ -55,7 +55,7 @@ def migrations() -> list[Migration]:
 
 
 async def pending(database: Database) -> list[str]:
-    """Names of the migrations this database still lacks."""
+    """Returns the names of the migrations this database still lacks."""
     async with database.connection() as connection:
         done = await _done(connection)
     return [migration.name for migration in migrations() if migration.number not in done]
@@ -96,7 +96,7 @@ async def _apply(connection: Any, migration: Migration) -> None:
 
 
 async def _done(connection: Any) -> set[int]:
-    """The numbers of those applied; looking changes nothing."""
+    """Returns the numbers of applied migrations; changes nothing."""
     if await connection.fetchval("select to_regclass('migrations')") is None:
         return set()
     return {row["number"] for row in await connection.fetch("select number from migrations")}
@@ -111,7 +111,7 @@ def _refuse_unknown_server(connection: Any) -> None:
 
 
 async def _refuse_newer_schema(connection: Any) -> None:
-    """A newer release has been here: what it applied says whether we can live with it."""
+    """Raises where migrations of a newer release, by their own declaration, rule out this one."""
     unknown = await connection.fetch(
         "select name, oldest from migrations where number <> all($1::int[]) order by number",
         [migration.number for migration in migrations()],

@@ -1,4 +1,4 @@
-"""How a day of messages is dropped while everything goes on.
+"""The removal of a day of messages while the gateway runs.
 
 1. What of it is still needed is copied, in pieces, into tables of the same shape that stand beside the day. Nothing
    waits for that; a gateway that stops takes it up again where it stopped.
@@ -29,7 +29,7 @@ TRANSACTION_MINUTES_MAX = 5  # that began before a day's clearing, and commits a
 BUSY = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)  # it is done at the next round
 NOWHERE = UUID(int=0)
 
-# Whether anybody still needs the message {id}. Each is looked up by its key, whatever the planner knows.
+# True if anything still needs the message {id}. Each is looked up by its key, whatever the planner knows.
 NEEDED = """coalesce(
     (select true from deliveries d where d.message = {id} limit 1),
     (select true from entries e where e.message = {id} and e.acknowledged_at is null and e.dead_at is null
@@ -131,7 +131,7 @@ class OldDays:
         self._mint = mint
 
     async def forget(self, days: int) -> None:
-        """Drops every day that is older, and of what was kept of them what nobody needs any more."""
+        """Drops every day older than that, and deletes copied rows of dropped days that are not needed any more."""
         async with self._database.connection() as connection:
             today = (await connection.fetchval("select amtp_now()")).astimezone(UTC).date()
             oldest = today - timedelta(days=days)
@@ -178,7 +178,7 @@ class OldDays:
                 )
 
     async def _clear(self, day: date) -> None:
-        """Does what is left to do of a day that was begun."""
+        """Finishes a day whose removal was begun."""
         while await self.copy(day) > 0:
             pass
         for table, column in PARTITIONED.items():
@@ -199,7 +199,7 @@ class OldDays:
             return await copy_piece(connection, day)
 
     async def take_place(self, table: str, column: str, day: date) -> bool:
-        """Puts what is kept in the place of a table's day; False where that has to wait for others."""
+        """Puts the copy in the place of a table's day; returns False where that has to wait for other transactions."""
         name, kept, changes = partition_of(table, day), kept_of(table, day), f"changes_{day:%Y%m%d}"
         first, after = _bounds(day)
         async with self._database.connection() as connection:
@@ -305,7 +305,7 @@ async def _days_with(connection: Any, prefix: str, suffix: str = "") -> list[dat
 
 
 async def _attached(connection: Any, name: str) -> bool:
-    """Whether the table is a partition; it may be gone altogether."""
+    """Returns whether the table is a partition; it may not exist any more."""
     found: bool = await connection.fetchval(
         "select exists (select from pg_inherits where inhrelid = to_regclass($1))", name
     )
@@ -314,7 +314,7 @@ async def _attached(connection: Any, name: str) -> bool:
 
 @asynccontextmanager
 async def _briefly(connection: Any) -> AsyncIterator[bool]:
-    """A transaction that changes the schema, or gives up where others would have to wait long because of it.
+    """Opens a transaction that changes the schema, and gives up where it would block others for long.
 
     Yields False where another process changes the schema.
     """

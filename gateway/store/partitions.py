@@ -32,14 +32,14 @@ async def prepare(connection: Any) -> None:
 
 
 async def keep_ahead(database: Database) -> None:
-    """As `prepare`, for a gateway that runs for days; where another process is at it, it is done there."""
+    """Calls `prepare` from a running gateway; skips it where another process holds the lock and does the same."""
     async with database.transaction() as connection:
         if await connection.fetchval("select pg_try_advisory_xact_lock($1)", LOCK):
             await prepare(connection)
 
 
 async def days_of(connection: Any, table: str) -> list[date]:
-    """The days that have a partition, oldest first."""
+    """Returns the days that have a partition, oldest first."""
     names = await connection.fetch(
         "select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = $1::text::regclass",
         table,
@@ -49,7 +49,7 @@ async def days_of(connection: Any, table: str) -> list[date]:
 
 
 async def _create(connection: Any, table: str, column: str, day: date) -> None:
-    """A new day; what strayed into the default partition meanwhile moves in."""
+    """Creates the partition of a day, and moves rows into it that meanwhile landed in the default partition."""
     name = partition_of(table, day)
     first, after = (f"amtp_first_id('{day + timedelta(days=d)}T00:00:00Z')" for d in (0, 1))
     async with connection.transaction():

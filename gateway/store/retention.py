@@ -1,4 +1,4 @@
-"""What is forgotten, and when. A message stays while a live delivery, an open entry or an open dead letter needs it.
+"""Retention: deletes what is old. A message stays while a live delivery, an open entry or an open dead letter needs it.
 
 Days are dropped whole, never emptied row by row: see old_days.py.
 """
@@ -12,7 +12,7 @@ AT_ONCE = 5000  # rows in one statement, so that none holds its locks for long
 
 
 async def forget(database: Database, mint: Mint, settings: Retention) -> None:
-    """One round of everything whose time is over."""
+    """Runs one round of all retention."""
     await _old_keys(database, settings.keys_days)
     await _acknowledged(database, mint, settings.acknowledged_days)
     await database.execute(
@@ -41,7 +41,7 @@ async def _old_keys(database: Database, days: int) -> None:
 
 
 async def _acknowledged(database: Database, mint: Mint, days: int) -> None:
-    """Acknowledged entries become what any other finished recipient is: a settled row."""
+    """Turns old acknowledged entries into settled rows, like those of any other finished recipient."""
     while await database.fetchval(
         "with gone as (delete from entries where ctid = any (array(select ctid from entries"
         "     where acknowledged_at < amtp_now() - make_interval(days => $1) order by acknowledged_at limit $2))"

@@ -1,4 +1,4 @@
-"""Mints UUIDv7 row ids on the house's clock: time-ordered, and strictly rising within a process."""
+"""Row ids, UUIDv7 on the gateway's clock: time-ordered, and strictly rising within a process."""
 
 from os import urandom
 from random import getrandbits
@@ -12,7 +12,7 @@ _RANDOM_MASK = (1 << _RANDOM_BITS) - 1
 
 
 class Mint:
-    """Ids of one millisecond count upward from a random start, so an inbox keeps the order of arrival."""
+    """The source of row ids. Within a millisecond they count up from a random start: inboxes keep the order of arrival."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

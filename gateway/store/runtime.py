@@ -1,4 +1,4 @@
-"""Runtime: what almost every part of a gateway works with, handed on as one."""
+"""Runtime: the collaborators that almost every part of a gateway uses, passed on as one."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Secrets that must be used, and therefore read again: encrypted with a key that the database does not have.
+"""Encryption of secrets that must be used again in clear, with a key that is not in the database.
 
 The key file holds one key a line. The first seals, all of them open: to change it, put a new line on top.
 """
@@ -18,7 +18,7 @@ REMEDY = (
     " amtp migrate --accept-key, then give new secrets: amtp agents rotate-secret, amtp webhooks rotate"
 )
 CHECKED = "the key of this database"  # what is sealed to be tried
-# What tells whether a key file is the right one: the text that was sealed for that, else any secret from before it.
+# A sealed text to try a key file on: the one kept for that, else any secret from before it was.
 _SAMPLE = """
 select sealed from (
     (select sealed, 1 as place from secrets_check)
@@ -33,11 +33,11 @@ _REPLACE = (
 
 
 class SealError(Exception):
-    """The key file can't be used, or does not open what was sealed; the text says what helps."""
+    """Raised when the key file can't be used, or can't open what was sealed; the text names the remedy."""
 
 
 class Sealer:
-    """Seals and opens with the keys of one file."""
+    """The keys of one file: seals with the first and opens with any."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = MultiFernet([Fernet(key) for key in keys])
@@ -45,7 +45,7 @@ class Sealer:
 
     @classmethod
     def of(cls, folder: Path) -> "Sealer":
-        """With the folder's key file, which is made where there is none."""
+        """Returns the sealer of the folder's key file; creates the file if it does not exist."""
         path = folder / KEY_FILE
         if not path.exists():
             _make(path)
@@ -77,13 +77,13 @@ class Sealer:
 
 
 async def sample(database: Database) -> bytes | None:
-    """Returns something that was sealed for this database; None on its first day."""
+    """Returns something that was sealed for this database; None where nothing was yet."""
     sealed: bytes | None = await database.fetchval(_SAMPLE)
     return sealed
 
 
 async def agree(database: Database, sealer: Sealer, folder: Path) -> None:
-    """Refuses the key file of `folder` where this database's secrets are sealed with another."""
+    """Raises SealError where this database's secrets are sealed with another key file than that of `folder`."""
     sealed = await sample(database)
     if sealed is None:
         await database.execute(_KEEP, sealer.seal(CHECKED))
@@ -95,12 +95,12 @@ async def agree(database: Database, sealer: Sealer, folder: Path) -> None:
 
 
 async def accept(database: Database, sealer: Sealer) -> None:
-    """Makes this key file the one of the database."""
+    """Records this key file as the one of the database."""
     await database.execute(_REPLACE, sealer.seal(CHECKED))
 
 
 def _make(path: Path) -> None:
-    """Writes a new key, readable by us alone. Of two processes that start together, one wins."""
+    """Writes a new key, readable by its owner alone. Of two processes that start together, one wins."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "wb") as file:

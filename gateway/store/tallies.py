@@ -24,7 +24,7 @@ ROUND_REST = (
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Recipients of one moment, in one snapshot."""
+    """The counts of recipients at one moment, in one snapshot."""
 
     accepted: int
     finished: int
@@ -34,7 +34,7 @@ class Balance:
 
     @property
     def unaccounted(self) -> int:
-        """Nought, or something is broken."""
+        """Returns the difference of the books: 0, or a message was lost or doubled."""
         return self.accepted - self.finished - self.queued - self.held
 
 
@@ -52,7 +52,7 @@ async def balance(database: Database) -> Balance:
 
 
 async def unaccounted_entries(database: Database) -> int | None:
-    """Entries that should be there less those that are: unread, leased, read, acknowledged, dead or expired.
+    """Returns the entries that should be there less those that are: unread, leased, read, acknowledged, dead or expired.
 
     Counts in pieces, with rests, all in one snapshot. None where that would have taken too long.
     """
@@ -84,7 +84,7 @@ _COUNT = "select count(*) from entries where (message, agent) > ($1, $2)"
 
 
 class EntryBooks:
-    """The second law, measured as often as it is cheap."""
+    """The second law, measured as often as that is cheap."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

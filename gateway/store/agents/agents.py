@@ -35,7 +35,7 @@ REMOVED = "removed:"  # with a name behind it, a destination where nobody lives,
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """What a message on its way in needs to know of an agent."""
+    """The columns of an agent that a message on its way in needs."""
 
     id: int
     name: str
@@ -46,7 +46,7 @@ class Resident:
 
     @property
     def pushed(self) -> bool:
-        """Whether its mail is posted to its URL; a retired agent keeps its inbox and nothing else."""
+        """Returns whether its mail is posted to its URL; a retired agent keeps its inbox and nothing else."""
         return self.delivery_mode == "push" and self.state == "active"
 
 
@@ -68,7 +68,7 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What an operator says of an agent; None leaves a thing as it is."""
+    """The settings of an agent that an operator gives; None leaves a setting unchanged."""
 
     delivery_mode: str | None = None
     push_url: str | None = None
@@ -78,7 +78,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Which agents are meant: all that every given condition holds for."""
+    """Conditions on agents; an agent matches when all that are given hold."""
 
     domain: str | None = None
     state: str | None = None
@@ -90,7 +90,7 @@ class Search:
 
 
 async def find_residents(database: Database, names: Sequence[str]) -> tuple[int, dict[str, Resident]]:
-    """Those who live here among these names, and the version of the directory they were read at."""
+    """Returns the agents among these names, and the version of the directory they were read at."""
     rows = await database.fetch(
         "select v.version, a.id, a.name, a.delivery_mode, a.state,"
         " case when a.delivery_mode = 'push' then a.push_url end as push_url,"
@@ -110,7 +110,7 @@ class Agents:
         self._leavings = leavings
 
     async def register(self, local: str, domain: str, profile: Profile, key: NewKey, actor: str) -> Agent:
-        """A new agent, or a retired one that comes back to its inbox; CONFLICT where the name is in use."""
+        """Registers an agent, or reactivates a retired one with its inbox; CONFLICT where the name is in use."""
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(
                 "insert into agents"
@@ -139,7 +139,7 @@ class Agents:
             return replace(_agent(row), brought_back=back)
 
     async def ensure_postmasters(self, domains: Sequence[str]) -> None:
-        """The inbox of each domain that its operators read; nobody holds a key to it."""
+        """Creates each domain's postmaster inbox, which operators read. It has no key."""
         async with self._database.transaction() as connection:
             added = await connection.fetch(
                 "insert into agents (local, domain, details, created_at)"
@@ -156,11 +156,11 @@ class Agents:
             return _agent(await _require(connection, name))
 
     async def keys(self, agent: Agent) -> list[AgentKey]:
-        """Its keys that open something now."""
+        """Returns the agent's keys that are valid now."""
         return await agent_keys(self._database, agent.id)
 
     async def find(self, search: Search, after: str, limit: int) -> list[Agent]:
-        """Agents by name, beginning behind `after`."""
+        """Returns agents ordered by name, beginning behind `after`."""
         rows = await self._database.fetch(
             "select * from agents where state <> 'removed' and name > $1"
             " and ($2::text is null or domain = $2) and ($3::text is null or state = $3)"
@@ -208,7 +208,7 @@ class Agents:
     async def rotate_key(
         self, name: str, key: NewKey, grace_seconds: int, actor: str, *, drop: UUID | None = None
     ) -> tuple[Agent, Made]:
-        """A new key; the one in use lives on for the grace period. Returns what the keys before it made.
+        """Issues a new key; the one in use stays valid for the grace period. Returns what the earlier keys made.
 
         With `drop`, the id of a batch, all of that ends too.
         """
@@ -227,7 +227,7 @@ class Agents:
     async def replace_push_secrets(
         self, name: str, change: Callable[[bytes | None], bytes], details: Mapping[str, Any], actor: str
     ) -> Agent:
-        """Other secrets to sign with, made from the sealed ones; CONFLICT where nothing is pushed anywhere."""
+        """Replaces the signing secrets by what `change` makes of the sealed ones; CONFLICT where mail is not pushed."""
         async with self._database.transaction() as connection:
             row = await _require_active(connection, name)
             if row["push_url"] is None:
@@ -241,7 +241,7 @@ class Agents:
             return _agent(row)
 
     async def retire(self, name: str, actor: str) -> Agent:
-        """Its keys are dead and it is hidden, but its inbox stays and goes on accepting. Again: no change."""
+        """Revokes its keys and hides it; its inbox stays and still accepts mail. Repeating it changes nothing."""
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(
                 "update agents set state = 'retired', retired_at = amtp_now()"
@@ -257,7 +257,7 @@ class Agents:
             return _agent(row)
 
     async def remove(self, name: str, mail: str, actor: str) -> Agent:
-        """Gone for good: AGENT_UNKNOWN from now on. Its open mail is returned or dropped by `removal`."""
+        """Removes the agent for good: AGENT_UNKNOWN from now on. A chore returns or drops its open mail (`removal`)."""
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(
                 "update agents set state = 'removed', mail = $2, push_secrets = null,"
@@ -295,7 +295,7 @@ async def _require(connection: Any, name: str) -> Any:
 
 
 async def _require_active(connection: Any, name: str) -> Any:
-    """The agent's row, which nobody else changes until the transaction ends."""
+    """Returns the agent's row, locked until the transaction ends."""
     row = await connection.fetchrow(
         "select * from agents where name = $1 and state <> 'removed' for update", name
     )
@@ -315,7 +315,7 @@ def _columns(profile: Profile) -> tuple[object, ...]:
 
 
 def _told(profile: Profile) -> dict[str, Any]:
-    """A change as the audit shows it: no secret, and of a URL, which may hold one, the host alone."""
+    """Returns a change as the audit shows it: no secrets, and only the host of a URL, which may contain one."""
     host = urlsplit(profile.push_url).hostname if profile.push_url else None
     told = {"delivery_mode": profile.delivery_mode, "push_host": host, **profile.details}
     return {name: value for name, value in told.items() if value is not None or name in profile.details}

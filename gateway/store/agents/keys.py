@@ -62,7 +62,7 @@ def peers_of(scopes: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """How many changes of agents and keys there were, and whom those since another look concerned."""
+    """The number of changes to agents and keys so far, and the names concerned by those since an earlier look."""
 
     version: int
     since: Sequence[tuple[int, str]] | None = ()  # versions and names; None: it is not known whom
@@ -107,7 +107,7 @@ select distinct version, name from counted, unnest($1::text[]) as u (name)
 
 
 async def find_keys(database: Database, ids: Sequence[str]) -> tuple[int, dict[str, KnownKey]]:
-    """The keys among these ids, those that ended too, and the version of the directory they were read at."""
+    """Returns the keys with these ids, including ended ones, and the version of the directory they were read at."""
     rows = await database.fetch(
         "select v.version, k.id, k.digest, k.scopes, k.name, k.expires_at, a.name as agent,"
         " case when k.revoked_at is not null or a.state <> 'active' then 'revoked_key'"
@@ -202,7 +202,7 @@ class NamedKeys:
             await self._insert(connection, key, name, scopes, actor)
 
     async def all(self) -> list[NamedKey]:
-        """All of them, the oldest first, revoked ones too."""
+        """Returns the keys, oldest first, including revoked ones."""
         rows = await self._database.fetch(
             f"select {_NAMED} from keys where agent is null order by created_at, id limit $1",
             LISTED_MAX,
@@ -287,7 +287,7 @@ class AgentKey:
 
 
 async def agent_keys(database: Database, agent: int) -> list[AgentKey]:
-    """The keys that open something of an agent's now."""
+    """Returns an agent's keys that are valid now."""
     rows = await database.fetch(
         "select id, created_at, expires_at, last_used_at from keys where agent = $1 and revoked_at is null"
         " and (expires_at is null or expires_at > amtp_now()) order by created_at, id",
@@ -297,7 +297,7 @@ async def agent_keys(database: Database, agent: int) -> list[AgentKey]:
 
 
 async def forget(database: Database, days: int) -> None:
-    """Agents' keys that ended so long ago that their use is no news any more."""
+    """Deletes agents' keys that ended so long ago that an attempt to use them need not be reported any more."""
     await database.execute(
         "delete from keys where agent is not null"
         " and least(revoked_at, expires_at) < amtp_now() - make_interval(days => $1)",

@@ -30,11 +30,11 @@ class Left:
 
 
 class Leaving(Protocol):
-    """What one feature keeps for agents."""
+    """One feature's handle on what it keeps for agents."""
 
     @property
     def name(self) -> str:
-        """The plural under which it is listed, such as `schedules`."""
+        """Names the kind of thing in the plural, as lists show it: `schedules`."""
 
     async def made(self, connection: Any, whose: str, value: object, /) -> list[Left]:
         """Returns what is at work, oldest first; `whose` is OF_AGENT or OF_KEY."""

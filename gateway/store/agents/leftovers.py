@@ -1,4 +1,4 @@
-"""What agents' keys leave at work: what features keep for agents, and queued mail. It outlives the key that made it."""
+"""Work that agents' keys leave behind: what features keep for agents, and queued mail. It outlives the key that made it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ CANCELLED_AT_ONCE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What is still at work, by the name of its kind."""
+    """The work still active, by kind."""
 
     left: Mapping[str, list[Left]]
     queued: int = 0  # deliveries, whoever handed them in for the agent
@@ -77,7 +77,7 @@ insert into tallies (id, at, accepted, finished) select $5, amtp_now(), 0, count
 
 @dataclass(frozen=True, slots=True)
 class BroughtBack:
-    """What a retired name has when it is registered again."""
+    """The mail and the disabled things that a retired name gets back when it is registered again."""
 
     unread: int  # entries nobody acknowledged, counted up to a limit
     disabled: Mapping[str, list[UUID]]  # by the name of its kind, until somebody enables them

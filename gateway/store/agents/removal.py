@@ -61,12 +61,12 @@ _OF_POSTMASTERS = """
 
 
 async def clear_removed(database: Database, mint: Mint) -> int:
-    """Clears a piece of the inboxes of removed agents; the number of entries, 0 when nothing is left."""
+    """Clears a piece of the inboxes of removed agents; returns the number of entries, 0 when nothing is left."""
     return await _clear(database, mint, _OF_REMOVED, STATES.values())
 
 
 async def bound_postmasters(database: Database, mint: Mint, kept: int) -> int:
-    """Lets go of a piece of what a postmaster has beyond the newest `kept`, unread or read; the number of entries."""
+    """Deletes a piece of what a postmaster has beyond the newest `kept`, read or unread; returns the number of entries."""
     states = STATES["unread"], STATES["read"]
     return await _clear(database, mint, _OF_POSTMASTERS, states, kept, POSTMASTER)
 

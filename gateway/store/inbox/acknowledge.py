@@ -36,7 +36,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """What became of one name; the row and sender it meant, where it meant one."""
+    """The result for one name, with the row and sender of the entry it meant, if it meant one."""
 
     result: Result
     row: UUID | None = None
@@ -54,7 +54,7 @@ class Meant:
     done: bool  # acknowledged already
 
 
-# What is written together with acknowledgements; None where nothing is, which then take one statement.
+# Rows to write together with acknowledgements; None if there are none: these then take one statement.
 Riders = Callable[[Sequence[Named], Sequence[Acknowledgement]], Iterable[Rider]] | None
 
 
@@ -65,7 +65,7 @@ async def acknowledge(
     lease: UUID | None = None,
     riders: Riders = None,
 ) -> list[Acknowledgement]:
-    """What became of each name, in their order."""
+    """Acknowledges the named entries; returns a result for each name, in their order."""
     async with database.connection() if riders is None else database.transaction() as connection:
         return await acknowledge_in(connection, agent, names, lease, riders)
 
@@ -73,7 +73,7 @@ async def acknowledge(
 async def acknowledge_in(
     connection: Any, agent: int, names: Sequence[Named], lease: UUID | None, riders: Riders = None
 ) -> list[Acknowledgement]:
-    """The same on a connection whose transaction may hold more."""
+    """Does the same on a connection whose transaction may hold more."""
     rows = await connection.fetch(_ACKNOWLEDGE, *_asked(agent, names, lease))
     results = [
         Acknowledgement(Result(result), row, sender, at, again, tuple(sent))
@@ -87,7 +87,7 @@ async def acknowledge_in(
 async def look(
     database: Database, agent: int, names: Sequence[Named], lease: UUID | None = None
 ) -> list[Meant | None]:
-    """What each name means now; None where it means nothing."""
+    """Returns the entry that each name means now; None where it means none."""
     rows = await database.fetch(_LOOK, *_asked(agent, names, lease))
     return [None if row[0] is None else Meant(*row) for row in rows]
 

@@ -1,4 +1,4 @@
-"""When agents were last seen and keys used: noted in memory and written now and then, so reading mail writes no row."""
+"""Times when agents were last seen and keys last used: noted in memory and written periodically, so a read writes no row."""
 
 from gateway.store.database import Database
 
@@ -18,7 +18,7 @@ class Activity:
         self._used.add(key)
 
     async def write(self) -> None:
-        """Writes down who was seen, and what was used, since the last time; a chore of the house."""
+        """Writes the agents seen and keys used since the last call; run as a chore."""
         used, self._used = self._used, set()
         if used:
             await self._database.execute(_WRITE_KEYS, list(used), KEY_HOURS)

@@ -53,7 +53,7 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Which entries are asked for."""
+    """Conditions on the entries asked for."""
 
     limit: int = 100
     offset: int = 0
@@ -64,7 +64,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The entries of one page are the caller's until then; whoever acknowledges shows the token."""
+    """A lease on the entries of one page until a time; the token proves it when they are acknowledged."""
 
     seconds: float
     token: UUID = field(default_factory=uuid4)
@@ -94,7 +94,7 @@ class Page:
     has_more: bool
 
 
-# What is written together with the marks; None where nothing is, which then take one statement.
+# Rows to write together with the marks; None if there are none: the marks then take one statement.
 Riders = Callable[[Sequence[Item]], Iterable[Rider]] | None
 
 
@@ -108,7 +108,7 @@ async def fetch(
     lease: Lease | None = None,
     riders: Riders = None,
 ) -> Page:
-    """The entries asked for, marked as read, or leased, by the statement that finds them."""
+    """Returns the entries asked for, marked as read, or leased, by the statement that finds them."""
     arguments: list[Any] = [agent, lapses_max, listing.limit, bytes_max]
     if lease is None:
         arguments.append(listing.offset)
@@ -126,12 +126,12 @@ async def fetch(
 
 
 def suspect_from(lapses_max: int) -> int:
-    """Returns from how many lapses on an entry is leased alone, so that no other lapses because of it."""
+    """Returns the number of lapses from which an entry is leased alone, so that others do not lapse because of it."""
     return min(SUSPECT_LAPSES, lapses_max - 1)
 
 
 def _meant(listing: Listing, arguments: list[Any]) -> dict[str, str]:
-    """Returns which entries of each state a listing means; its values join the arguments."""
+    """Returns the condition for entries of each state that a listing asks for; appends its values to the arguments."""
     wanted = ""
     if listing.after is not None:
         arguments.append(listing.after)
@@ -167,7 +167,7 @@ _PICKED = """whole as materialized (
 
 _SHOWN = "message, body, address, accepted_at, delivered_at, expires_at, proven, automatic, unread, lapses"
 
-# Whoever asked to hear when it is read, hears it once.
+# A sender that asked for a read receipt gets one, once.
 _OWED = """owed as (
     insert into receipts (message, address, kind)
     select message, coalesce(address, (select name from agents where id = $1)), 'read' from {read} where receipt
@@ -262,7 +262,7 @@ from picked order by message
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """How many entries nobody has read yet, or at least so many."""
+    """A count of unread entries, exact or a lower bound."""
 
     count: int
     at_least: bool
@@ -283,7 +283,7 @@ select count(*) from (
 
 
 async def with_unread(database: Database, agents: Sequence[int]) -> list[int]:
-    """Those of the agents who have something to read."""
+    """Returns those of the agents that have unread entries."""
     rows = await database.fetch(_WITH_UNREAD, agents)
     return [row[0] for row in rows]
 
@@ -300,7 +300,7 @@ select a.id from unnest($1::bigint[]) as a (id), lateral (
 
 
 async def seconds_to_lease_end(database: Database, agent: int) -> float | None:
-    """When the next of its running leases ends, after which there may be something to fetch."""
+    """Returns the seconds until the next of its running leases ends and its entries can be fetched again."""
     seconds = await database.fetchval(
         "select extract(epoch from e.lease_until - amtp_now())::float8 from entries e"
         f" where e.agent = $1 and e.lease_until > amtp_now() and {_LIVE} {BY_END} limit 1",
@@ -310,12 +310,12 @@ async def seconds_to_lease_end(database: Database, agent: int) -> float | None:
 
 
 async def renew(database: Database, agent: int, token: UUID, seconds: float) -> int:
-    """Lets the lease end that much later; returns how many entries it still holds."""
+    """Renews the lease for that many seconds from now; returns how many entries it still holds."""
     return len(await database.fetch(_RENEW, agent, token, float(seconds)))
 
 
 async def give_back(database: Database, agent: int, token: UUID) -> int:
-    """Ends the lease as if it had never been: unread, no lapse. Others who wait are told."""
+    """Ends the lease without counting a lapse: its entries are unread again, and waiting consumers are woken."""
     return len(await database.fetch(_GIVE_BACK, agent, token, str(agent)))
 
 

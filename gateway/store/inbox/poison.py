@@ -1,6 +1,6 @@
-"""What an agent could not digest: entries whose leases ran out time and again become its own dead letters.
+"""Poison messages: entries whose leases ran out again and again become dead letters of their own agent.
 
-The entry's status stays delivered, for the inbox had it. The agent lists them, has them again, or drops them.
+The entry's status stays delivered, for the inbox had it. The agent lists them, puts them back, or drops them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -48,7 +48,7 @@ async def bury(
     lapses_max: int,
     riders: Callable[[Sequence[Buried]], Iterable[Rider]] = lambda _: (),
 ) -> list[Buried]:
-    """Puts aside the entries whose last allowed lease ran out, and tells the operator."""
+    """Turns entries whose last allowed lease ran out into dead letters, and tells the operator."""
     async with database.transaction() as connection:
         rows = await connection.fetch(_BURY, lapses_max, Code.RECIPIENT_UNAVAILABLE.value, BURIED_MAX, REASON)
         buried = [Buried(*row) for row in rows]
@@ -87,7 +87,7 @@ from dead d join agents a on a.id = d.agent join messages m on m.id = d.message
 async def undigested(
     database: Database, agent: int, *, after: int, limit: int, bytes_max: int = PAGE_BYTES_MAX
 ) -> tuple[list[Undigested], bool]:
-    """The agent's open dead letters, oldest first, as many as there is room for; and whether there are more."""
+    """Returns a page of the agent's open dead letters, oldest first, and whether there are more."""
     rows = await database.fetch(_UNDIGESTED, agent, after, limit, bytes_max)
     return [Undigested(*row[:8]) for row in rows], bool(rows and rows[0]["found"] > len(rows))
 
@@ -107,7 +107,7 @@ select * from sized where place <= $3 and (place = 1 or bytes_so_far <= $4) orde
 
 
 async def revive(database: Database, agent: int, number: int) -> bool:
-    """Puts the entry back into the inbox, unread and without lapses; whoever waits for it is told."""
+    """Puts the entry back into the inbox, unread and without lapses, and wakes whoever waits for it."""
     return await database.fetchval(_REVIVE, agent, number, str(agent)) is not None
 
 
@@ -126,7 +126,7 @@ select pg_notify('amtp_inbox', $3)::text from alive
 
 
 async def drop(database: Database, agent: int, number: int) -> bool:
-    """Ends the matter: the letter goes, the entry counts as acknowledged."""
+    """Deletes the dead letter; its entry counts as acknowledged."""
     return await database.fetchval(_DROP, agent, number) is not None
 
 

@@ -1,4 +1,4 @@
-"""Emptying an inbox: entries that nobody wants go, piece by piece, and what they were stays in the books as delivered."""
+"""The purge of an inbox: unwanted entries are deleted in pieces and settled as delivered."""
 
 from dataclasses import asdict, dataclass
 
@@ -13,7 +13,7 @@ PIECES_MAX = 20  # in one request
 
 @dataclass(frozen=True, slots=True)
 class Unwanted:
-    """Which open entries of an inbox: all that every given condition holds for."""
+    """Conditions on the open entries of an inbox to purge; all that are given must hold."""
 
     older_seconds: int | None = None
     sender: str | None = None
@@ -68,7 +68,7 @@ class Purging:
         return sum([await self._database.fetchval(count, *asked) for count in _COUNTS])
 
     async def purge(self, agent: int, name: str, unwanted: Unwanted, actor: str) -> tuple[int, bool]:
-        """Lets go of the oldest of each state; returns how many went, and whether more may be left."""
+        """Deletes the oldest matching entries of each state; returns how many, and whether more may be left."""
         said = {key: value for key, value in asdict(unwanted).items() if value}
         purged, clears = 0, list(_CLEARS)
         for _ in range(PIECES_MAX + len(clears) - 1):

@@ -1,4 +1,4 @@
-"""How much mail of unproven senders is stored and not done with."""
+"""The amount of stored mail from unproven senders that is not acknowledged or settled yet."""
 
 from gateway.store.database import Database
 

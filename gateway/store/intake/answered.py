@@ -1,4 +1,4 @@
-"""Acknowledging with an answer: what the agent has to say is accepted in the transaction that acknowledges.
+"""Acknowledgements with an answer: the agent's messages are accepted in the transaction that acknowledges.
 
 1. The first acknowledgement of an entry wins, and what it sends goes out once: whoever comes again is told the
    ids of what the first one sent.
@@ -36,7 +36,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Answered:
-    """What came of it: each entry's acknowledgement or refusal, and what was accepted."""
+    """The result: each entry's acknowledgement or refusal, and the accepted messages."""
 
     results: list[Acknowledgement | AMTPError] = field(default_factory=list)
     sent: list[Admitted] = field(default_factory=list)
@@ -44,11 +44,11 @@ class Answered:
 
 
 class Moved(Exception):
-    """A name means another message by now: what was written for the one before must not go out."""
+    """Raised when a name means another entry by now: the answers written for the earlier one must not be sent."""
 
 
 class NotSent(Exception):
-    """One of an answer's messages can't be accepted; `place` tells which."""
+    """Raised when one of an answer's messages can't be accepted; `place` tells which."""
 
     def __init__(self, number: int, place: int, error: AMTPError) -> None:
         self.number = number
@@ -64,7 +64,7 @@ async def answer(
     lease: UUID | None,
     riders: Riders = None,
 ) -> Answered:
-    """Acknowledges all and accepts what goes with it, or nothing: raises Moved or NotSent."""
+    """Acknowledges all and accepts the answers, or changes nothing: raises Moved or NotSent."""
     answered = Answered()
     first: dict[UUID, Acknowledgement] = {}
     async with database.transaction() as connection:

@@ -34,7 +34,7 @@ def no_riders(_gained: Gained) -> Iterable[Rider]:
 
 
 async def originals(database: Database, rows: Collection[UUID]) -> dict[UUID, Original]:
-    """Returns these messages as those who repeat them may be told of them."""
+    """Returns these messages with what a receipt for a repetition tells."""
     found = await database.fetch(_ORIGINALS, list(rows))
     known = await states(database, rows)
     return {
@@ -53,7 +53,7 @@ from messages m where m.id = any ($1)
 async def repeat(
     database: Database, mint: Mint, admitted: Admitted, original: UUID, riders: Riders = no_riders
 ) -> list[Topic]:
-    """Adds the recipients that are new to the original message; returns what is to ring for them.
+    """Adds the new recipients of a repetition to the original message; returns the topics to ring.
 
     Raises IDEMPOTENCY_CONFLICT or MESSAGE_ID_CONFLICT where the repetition is none.
     """
@@ -64,7 +64,7 @@ async def repeat(
 async def repeat_in(
     connection: Any, mint: Mint, admitted: Admitted, original: UUID, riders: Riders = no_riders
 ) -> list[Topic]:
-    """The same in the open transaction."""
+    """Does the same in the open transaction."""
     # The lock makes repetitions of one message add their recipients one after the other.
     stored = await connection.fetchrow(
         "select body, coalesce(public_id, id::text) as message_id from messages where id = $1 for update",
@@ -109,7 +109,7 @@ async def _refuse_conflict(connection: Any, admitted: Admitted, original: UUID, 
 async def _add_recipients(
     connection: Any, mint: Mint, admitted: Admitted, original: UUID
 ) -> tuple[list[int], list[str]]:
-    """The agents whose inboxes gained an entry, and the names of those who are queued for."""
+    """Adds entries and deliveries for new recipients; returns the agents and the queued names that gained one."""
     entries = await connection.fetch(
         "insert into entries (message, agent, address, expires_at, delivered_at, receipt, unproven)"
         " select $1, agent, address, $4, amtp_now(), receipt, $6"
@@ -138,7 +138,7 @@ async def _add_recipients(
 
 
 async def _queue(connection: Any, admitted: Admitted, original: UUID) -> list[str]:
-    """Queues those not seen before, without a lease: the claim finds them."""
+    """Queues the recipients not seen before, without a lease: the claim finds them."""
     known = await _known(connection, original, [d.recipient for d in admitted.deliveries])
     new = [d for d in admitted.deliveries if d.recipient not in known]
     await connection.executemany(

@@ -1,4 +1,4 @@
-"""How a batch of admitted messages is written: one statement for all of it, and one for the riders of each kind."""
+"""The write of a batch of admitted messages: one statement for all of it, and one for the riders of each kind."""
 
 from collections.abc import Container, Sequence
 from datetime import datetime
@@ -48,7 +48,7 @@ select {written}, case when $24::text <> '' then pg_notify('amtp_inbox', $24) en
 
 _INSERT = _WRITE.format(registered="", unseen="", written="amtp_now()")
 
-# The same with what is unique about the messages, as long as nothing of it was seen before: then nothing is written.
+# The same, and registers keys and ids. If any of them was seen before, nothing is written.
 # Each hash is looked up by its key: a plan made while the table was empty would read all of it ever after.
 # Where another transaction registers one of them meanwhile, the statement fails by dividing by nought.
 _INSERT_UNSEEN = _WRITE.format(
@@ -72,7 +72,7 @@ _INSERT_UNSEEN = _WRITE.format(
 async def insert(
     line: Any, batch: UUID, new: Sequence[Admitted], promised: Container[Place] = ()
 ) -> datetime:
-    """Writes the messages, whose keys and ids are registered, and what rides with them. Returns when."""
+    """Writes the messages, whose keys and ids are registered, and their riders. Returns the time of acceptance."""
     at: datetime = await line.fetchval(_INSERT, *_columns(batch, new, promised))
     await write_riders(line, (rider for a in new for rider in a.riders))
     return at
@@ -81,7 +81,7 @@ async def insert(
 async def insert_unseen(
     line: Any, batch: UUID, new: Sequence[Admitted], promised: Container[Place], wanted: Sequence[Wanted]
 ) -> datetime | None:
-    """Writes the messages and registers what is wanted, by one statement; all of it or, returning None, nothing."""
+    """Writes the messages and registers their keys and ids by one statement; returns None, writing nothing, if it can't."""
     try:
         at: datetime | None = await line.fetchval(
             _INSERT_UNSEEN, *_columns(batch, new, promised), *map(list, zip(*wanted, strict=True))
@@ -129,5 +129,5 @@ def _columns(batch: UUID, new: Sequence[Admitted], promised: Container[Place]) -
 
 
 def _rare(column: list[Any]) -> list[Any]:
-    """A column that most batches leave empty: unnest fills it up with nulls, and the driver encodes none."""
+    """Returns an empty list for a column without values: unnest pads it with nulls, and the driver encodes none."""
     return column if any(value is not None for value in column) else []

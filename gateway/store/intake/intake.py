@@ -1,4 +1,4 @@
-"""Intake: a message is committed before anyone hears yes. One writer per process, whatever waits in one transaction.
+"""Intake: commits a message before its sender is answered. One writer per process; each transaction takes what waits.
 
 The rules, in the order they are kept:
 
@@ -62,14 +62,14 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What became of a batch: who repeats what was there, and when the others were accepted, where that is known."""
+    """The result of a written batch: the repetitions found, and when the others were accepted, where that is known."""
 
     repeats: dict[UUID, Repeat]
     at: datetime | None
 
 
 class Intake:
-    """Takes admitted messages and answers each when it is committed, or why it is not."""
+    """The writer of admitted messages: answers each when it is committed, or with the reason why it is not."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Intake:
         self._stopping = False
 
     def adopt(self, limits: Limits) -> None:
-        """Goes by other limits from the next message on."""
+        """Applies other limits from the next message on."""
         self._limits = limits
 
     async def commit(self, admitted: Admitted) -> Repeat | None:
@@ -109,7 +109,7 @@ class Intake:
         return await waiting.outcome
 
     async def run(self) -> None:
-        """The writer. Ends after `stop` when nothing waits any more."""
+        """Runs the writer. Ends after `stop` when the queue is empty."""
         while True:
             while not self._queue:
                 if self._stopping:
@@ -129,7 +129,7 @@ class Intake:
         self._arrived.set()
 
     def _gather(self) -> _Batch:
-        """What waits, up to the limits; a second one with the same key or id waits for the next batch."""
+        """Takes the next batch from the queue, up to the limits; a second message with the same key or id waits."""
         batch, seen, later, size = _Batch(self._mint()), set[bytes](), [], 0
         while self._queue and len(batch.waiting) < self._limits.batch_messages:
             waiting = self._queue.popleft()
@@ -149,7 +149,7 @@ class Intake:
         return batch
 
     async def _write(self, batch: _Batch) -> None:
-        """Commits the batch and answers everyone in it; halves it where a row spoils it."""
+        """Commits the batch and answers everyone in it; halves it where one row makes it fail."""
         started = monotonic()
         batch.promises = self._promise(waiting.admitted for waiting in batch.waiting)
         try:
@@ -176,7 +176,7 @@ class Intake:
             self._answer(batch, written)
 
     async def _settled(self, batch: _Batch) -> _Written:
-        """Writes until the outcome is known; repeats what the database asks to be repeated."""
+        """Writes until the outcome is known; retries what the database asks to be retried."""
         for _ in range(REPEATS_MAX):
             try:
                 return await self._transact(batch)
@@ -204,7 +204,7 @@ class Intake:
         return _Written(repeats, at)
 
     async def _happened(self, batch: _Batch) -> bool:
-        """After a COMMIT without an answer: whether the batch was committed; if not, it never will be."""
+        """Returns whether a batch whose COMMIT got no answer was committed; if not, makes sure it never will be."""
         deadline = asyncio.get_running_loop().time() + UNDECIDED_SECONDS_MAX
         while True:
             try:
@@ -237,7 +237,7 @@ class Intake:
             self._committed(topics)
 
     async def _tell(self, repeated: Sequence[tuple[_Waiting, Repeat]]) -> None:
-        """Answers the repetitions of one batch with what is known of their originals: one look for all of them."""
+        """Answers the repetitions of one batch with the state of their originals, by one query."""
         same = {repeat.row for _, repeat in repeated if repeat.same}
         known: Mapping[UUID, Original] = {}
         try:
@@ -268,14 +268,14 @@ class Intake:
 
 
 class _Undecided(Exception):
-    """COMMIT was sent and no answer came."""
+    """Raised when COMMIT was sent and no answer came."""
 
     def __init__(self, repeats: dict[UUID, Repeat]) -> None:
         self.repeats = repeats
 
 
 async def _insert_at_once(line: Any, batch: _Batch) -> datetime | None:
-    """Writes the batch by one statement, and tells when; None where it takes more, and nothing is written."""
+    """Writes the batch by one statement and returns the time; writes nothing and returns None where one is not enough."""
     new = [waiting.admitted for waiting in batch.waiting]
     if any(admitted.riders or may_be_ours(admitted) for admitted in new):
         return None
@@ -291,7 +291,7 @@ async def _insert_at_once(line: Any, batch: _Batch) -> datetime | None:
 
 
 def _told_no(failure: BaseException) -> bool:
-    """Whether the server itself said that a statement failed. The end of a server or of a line says nothing."""
+    """Returns whether the server itself reported that a statement failed. A lost connection or a shutdown proves nothing."""
     return (
         isinstance(failure, asyncpg.PostgresError)
         and not isinstance(failure, asyncpg.PostgresConnectionError)

@@ -1,6 +1,6 @@
-"""Receipts that are owed: noted in the transaction that delivered or read, gone in the one that writes them.
+"""Receipts that are owed: noted in the transaction that delivered or read, deleted by the one that writes them.
 
-So none is lost in a crash, none is written twice, and what nobody wants a receipt for pays nothing.
+So no receipt is lost in a crash or written twice, and messages without one pay nothing.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -36,13 +36,13 @@ class Owed:
 
 
 def owed_for(riders: Iterable[Rider], agents: Collection[int], message: UUID) -> list[Owed]:
-    """What of it is owed for these agents, where the message stands for another row."""
+    """Returns the receipts owed for these agents, where the message stands for another row."""
     return [replace(r, message=message) for r in riders if isinstance(r, Owed) and r.agent in agents]
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What one message's sender is to be told: who it was delivered to, or who read it."""
+    """The receipt owed to one message's sender: the recipients that got it, or that read it."""
 
     kind: str  # "delivered" or "read"
     body: bytes
@@ -51,7 +51,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One round: what was owed, and the receipts that were written for it."""
+    """The result of one round: what was owed, and the receipts written for it."""
 
     owed: int
     written: Sequence[Admitted]
@@ -60,7 +60,7 @@ class Sent:
 async def send_owed(
     database: Database, mint: Mint, receipts: Callable[[Due], Awaitable[Sequence[Admitted]]]
 ) -> Sent:
-    """Writes some of the receipts that are owed, and strikes them out with it."""
+    """Writes some of the receipts that are owed, and deletes what they settle, in one transaction."""
     async with database.transaction() as connection:
         rows = await connection.fetch(_TAKE, AT_ONCE)
         written = [admitted for row in rows for admitted in await receipts(_due(row))]

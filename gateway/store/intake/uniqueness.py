@@ -1,4 +1,4 @@
-"""What is unique about a message: its idempotency key and the id its sender gave it, each in its sender's own space.
+"""Uniqueness of messages: the idempotency key and the sender's own message id, each within its sender's scope.
 
 The first writer wins, by a unique constraint in the transaction that commits the message.
 """
@@ -23,7 +23,7 @@ class Original:
     states: Mapping[str, RecipientState]
 
     def has_all(self, admitted: Admitted) -> bool:
-        """Whether the repetition adds nobody to its recipients."""
+        """Returns whether the repetition adds no recipients."""
         return all(entry.agent in self.agents for entry in admitted.entries) and all(
             queued.recipient in self.states for queued in admitted.deliveries
         )
@@ -31,7 +31,7 @@ class Original:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """The key or id was seen before: the message it stands for decides the answer."""
+    """A key or id that was seen before; the message registered under it decides the answer."""
 
     row: UUID
     same: bool = field(
@@ -41,13 +41,13 @@ class Repeat:
 
 
 def key_hash(kind: bytes, message: Message, proven: bool, text: str) -> bytes:
-    """A key's place in the world: its sender, and whether that sender was proven."""
+    """Returns the hash of a key within its scope: the sender, and whether that sender was proven."""
     scope = b"%s%d%s\0%s" % (kind, proven, message.sender.name.encode(), text.encode())
     return blake2b(scope, digest_size=16).digest()
 
 
 def hashes_of(admitted: Admitted) -> dict[str, bytes]:
-    """What must be unique about the message, by kind."""
+    """Returns the hashes that must be unique for the message, by kind."""
     message = admitted.message
     found = {}
     if message.key is not None:
@@ -62,7 +62,7 @@ Wanted = tuple[bytes, UUID, bytes]  # a hash, the message that wants it, and tha
 
 
 def wanted_of(batch: Sequence[Claim]) -> list[Wanted]:
-    """What a batch wants to register, in the one order in which everybody does."""
+    """Returns what a batch registers, sorted by hash: the same lock order in every transaction."""
     return sorted(
         (hashed, admitted.message.row, admitted.message.content)
         for admitted, hashes in batch
@@ -71,7 +71,7 @@ def wanted_of(batch: Sequence[Claim]) -> list[Wanted]:
 
 
 async def claim(line: Any, batch: Sequence[Claim]) -> dict[UUID, Repeat]:
-    """Registers keys and ids; tells which messages repeat one that is there, and leaves no trace of those."""
+    """Registers keys and ids; returns the messages that repeat an earlier one, and registers nothing for those."""
     wanted = wanted_of(batch)
     if not wanted:
         return {}
@@ -101,7 +101,7 @@ async def claim(line: Any, batch: Sequence[Claim]) -> dict[UUID, Repeat]:
 
 
 async def registered(line: Any, hashes: Collection[bytes]) -> dict[bytes, Any]:
-    """The message and content that each hash stands for. Each is looked up by its key, whatever the planner knew."""
+    """Returns the message and content registered under each hash, each by its own index look-up."""
     rows = await line.fetch(
         "select u.hash, i.message, i.content from unnest($1::bytea[]) as u (hash) cross join lateral"
         " (select message, content from idempotency where hash = u.hash offset 0) i",
@@ -111,7 +111,7 @@ async def registered(line: Any, hashes: Collection[bytes]) -> dict[bytes, Any]:
 
 
 async def _minted_before(line: Any, batch: Sequence[Admitted]) -> dict[UUID, UUID]:
-    """Ids given by our own agents that we minted for an earlier message of theirs."""
+    """Returns the ids given by our own agents that we minted for an earlier message of theirs."""
     asked = {row: admitted for admitted in batch if (row := may_be_ours(admitted)) is not None}
     if not asked:
         return {}
@@ -126,7 +126,7 @@ async def _minted_before(line: Any, batch: Sequence[Admitted]) -> dict[UUID, UUI
 
 
 def may_be_ours(admitted: Admitted) -> UUID | None:
-    """The row of ours that an agent of ours may mean by the id it gave."""
+    """Returns the row of ours that the id given by an agent of ours may name."""
     message = admitted.message
     if not admitted.local or message.minted or len(message.message_id) != 36:
         return None

@@ -1,4 +1,4 @@
-"""Under which ids a message is known on either side, where a gateway did not take the sender's own.
+"""Message ids on either side, where a gateway did not take the sender's own id.
 
 We send derived ids to peers that take no others, and recognise them in replies. What came from a peer under a derived
 id, and has its sender's own here, leaves an event behind: a reply to it names what the peer knows.
@@ -48,7 +48,7 @@ from unnest($1::text[]) as u (id) cross join lateral (
 
 
 async def known_there(database: Database, domain: str, message_ids: Collection[str]) -> dict[str, str]:
-    """Returns by what id the gateway of `domain` knows each of these messages, as far as it can know them."""
+    """Returns the id under which the gateway of `domain` knows each of these messages, as far as it can know them."""
     rows = await database.fetch(_KNOWN_THERE, list(message_ids), domain, RESTORED)
     return {
         row["id"]: (row["came_as"] or row["id"]) if row["theirs"] else derived_id(row["row"]) for row in rows

@@ -19,7 +19,7 @@ LAST = UUID(int=2**128 - 1)  # behind every row
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which messages: all that every given condition holds for."""
+    """Conditions on messages; all that are given must hold."""
 
     sender: str | None = None
     recipient: str | None = None
@@ -81,7 +81,7 @@ def _is_recipient() -> str:
 
 
 def _has_status(status: str, *, alone: bool) -> str:
-    """Whether the message has the status, or its one recipient that is asked for."""
+    """Returns the SQL condition that a message, or the one recipient asked for, has the status."""
     agent, recipient = (f"x.agent = {_AGENT}", "x.recipient = $4") if alone else ("true", "true")
     live = _exists("deliveries", recipient)
     lost = _exists("settled", f"{recipient} and x.status <> 'delivered'")
@@ -128,7 +128,7 @@ async def listing(database: Database, wanted: Wanted) -> Page:
 
 
 async def _end_of(database: Database, source: str, parameters: tuple[object, ...]) -> UUID | None:
-    """The last message a full page looked at; None where it saw all there are."""
+    """Returns the last message that a full page looked at; None when it reached the end."""
     end: UUID | None = await database.fetchval(
         f"select id from ({source}) s where num_nulls($3::text, $4::text) >= 0"  # a source need not name both
         " order by id desc offset $5 limit 1",

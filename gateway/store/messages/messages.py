@@ -1,4 +1,4 @@
-"""What became of messages: found by their public id, with the state of each recipient.
+"""The status of messages: found by their public id, with the state of each recipient.
 
 A recipient's state is written in one of three places: a live one in the queue, one whose inbox is here in its
 entry, any other in `settled`.
@@ -30,7 +30,7 @@ class Found:
 
 
 def row_of(message_id: str) -> UUID | None:
-    """The row whose public id this is, if it was minted here."""
+    """Returns the row id that this public id contains, if it was minted here."""
     try:
         row = UUID(message_id)
     except ValueError:
@@ -65,7 +65,7 @@ async def find(
 
 
 async def body_of(database: Database, row: UUID) -> bytes | None:
-    """The message as it is stored; None where its time is over."""
+    """Returns the message as it is stored; None after its retention ended."""
     body: bytes | None = await database.fetchval("select body from messages where id = $1", row)
     return body
 
@@ -107,7 +107,7 @@ order by message, rank, recipient
 
 
 async def states(database: Database, rows: Collection[UUID]) -> dict[UUID, dict[str, RecipientState]]:
-    """The state of each accepted recipient by name, for each of these messages that has any."""
+    """Returns the state of each accepted recipient by name, for each of these messages that has any."""
     found: dict[UUID, dict[str, RecipientState]] = {}
     for row in await database.fetch(_STATES, list(rows)):
         found.setdefault(row["message"], {})[row["recipient"]] = RecipientState(

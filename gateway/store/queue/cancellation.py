@@ -1,4 +1,4 @@
-"""Cancelling: what is queued, scheduled or held ends before it is tried; what is on its way goes on."""
+"""Cancellation: queued, scheduled or held deliveries end before an attempt; those under way go on."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from gateway.store.row_ids import Mint
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """Names of the recipients it could stop, and of those whose delivery is under way."""
+    """The recipients whose delivery was stopped, and those whose delivery is under way."""
 
     cancelled: tuple[str, ...]
     under_way: tuple[str, ...]
@@ -56,7 +56,7 @@ class Cancellations:
         operator: bool,
         riders: Callable[[Sequence[str]], Iterable[Rider]] = lambda _: (),
     ) -> Cancellation:
-        """Ends every delivery of the message that nobody holds; what operators do is audited."""
+        """Ends every delivery of the message that is not leased; audits it where an operator does it."""
         async with self._database.transaction() as connection:
             live = await connection.fetch(_LIVE, message)
             free = [row["recipient"] for row in live if not row["leased"]]

@@ -1,4 +1,4 @@
-"""When other domains' gateways were last in touch: noted in memory, written now and then, so that no mail waits for it."""
+"""The last contacts with other domains' gateways: noted in memory and written periodically, so that no mail waits for it."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ QUIET_DAYS_MAX = 400  # after so long without a contact a domain is forgotten
 
 
 class Contacts:
-    """What this process noticed since it wrote it down."""
+    """The contacts this process noticed since its last write."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -17,12 +17,12 @@ class Contacts:
         self._heard: dict[str, datetime] = {}
 
     def answered(self, destination: str) -> None:
-        """The gateway there answered us; a destination with an @ is an agent of ours, and nobody's gateway."""
+        """Notes that the gateway there answered; ignores destinations with an @, which are agents here."""
         if "@" not in destination:
             self._answered[destination] = self._clock.now()
 
     def heard(self, domain: str) -> None:
-        """It handed something in, and proved to be that domain."""
+        """Notes that the domain's gateway handed in a message and proved its domain."""
         self._heard[domain] = self._clock.now()
 
     async def write(self, database: Database) -> None:

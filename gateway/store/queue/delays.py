@@ -1,4 +1,4 @@
-"""Messages that are late: each is told of once, and the telling is committed with the mark that it was done."""
+"""Delay warnings for late messages: each is sent once, in the transaction that marks it as sent."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from gateway.store.row_ids import Mint
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """One recipient who still waits."""
+    """A recipient who still waits."""
 
     recipient: str
     address: str
@@ -33,7 +33,7 @@ _LATE = (
 
 
 async def late_messages(database: Database, *, hours: float, limit: int) -> dict[UUID, Letter]:
-    """Messages with a recipient undelivered for so long and not told of yet."""
+    """Returns messages with a recipient undelivered for so long and no warning sent yet."""
     rows = await database.fetch(
         f"select distinct message from deliveries where {_LATE} limit $1",
         limit,

@@ -1,4 +1,4 @@
-"""The queue as workers see it: what is due is claimed in batches, under a lease with a fencing token."""
+"""The queue as workers use it: due deliveries are claimed in batches, under a lease with a fencing token."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -90,7 +90,7 @@ from open
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What was leased, and what is left of those destinations that were looked at."""
+    """The deliveries leased by a claim, and what is left at the destinations it looked at."""
 
     deliveries: list[Delivery]
     next_seconds: float | None  # until the next falls due; None where nothing waits
@@ -125,7 +125,7 @@ async def claim(
 
 
 async def hand_back(database: Database, leased: Sequence[Delivery]) -> int:
-    """Gives leases back as if they had never been taken: due as before, and not counted as attempts."""
+    """Releases leases as if they had never been taken: due as before, and not counted as attempts."""
     done = await database.execute(
         "update deliveries d set due = coalesce(u.due, amtp_now()), token = null, attempts = d.attempts - 1,"
         " first_attempt = case when d.attempts > 1 then d.first_attempt end,"
@@ -143,7 +143,7 @@ async def hand_back(database: Database, leased: Sequence[Delivery]) -> int:
 async def letters(
     database: Database, rows: Collection[UUID], *, bytes_max: int | None = None
 ) -> dict[UUID, Letter]:
-    """The messages behind claimed rows; with `bytes_max` the oldest of them, while their bodies fit."""
+    """Returns the messages of claimed rows; with `bytes_max` the oldest of them whose bodies fit."""
     found = await database.fetch(
         "select id, coalesce(public_id, id::text), sender, proven, automatic, coalesce(hops, '{}'), body from ("
         "    select *, sum(octet_length(body)) over (order by id) as bytes_so_far"
@@ -158,7 +158,7 @@ async def letters(
 async def claim_expired(
     database: Database, *, limit: int, lease_seconds: float, token: int
 ) -> list[Delivery]:
-    """Leases what is past its time, wherever it waits: behind a breaker, paused, or held."""
+    """Leases expired deliveries wherever they wait: behind a breaker, paused, or held."""
     rows = await database.fetch(
         "with picked as (select ctid as place from deliveries"
         "    where expires_at <= amtp_now() and (token is null or due <= amtp_now())"

@@ -1,4 +1,4 @@
-"""What all processes know of the destinations: breakers and pauses."""
+"""The state of destinations shared by all processes: breakers and pauses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ async def note_failure(
     unreachable: bool = False,
     riders: Sequence[Rider] = (),
 ) -> None:
-    """The breaker of a destination opened, or stays open longer."""
+    """Records that the breaker of a destination opened, or stays open longer."""
     async with database.transaction() as connection:
         await connection.execute(
             "insert into destinations as d "
@@ -71,7 +71,7 @@ async def note_failure(
 
 
 async def note_contact(database: Database, destination: str) -> None:
-    """A closed destination, proven, contacted us: its breaker is half open at once."""
+    """Sets the breaker of a failing destination half open: its gateway, proven, contacted us."""
     await database.execute(
         "update destinations set open_until = amtp_now() where destination = $1 and open_until > amtp_now()",
         destination,
@@ -88,7 +88,7 @@ async def note_recovery(database: Database, destination: str) -> None:
 
 
 async def hasten(database: Database, destination: str, *, before: datetime, at_once: bool, limit: int) -> int:
-    """Lets mail that was tried in vain before a recovery fall due, the earliest first; returns how many rows moved.
+    """Makes deliveries that failed before a recovery due now or soon, the earliest first; returns the number of rows.
 
     `at_once`: the attempts say nothing about the mail itself, because nothing of it was sent. What is due much later
     than our own delay tells was put off by the destination (Retry-After), and stays so.
@@ -118,7 +118,7 @@ update deliveries d set due = soon.due from soon where d.ctid = soon.place
 
 
 async def forget_quiet(database: Database) -> None:
-    """Ends pauses in the table too, and forgets destinations that nothing waits for any more."""
+    """Deletes expired pauses, and destinations without queued mail."""
     await database.execute(
         "update destinations set paused_at = null, paused_by = null, pause_reason = null, paused_until = null"
         " where paused_until <= amtp_now()"

@@ -1,4 +1,4 @@
-"""What the DNS said of domains and hosts, kept across restarts."""
+"""The DNS answers for domains and hosts, kept across restarts."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,7 +7,7 @@ from gateway.store.database import Database
 
 
 async def recall(database: Database, domain: str) -> tuple[str, datetime, datetime | None] | None:
-    """The last good record of a domain, when it spoke, and since when it is silent."""
+    """Returns the last good record of a domain, when it was seen, and since when no record is found."""
     row = await database.fetchrow(
         "select record, spoke_at, silent_since from discovered where domain = $1", domain
     )
@@ -29,7 +29,7 @@ async def remember(
 
 
 async def recall_host(database: Database, host: str) -> tuple[tuple[str, ...], datetime] | None:
-    """The addresses last told of a host, and when."""
+    """Returns the last known addresses of a host, and when they were looked up."""
     row = await database.fetchrow("select addresses, told_at from hosts where host = $1", host)
     return None if row is None else (tuple(row["addresses"]), row["told_at"])
 
@@ -45,12 +45,12 @@ async def remember_host(database: Database, host: str, addresses: Sequence[str],
 
 
 async def forget_hosts(database: Database, days: int) -> None:
-    """Addresses too old to serve where the DNS is away."""
+    """Deletes addresses that are too old to serve during a DNS outage."""
     await database.execute("delete from hosts where told_at < amtp_now() - make_interval(days => $1)", days)
 
 
 async def forget_domains(database: Database, days: int) -> None:
-    """Domains that are remembered for nothing any more: whether one fell silent is judged by the days before."""
+    """Deletes domains not seen for so many days; until then a vanished record is noticed."""
     await database.execute(
         "delete from discovered where spoke_at < amtp_now() - make_interval(days => $1)", days
     )

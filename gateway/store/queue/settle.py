@@ -1,6 +1,6 @@
-"""Settle, the twin of intake: outcomes are written in batches, with everything that follows from them.
+"""Settle, the counterpart of intake: outcomes are written in batches, with everything that follows from them.
 
-A row is touched only while the token it was leased under is still on it: a worker that comes late changes nothing.
+A row is changed only while it has the token it was leased under: a worker whose lease ended changes nothing.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ RETRY_SECONDS = 0.5  # between tries while the database is away; leases lapse me
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """What becomes of one leased delivery. Exactly one of `status`, `due` and `agent` says which."""
+    """The outcome of one leased delivery. Exactly one of `status`, `due` and `agent` is set and says which."""
 
     message: UUID
     recipient: str
@@ -52,7 +52,7 @@ class Settlement(msgspec.Struct, frozen=True):
 
     @property
     def alone(self) -> bool:
-        """Whether nothing else happens because of it."""
+        """Returns whether nothing else follows from it."""
         return self.agent is None and not self.follow_ups and not self.riders
 
 
@@ -152,7 +152,7 @@ async def settle(line: Any, mint: Mint, settlements: Sequence[Settlement]) -> li
 
 
 class Settle:
-    """The writer of outcomes: whatever waits goes into one transaction. A failure only delays: leases lapse."""
+    """The writer of outcomes: each transaction takes what waits. A failed write only delays: the leases expire."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class Settle:
         self._stopping = False
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settlement]:
-        """Returns those that took effect, once they are committed."""
+        """Returns the settlements that took effect, once they are committed."""
         future: asyncio.Future[list[Settlement]] = asyncio.get_running_loop().create_future()
         self._waiting.append((settlements, future))
         self._size += len(settlements)
@@ -210,7 +210,7 @@ class Settle:
         self._hurry.set()
 
     async def _gather(self) -> None:
-        """Lets what nobody waits for come together, unless the last commit is some time past."""
+        """Waits a moment so that settlements without a waiter share a commit, unless the last commit is long ago."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._gathered_at):
                 await self._hurry.wait()

@@ -1,7 +1,7 @@
-"""Deliveries that another gateway took, and gave up later: they end as failed after all.
+"""Deliveries that another gateway accepted and later reported as failed: they end as failed.
 
-A report may come before we wrote down that the gateway took the message. So it ends what is live, too; whoever carries
-that finds another token, and changes nothing.
+A report may come before we recorded that the gateway took the message. So it ends a live delivery, too; the worker that
+carries it finds a newer token, and changes nothing.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,7 +15,7 @@ from gateway.store.messages.messages import row_of
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A message that was handed over for these recipients, or is being so."""
+    """A message that another gateway took for these recipients, or is taking now."""
 
     row: UUID
     message_id: str
@@ -39,14 +39,14 @@ group by m.id, m.public_id, m.sender
 async def given(
     database: Database, message_id: str, senders: Collection[str], recipients: Collection[str]
 ) -> list[Given]:
-    """The messages of this id by `senders` that another gateway has for any of the recipients."""
+    """Returns the messages of this id by `senders` that another gateway has for any of the recipients."""
     rows = await database.fetch(_GIVEN, row_of(message_id), message_id, list(senders), list(set(recipients)))
     return [Given(row[0], row[1], row[2], tuple(row[3])) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """Written with the report. Where the report comes twice, the first one takes effect."""
+    """The change written with the report. A repeated report changes nothing."""
 
     message: UUID
     recipients: tuple[str, ...]

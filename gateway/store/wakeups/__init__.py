@@ -1,1 +1,1 @@
-"""Who waits for what is committed, and how they are woken."""
+"""Wakeups for those who wait for a commit: the bell, replies, and streams fed from memory."""

@@ -26,7 +26,7 @@ POLL_SECONDS_DEAF = 1.0  # where LISTEN doesn't reach the server, or its line is
 
 
 class Ear:
-    """What one waiter hears. Wait by `rung`; look before and after."""
+    """The signal of one waiter. Wait by `rung`; look before and after."""
 
     __slots__ = ("_heard", "_hushed", "_waiting")
 
@@ -40,12 +40,12 @@ class Ear:
         self._wake()
 
     def hush(self) -> None:
-        """Ends the wait, and any other, with False: nobody is there any more to be told."""
+        """Ends this wait and any later one with False: the client is gone."""
         self._hushed = True
         self._wake()
 
     async def rung(self, timeout_seconds: float) -> bool:
-        """Whether it rang since the last call, or does before the time is over."""
+        """Waits; returns whether it rang since the last call or rings before the timeout."""
         if not self._has_news() and timeout_seconds > 0:
             loop = asyncio.get_running_loop()
             self._waiting = loop.create_future()
@@ -68,7 +68,7 @@ class Ear:
 
 @contextmanager
 def hushed_at(ending: asyncio.Event, ear: Ear) -> Iterator[None]:
-    """Ends the wait when whoever asked is gone, or the house closes."""
+    """Ends the wait when the client is gone, or the gateway stops."""
     over = asyncio.ensure_future(ending.wait())
     over.add_done_callback(lambda _: ear.hush())
     try:
@@ -78,7 +78,7 @@ def hushed_at(ending: asyncio.Event, ear: Ear) -> Iterator[None]:
 
 
 class Bell:
-    """Thousands may wait: each costs an ear, and all of them one line to the database."""
+    """The wakeups of one process. Thousands may wait: each costs an ear, and all share one database connection."""
 
     def __init__(self, database: Database, journal: Journal) -> None:
         self._database = database
@@ -89,14 +89,14 @@ class Bell:
 
     @contextmanager
     def ear(self, topic: Topic) -> Iterator[Ear]:
-        """An ear for this topic, as long as the block lasts."""
+        """Yields an ear for this topic, registered while the block runs."""
         ear = Ear()
         with self.listening(topic, ear):
             yield ear
 
     @contextmanager
     def listening(self, topic: Topic, ear: Ear) -> Iterator[None]:
-        """Lets this ear hear this topic, as long as the block lasts."""
+        """Registers this ear for this topic while the block runs."""
         ears = self._ears.setdefault(topic, set())
         ears.add(ear)
         try:
@@ -107,18 +107,18 @@ class Bell:
                 del self._ears[topic]
 
     def only(self, topic: Topic) -> Ear | None:
-        """The ear of whoever listens to this alone, as far as this process knows."""
+        """Returns the ear that listens to this topic alone, if no other in this process does."""
         ears = self._ears.get(topic, ())
         return next(iter(ears)) if len(ears) == 1 else None
 
     def ring(self, topics: Iterable[Topic]) -> None:
-        """Wakes who waits for these, in this process; the others hear the notice of the transaction."""
+        """Wakes the waiters of these topics in this process; other processes hear the notice of the transaction."""
         for topic in topics:
             for ear in self._ears.get(topic, ()):
                 ear.ring()
 
     async def run(self) -> None:
-        """Hears the other processes until cancelled."""
+        """Listens to other processes' notices until cancelled."""
         try:
             while True:
                 await self._listen()
@@ -152,11 +152,11 @@ class Bell:
         self.ring(heard_in(str(notice)) if notice != EVERYONE else list(self._ears))
 
     async def _poll(self) -> None:
-        """Looks after the inboxes; where replies are only their waiters know, and workers look by themselves."""
+        """Rings inboxes that have unread mail, and all reply topics; workers poll by themselves."""
         inboxes = [topic for topic in self._ears if isinstance(topic, int)]
         self.ring([topic for topic in self._ears if isinstance(topic, str) and topic not in WORK])
         if inboxes:
-            with suppress(AMTPError):  # bad weather; the next poll is soon
+            with suppress(AMTPError):  # the database is away; the next poll is soon
                 self.ring(await with_unread(self._database, inboxes))
 
     def _drop_line(self) -> None:

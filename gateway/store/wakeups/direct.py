@@ -1,4 +1,4 @@
-"""The straight way: what is committed for an inbox that only one stream listens to is handed to it from memory.
+"""Direct hand-over: a message committed for an inbox that only one stream reads goes to that stream from memory.
 
 1. An entry is promised to the stream before the commit, which writes it as read: what a look would have done.
 2. A promise that can't be kept, for the stream went or the commit is in doubt, gives the entry back: it is unread
@@ -41,7 +41,7 @@ class Hand(Ear):
         self.promised = 0
 
     def takes(self) -> bool:
-        """Whether one more may be promised."""
+        """Returns whether one more entry may be promised."""
         return self.caught_up and self.promised < PROMISED_MAX and self._willing()
 
     def give(self, item: Item) -> None:
@@ -49,7 +49,7 @@ class Hand(Ear):
         self._wake()
 
     def take(self) -> list[Item]:
-        """What was given since the last time."""
+        """Returns the items given since the last call."""
         items, self._items = self._items, []
         self.promised -= len(items)
         return items
@@ -67,7 +67,7 @@ class Straight:
 
     @contextmanager
     def hand(self, agent: int, willing: Callable[[], bool]) -> Iterator[Hand]:
-        """A hand for a stream of this inbox, as long as the block lasts."""
+        """Yields a hand for a stream of this inbox, registered while the block runs."""
         hand = Hand(willing)
         with self._bell.listening(agent, hand):
             try:
@@ -77,7 +77,7 @@ class Straight:
                 self.give_back((item.row, agent) for item in hand.take())
 
     def promise(self, admitted: Iterable[Admitted]) -> "Promises":
-        """Promises what can be, of what is about to be committed."""
+        """Promises to streams what they can take of a batch about to be committed."""
         made: dict[Place, Hand] = {}
         for each in admitted:
             if len(each.message.body) > BODY_BYTES_MAX:
@@ -94,7 +94,7 @@ class Straight:
         self._owing.set()
 
     async def run(self) -> None:
-        """Gives back what is owed, until cancelled."""
+        """Gives back broken promises' entries, until cancelled."""
         while True:
             await self._owing.wait()
             self._owing.clear()
@@ -109,7 +109,7 @@ class Straight:
 
 
 class Promises:
-    """What is promised of one batch."""
+    """The promised entries of one batch."""
 
     def __init__(
         self,
@@ -123,8 +123,10 @@ class Promises:
         return place in self._made
 
     def keep(self, committed: Sequence[Admitted], at: datetime | None) -> set[Topic]:
-        """Hands over what was committed, as far as it was promised; tells what is left to ring.
-        Where it isn't known at which moment that was, promises are broken."""
+        """Hands over the promised entries that were committed; returns the topics that are left to ring.
+
+        Breaks the promises where the commit's time is not known.
+        """
         if not self._made:
             return topics_of(committed)
         topics, broken = set[Topic](), list[Place]()
@@ -146,20 +148,20 @@ class Promises:
         return topics
 
     def break_off(self) -> None:
-        """Nobody knows more than that it may be committed."""
+        """Breaks the promises of a batch whose commit is in doubt."""
         if self._made:
             self._give_back(list(self._made))
             self.withdraw()
 
     def withdraw(self) -> None:
-        """Nothing of it was committed."""
+        """Withdraws the promises of a batch that was not committed."""
         for hand in self._made.values():
             hand.promised -= 1
         self._made = {}
 
 
 def _item(admitted: Admitted, entry: Entry, at: datetime) -> Item:
-    """What a look would have found."""
+    """Returns the item that a query would have found."""
     return Item(
         row=admitted.message.row,
         body=admitted.message.body,

@@ -1,4 +1,4 @@
-"""Those who wait for the answer to a message, thousands at once: woken by the bell, looked up together.
+"""Waits for the reply to a message, thousands at once: woken by the bell, looked up together.
 
 1. Who waits has an ear before they look, so a reply committed in between is not missed.
 2. Looks that are wanted at the same time are one statement, whether a reply rang or the poll of the bell did.
@@ -32,7 +32,7 @@ CLOCKS_APART = timedelta(hours=1)  # how much earlier than its message a reply m
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A message whose sender waits."""
+    """A message whose sender waits for the reply."""
 
     row: UUID
     message_id: str
@@ -44,14 +44,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What is known of an answer by now; of recipients only where it may have changed."""
+    """The reply, if there is one yet; the recipients' states only where they may have changed."""
 
     reply: Item | None = None
     states: Mapping[str, RecipientState] = field(default_factory=dict)
 
     @property
     def over(self) -> bool:
-        """Whether waiting longer is pointless: the reply is here, or nobody is left who could write one."""
+        """Returns whether the wait is over: the reply is here, or no recipient is left that could reply."""
         if self.reply is not None:
             return True
         now = {state.status for state in self.states.values()}
@@ -62,10 +62,10 @@ class Permit(Protocol):
     """The right to wait for a reply."""
 
     def listening(self, ear: Ear, /) -> AbstractContextManager[None]:
-        """Rings when it may have ended."""
+        """Rings the ear when the permit may have ended."""
 
     async def ended(self) -> bool:
-        """Whether it has ended; not where nobody can tell."""
+        """Returns whether it has ended; False where that can't be found out."""
 
 
 class Replies:
@@ -83,7 +83,7 @@ class Replies:
     async def wait(
         self, asked: Asked, seconds: float, ending: asyncio.Event, permit: "Permit | None" = None
     ) -> Heard:
-        """What is known when the answer is there, nobody can give it any more, the time is over, or `ending`.
+        """Waits for the reply; returns what is known when it is there or can't come, at the timeout, or at `ending`.
 
         Whoever waits with a permit waits only while it holds.
         """
@@ -108,7 +108,7 @@ class Replies:
             self.waiting -= 1
 
     async def run(self) -> None:
-        """Looks for everybody who waits, until cancelled."""
+        """Looks up replies for all waiters, until cancelled."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
@@ -135,7 +135,7 @@ class Replies:
         return [Heard(found.get(place), known.get(each.row, {})) for place, each in enumerate(asked, 1)]
 
     async def _replies(self, asked: Sequence[Asked]) -> dict[int, Item]:
-        """The first reply to each that has one, by its place."""
+        """Returns the first reply to each message that has one, by its place."""
         rows = await self._database.fetch(
             _FIND,
             [each.message_id for each in asked],
@@ -197,6 +197,6 @@ def _item(row: Any) -> Item:
 
 
 def _shortly_before(row: UUID) -> UUID:
-    """A smaller id, by the time in it."""
+    """Returns a smaller id, by the time in it."""
     milliseconds = CLOCKS_APART // timedelta(milliseconds=1)
     return UUID(int=max(row.int - (milliseconds << 80), 0))

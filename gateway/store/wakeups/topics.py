@@ -1,4 +1,4 @@
-"""What the bell rings for: an inbox that gained something, and a reply to a message whose sender may be waiting."""
+"""The topics of the bell: inboxes, replies, and the workers' queue."""
 
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -10,21 +10,21 @@ from gateway.store.admitted import Admitted
 NOTICE_BYTES_MAX = 7900  # Postgres carries 8 000
 EVERYONE = "*"  # a notice to more than its bytes can name
 
-# An inbox is its agent's number; anything else that is waited for is text without a comma.
+# An inbox is its agent's number; any other topic is text without a comma.
 Topic = int | str
 
-# What rings for the workers of all processes: mail in the queue that nobody took with it, and news of destinations.
+# Topics for the workers of all processes: mail in the queue that no process leased yet, and changes of destinations.
 QUEUE, DESTINATIONS = "queue", "destinations"
 WORK = frozenset({QUEUE, DESTINATIONS})
 
 
 def reply_topic(message_id: str) -> str:
-    """What rings when a message in reply to this one is committed. Two ids that share one cost a look."""
+    """Returns the topic that rings when a reply to this message is committed. A hash collision costs one needless look."""
     return "r" + blake2b(message_id.encode(), digest_size=8).hexdigest()
 
 
 def topics_of(admitted: Iterable[Admitted]) -> set[Topic]:
-    """What rings when these are committed."""
+    """Returns the topics to ring when these are committed."""
     topics = set[Topic]()
     for each in admitted:
         topics.update(entry.agent for entry in each.entries)
@@ -39,16 +39,16 @@ def reply_topics(message: Message) -> tuple[str, ...]:
 
 
 async def call_workers(connection: Any, topic: str) -> None:
-    """Rings for the workers of all processes when the transaction is committed."""
+    """Notifies the workers of all processes when the transaction is committed."""
     await connection.execute("select pg_notify('amtp_inbox', $1)", topic)
 
 
 def notice_of(topics: Iterable[Topic]) -> str:
-    """What the other processes are told: what rings, or `*` where that is too much to tell."""
+    """Returns the notice to other processes: the topics, or `*` where they don't fit."""
     text = ",".join(map(str, topics))
     return text if len(text) <= NOTICE_BYTES_MAX else EVERYONE
 
 
 def heard_in(notice: str) -> list[Topic]:
-    """The topics of a notice that names them."""
+    """Returns the topics of a notice that names them."""
     return [int(topic) if topic.isdecimal() else topic for topic in notice.split(",") if topic]
