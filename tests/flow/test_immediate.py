@@ -79,7 +79,7 @@ async def test_who_gives_up_amid_a_verdict_still_hears_it_and_no_later_one() -> 
 async def test_a_request_that_vanished_is_expected_by_nobody_after_its_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(immediate_module, "SECONDS", 0)
+    monkeypatch.setattr(immediate_module, "IMMEDIATE_SECONDS", 0)
     immediate = Immediate()
     immediate.expect(admitted())
     await steps()

@@ -199,7 +199,7 @@ async def test_a_client_that_hung_up_hears_of_a_failure_by_a_report(net: Federat
 async def test_what_takes_too_long_is_answered_as_queued_and_reported_when_it_fails(
     net: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(immediate, "SECONDS", 0.3)
+    monkeypatch.setattr(immediate, "IMMEDIATE_SECONDS", 0.3)
     async with net.gateway("acme.test") as acme, net.peer() as peer:
         opened, behave = gate(answers(500))
         peer.will(behave)
@@ -215,7 +215,7 @@ async def test_what_takes_too_long_is_answered_as_queued_and_reported_when_it_fa
 async def test_what_can_not_start_in_time_is_not_started(
     net: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "SECONDS", 20.2)  # a fifth of a second more than an attempt may take
+    monkeypatch.setattr(lanes, "IMMEDIATE_SECONDS", 20.2)  # a fifth of a second more than an attempt may take
     queue = Queue(per_destination_window_max=1)
     async with net.gateway("acme.test", queue=queue) as acme, net.peer() as peer:
         opened, behave = gate()

@@ -197,7 +197,7 @@ async def test_two_workers_share_a_port_and_a_killed_one_is_replaced(tmp_path: P
 
 # The command itself, which waits less long than an operator would.
 IMPATIENT = """
-from gateway.cli import workers
+from gateway.serve import workers
 from gateway.cli.main import main
 
 workers.SILENT_SECONDS_MAX = 5.0
