@@ -1,1 +1,1 @@
-"""Our HTTP server, and nothing of AMTP: connections, limits, requests, routes and the words for their description."""
+"""The HTTP server, which knows nothing of AMTP: connections, limits, requests, routes and their descriptions."""

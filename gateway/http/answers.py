@@ -37,10 +37,10 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Stream(msgspec.Struct, frozen=True):
-    """An answer that is sent as it comes, and `quiet` while nothing does.
+    """An answer that is sent item by item, with `quiet` as its heartbeat.
 
-    The door closes the generator when the client leaves or the door closes. One of a known `length` is sent to
-    its end and has no `quiet`; where an item fails, the connection is cut, so that nothing looks whole that is not.
+    The generator is closed when the client leaves or the server closes. A stream of a known `length` is sent to
+    its end without heartbeat. If an item fails, the connection is cut, so that a partial answer does not look whole.
     """
 
     items: AsyncGenerator[bytes, None]
@@ -89,7 +89,7 @@ def fixed_head(*, secure: bool, now: datetime) -> str:
 
 
 def check_answer(answer: Answer | Stream) -> None:
-    """A header that could break out of its line is a bug of ours, and must not become somebody's attack."""
+    """Raises ValueError for a header that could break out of its line (header injection)."""
     if not answer.headers and answer.content_type is JSON:
         return
     for name, value in (*answer.headers, ("Content-Type", answer.content_type)):

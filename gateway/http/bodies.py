@@ -1,4 +1,4 @@
-"""What several endpoints read from their bodies and parameters: a reason, an age, a choice that must be made."""
+"""Fields that several endpoints read from bodies and parameters: a reason, an age, an explicit selection."""
 
 from gateway.protocol.errors import AMTPError
 from gateway.protocol.fields import fault

@@ -1,14 +1,14 @@
-"""One connection: requests answered one after the other, slow or false clients hung up on.
+"""One connection: answers requests one after the other, and hangs up on slow or misbehaving clients.
 
-aiohttp's RequestHandler feeds its parser and queues what it finds. What happens to a request is ours: no task
-per request, no response object, one write per answer. The rules, and why:
+aiohttp's RequestHandler feeds its parser and queues the requests. We handle them without a task or a response
+object for each, and with one write per answer. The rules, and why:
 
-- A request that is not framed beyond doubt is refused and the connection closed: whoever sits in front of us
-  may have read it otherwise.
+- An ambiguously framed request is refused and the connection closed: a proxy in front of us may have read it
+  differently (request smuggling).
 - A chunked request is the last of its connection: aiohttp's parser carries trailer fields over into the head
-  of the next request, where they would pass for the headers of somebody else behind the same proxy.
-- Where bytes are left unread we say why, stop sending and linger: a reset would destroy the answer.
-- One deadline says how long the client may keep us waiting; the door looks at all of them now and then.
+  of the next request, which may be another client's behind the same proxy.
+- Where bytes are left unread we send the answer, shut down our side and linger: a reset would destroy the answer.
+- Each connection has one deadline for its client; a timer of the server checks all of them.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class Connection(RequestHandler):
     def __init__(
         self, listener: Listener, loop: asyncio.AbstractEventLoop, place: Place | None = None
     ) -> None:
-        """`place` is the one that it has since before its handshake."""
+        """`place` is the one it was given before its TLS handshake."""
         manners = listener.manners
         super().__init__(
             cast(Any, listener),
@@ -107,7 +107,7 @@ class Connection(RequestHandler):
         self.task = self._task_handler
 
     def _turn_away(self, transport: asyncio.Transport, error: AMTPError) -> None:
-        """Says that there are too many connections, and takes nothing that comes."""
+        """Answers that there are too many connections, and reads nothing."""
         self._manager = None
         self._close = True
         transport.write(self._listener.refusal(error))
@@ -123,7 +123,7 @@ class Connection(RequestHandler):
         self._leave_when_over()
 
     def _leave_when_over(self) -> None:
-        """A client that went away still occupies what its last request does."""
+        """Frees the place once the client is gone and its last request has ended; until then it counts."""
         if self._over and self.transport is None:
             self._listener.leave(self, self.place)
 
@@ -163,20 +163,20 @@ class Connection(RequestHandler):
 
     @property
     def _in_head(self) -> bool:
-        """Whether what comes next is of a head, and not of a body."""
+        """Returns whether the next bytes belong to a head rather than a body."""
         if not self._messages:
             return self.incoming.arrived
         body = cast(bytes | StreamReader, self._messages[-1][1])
         return isinstance(body, bytes) or body.is_eof()
 
     def _refuse(self, error: Exception) -> None:
-        """Queue a refusal, as aiohttp does for what its parser knows to be wrong."""
+        """Queues a refusal, as aiohttp does for what its parser rejects."""
         self._messages.append((_ErrInfo(status=400, exc=error, message=""), EMPTY_PAYLOAD))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def start(self) -> None:
-        """Answer requests until one of both sides has enough."""
+        """Answers requests until the client or the server ends the connection."""
         try:
             while await self._wait_for_request() and await self._serve():
                 pass
@@ -205,7 +205,7 @@ class Connection(RequestHandler):
         return not self._force_close
 
     async def _serve(self) -> bool:
-        """Answer the next request; whether another may follow."""
+        """Answers the next request; returns whether another may follow."""
         self._serving, self._begun, self.deadline = True, False, NEVER
         head = self._next_head()
         started = self._loop.time()
@@ -261,7 +261,7 @@ class Connection(RequestHandler):
                 await self._send_stream(stream, head, reply)
 
     async def _send_stream(self, stream: Stream, head: str, reply: Reply) -> None:
-        """Send each item as it comes, until the items or the client's interest end."""
+        """Sends each item as it comes, until the items end or the client leaves."""
         self.outgoing.begin(reply.request, self._listener.reading)
         try:
             await self.write(render_stream_head(stream, head, reply.request_id))
@@ -272,7 +272,7 @@ class Connection(RequestHandler):
                 async with aclosing(items):
                     async for item in items:
                         await self.write(item)
-                        del item  # which may be large, and the next may be long in coming
+                        del item  # may be large, and the next may take long
         except HungUp:
             raise
         except Exception as error:
@@ -284,21 +284,21 @@ class Connection(RequestHandler):
             await stream.items.aclose()
 
     async def write(self, data: bytes) -> None:
-        """Hands over these bytes now, waiting while the client does not take them."""
+        """Writes these bytes now, waiting while the client does not read."""
         self._listener.outbox.flush()
         await self.outgoing.write(data)
 
     @property
     def paused(self) -> bool:
-        """Whether what was written has to be taken before more is."""
+        """Returns whether writing must wait until the client has read more."""
         return bool(self._paused)
 
     async def drained(self) -> None:
-        """Returns when more may be written; ConnectionError where the client is gone."""
+        """Waits until more may be written; raises ConnectionError if the client is gone."""
         await self._drain_helper()
 
     def _hang_up(self) -> None:
-        """Close what both sides are done with; where bytes are left unread, let the answer be read first."""
+        """Closes the connection; if bytes are left unread, lingers so that the client can read the answer."""
         transport = self.transport
         unread = self._unread
         self._close = True
@@ -320,29 +320,29 @@ class Connection(RequestHandler):
 
     @property
     def _unread(self) -> bool:
-        """Whether the client may still be sending what nobody will look at."""
+        """Returns whether the client may still be sending bytes that will not be read."""
         return self._refused or bool(self._messages) or not self.incoming.arrived
 
     def retire(self) -> None:
-        """The door closes: an idle connection goes at once, a busy one with its answer."""
+        """Closes an idle connection at once and a busy one after its answer, because the server closes."""
         if self._ending is not None:
             self._ending.set()
         if not self._serving and not self._messages:
             self.close()
 
     def expire(self) -> None:
-        """Hangs up on a client whose time is over."""
+        """Hangs up on a client whose deadline has passed."""
         if self.outgoing.waits:
             self.cut("slow")
         self.abort()
 
     def cut(self, reason: str) -> None:
-        """Hangs up on a client that takes too little."""
+        """Hangs up on a client that reads too slowly."""
         self._listener.watch.reader_cut(reason)
         self.abort()
 
     def end(self, last_words: bytes) -> None:
-        """Ends the stream under way, behind these words or, where its client takes nothing, at once."""
+        """Ends the current stream with these bytes, or at once if its client does not read."""
         self._listener.watch.reader_cut("replaced")
         self.ending.set()
         if self.outgoing.waits:
@@ -351,23 +351,23 @@ class Connection(RequestHandler):
             self.transport.write(last_words)
 
     def abort(self) -> None:
-        """Hangs up at once, whatever was not sent."""
+        """Hangs up at once; unsent bytes are dropped."""
         if self.transport is not None:
             self.transport.abort()
 
     def cut_off(self) -> None:
-        """Hangs up at once: the door's grace is over, or another needs the place."""
+        """Cancels the request and hangs up: the grace of the shutdown is over, or the place is needed for another."""
         if self.task is not None:
             self.task.cancel()
         self.abort()
 
     @property
     def waits(self) -> bool:
-        """Whether the next word is the client's."""
+        """Returns whether we wait for the client to send."""
         return self.incoming.receiving or not (self._serving or self._messages)
 
     def prove(self, holder: Holder) -> None:
-        """A request on it showed the key of this owner."""
+        """Counts the connection for the owner whose key a request showed."""
         if self.place.holder.owner is None:
             self._listener.places.prove(self.place, holder)
 

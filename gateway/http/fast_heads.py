@@ -1,9 +1,8 @@
-"""The plain requests, read in one go before aiohttp's parser sees them.
+"""A fast path for plain requests, read in one go before aiohttp's parser sees them.
 
-Most requests come whole in one piece, and are written in the one way that nobody reads differently. The grammar
-here is a small part of HTTP's: what it does not cover is not judged, but left to the parser. Clients of one kind say the
-same headers again and again, but for the length and the key, so headers that were read are remembered without these:
-a crowd of agents shares what is remembered, and no key stays in memory.
+Most requests arrive whole in one piece and are unambiguous. The grammar here is a small part of HTTP's: whatever it
+does not cover is left to the parser. Clients of one kind repeat the same headers, but for the length and the key, so
+parsed headers are cached without these two: many agents share one entry, and no key stays in memory.
 """
 
 import re
@@ -27,7 +26,7 @@ _KEYS = {  # as most clients write them
     f"\r\n{written}: ".encode(): name for lower, name in KEY_HEADERS.items() for written in (name, lower)
 }
 _HEADERS = re.compile(r"(?:\r\n[A-Za-z0-9!#$%&'*+.^_`|~-]+: [\x21-\x7e]+(?: [\x21-\x7e]+)*)+")
-# Whatever else may say where a request ends, or what follows it; and keys that stand elsewhere, or twice.
+# Other headers that affect framing or what follows a request; and keys in other headers, or twice.
 _ODD = (
     hdrs.CONTENT_LENGTH,
     hdrs.TRANSFER_ENCODING,
@@ -137,16 +136,16 @@ def _cut(said: bytes, at: int, mark_length: int) -> tuple[bytes, bytes]:
 
 
 class PlainReader:
-    """Takes the plain requests of one connection, and knows when the parser is in the middle of another."""
+    """The plain requests of one connection; keeps track of requests that the parser is in the middle of."""
 
     __slots__ = ("_heads", "_owed")
 
     def __init__(self, heads: PlainHeads) -> None:
         self._heads = heads
-        self._owed: int | None = 0  # bytes the parser still waits for; None: nobody can tell, ever again
+        self._owed: int | None = 0  # bytes the parser still waits for; None: unknown from now on
 
     def take(self, data: bytes, *, idle: bool) -> tuple[Head, bytes] | None:
-        """The whole request that `data` is. None leaves it to the parser, as all that comes while not `idle`."""
+        """Returns the request if `data` is exactly one; None leaves it to the parser, as always while not `idle`."""
         owed, self._owed = self._owed, None
         if owed is None:
             return None

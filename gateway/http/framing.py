@@ -1,7 +1,7 @@
-"""What of a request head is beyond doubt, and what is not.
+"""Rules for request heads that two servers could read differently.
 
-The parser refuses most of what two servers could read in two ways. These rules are the rest: whatever is
-left in doubt is refused, and the connection closed behind it.
+The parser refuses most ambiguous requests. These rules cover the rest: an ambiguous request is refused and its
+connection closed.
 """
 
 import re
@@ -26,7 +26,7 @@ TARGET = re.compile(r"\*|/[\x21\x22\x24-\x7e]*")  # visible ASCII without the nu
 
 
 class Head(msgspec.Struct):
-    """What a request says before its body. `headers` and `values` may be those of all requests that say the same."""
+    """A request's line and headers. `headers` and `values` may be shared with requests that have the same."""
 
     method: str
     path: str
@@ -41,7 +41,7 @@ class Head(msgspec.Struct):
 
 
 def head_of(message: RawRequestMessage, bytes_max: int) -> Head:
-    """What the parser read, with a fault where others may read it otherwise."""
+    """Returns the parsed head, with a fault if another server may read it differently."""
     path, query, fault = "", "", None
     try:
         if sum(len(name) + len(value) for name, value in message.raw_headers) > bytes_max:
@@ -65,7 +65,7 @@ def head_of(message: RawRequestMessage, bytes_max: int) -> Head:
 
 
 def check_framing(message: RawRequestMessage) -> None:
-    """Refuse what the parser let through and a proxy may have read otherwise."""
+    """Refuses framing that the parser accepts and a proxy may have read differently."""
     if message.version != HttpVersion11 and message.version != HttpVersion10:
         raise malformed("Speak HTTP/1.1 or HTTP/1.0.")
     codings = message.headers.getall(hdrs.TRANSFER_ENCODING, None)
@@ -76,7 +76,7 @@ def check_framing(message: RawRequestMessage) -> None:
 
 
 def is_last(message: RawRequestMessage) -> bool:
-    """Whether the connection ends with this request: it says so, or what follows is not to be trusted."""
+    """Returns whether the connection ends with this request: it says so, or later bytes could be misread."""
     return (
         message.should_close
         or message.version != HttpVersion11
@@ -87,7 +87,7 @@ def is_last(message: RawRequestMessage) -> bool:
 
 
 def target_of(message: RawRequestMessage) -> tuple[str, str]:
-    """Path and query as they were written; the absolute form is read like the other."""
+    """Returns path and query as they were written; the absolute form is accepted, too."""
     target = message.path or ""  # aiohttp knows none where the line ends behind the method
     if not target.startswith("/") and (absolute := ABSOLUTE_FORM.match(target)) is not None:
         target = target[absolute.end() :]
@@ -122,7 +122,7 @@ def check_version(message: RawRequestMessage, path: str) -> None:
 
 
 def unreadable() -> Head:
-    """Stands for what the parser refused."""
+    """Returns a head for a request that the parser refused."""
     fault = malformed("Check its first line, its headers and its framing.")
     return Head(NO_METHOD, "", "", NO_HEADERS, None, last=True, fault=fault)
 

@@ -1,6 +1,6 @@
-"""TLS before the first request: a connection has its place from the moment it is accepted, and a time to shake hands.
+"""TLS handshakes: a connection counts from the moment it is accepted, and its handshake has a deadline.
 
-An event loop's own server tells nobody of a connection before its handshake is done, so these are accepted here.
+asyncio's own server reports a connection only after its handshake, so connections are accepted here.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from gateway.http.incoming import NEVER
 from gateway.http.listener import Listener
 from gateway.http.places import Place, Refusal
 
-ACCEPTED_AT_ONCE = 16  # of one listener, before others have their turn
+ACCEPTED_AT_ONCE = 16  # by one listener, before others have their turn
 PAUSE_SECONDS = 0.1  # where the system gives no descriptor
 
 
 class TlsServer:
-    """Accepts the connections of one TLS listener."""
+    """A server that accepts the connections of one TLS listener."""
 
     def __init__(self, listener: Listener, context: ssl.SSLContext, bound: Sequence[socket.socket]) -> None:
         """`bound` are sockets that do not listen yet; copies of them are kept."""
@@ -37,7 +37,7 @@ class TlsServer:
             self._loop.add_reader(each, self._accept, each)
 
     def close(self) -> None:
-        """Accepts nothing more; handshakes under way are the door's to end."""
+        """Stops accepting; the server ends handshakes under way."""
         for each in self._sockets:
             self._loop.remove_reader(each)
             each.close()
@@ -55,7 +55,7 @@ class TlsServer:
                 return
             try:
                 place = self._listener.enter(accepted)
-            except Refusal:  # what could be said would not be understood before the handshake
+            except Refusal:  # no answer can be sent before the handshake
                 accepted.close()
             else:
                 accepted.setblocking(False)
@@ -67,7 +67,7 @@ class TlsServer:
 
 
 class Handshake:
-    """Waits for one handshake; the Connection that follows it has the same place."""
+    """One handshake; the Connection that follows it keeps its place."""
 
     def __init__(
         self, listener: Listener, context: ssl.SSLContext, accepted: socket.socket, place: Place
@@ -100,7 +100,7 @@ class Handshake:
             self._listener.places.leave(self.place)
 
     def retire(self) -> None:
-        """The door closes, and nothing was asked yet."""
+        """Hangs up because the server closes; no request was made yet."""
         self.cut_off()
 
     def expire(self) -> None:

@@ -1,4 +1,4 @@
-"""The body of the request in work: whole from the start, or piece by piece, within the client's time and our room."""
+"""Reading of request bodies, whole or piece by piece, within the least rate and the pot for bodies."""
 
 import asyncio
 import math
@@ -21,7 +21,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Incoming:
-    """Of one connection, request after request."""
+    """The request bodies of one connection, one after the other."""
 
     __slots__ = (
         "_connection",
@@ -45,38 +45,38 @@ class Incoming:
         self.begin(EMPTY_PAYLOAD)
 
     def begin(self, payload: StreamReader, whole: bytes = b"") -> None:
-        """The next request's body; `whole` is one that came with its head."""
+        """Begins the next request's body; `whole` is one that came with its head."""
         self._payload = payload
         self._whole = whole
         self._seconds_left = NEVER  # up to the grace of whoever asks first
 
     @property
     def arrived(self) -> bool:
-        """Whether nothing of it is on the way any more."""
+        """Returns whether the whole body has been received."""
         return self._payload.is_eof()
 
     def hung_up(self) -> None:
         break_off(self._payload, HungUp())
 
     def spoil(self) -> None:
-        """The parser stumbled in the middle of it, which it tells nobody."""
+        """Fails the body because the parser failed in the middle of it, which it reports to nobody."""
         break_off(self._payload, RequestPayloadError())
 
     def give_back(self) -> None:
-        """Ends the counting of a body that is no longer held."""
+        """Gives the bytes of a body back to the pot once it is no longer held."""
         if self._held_bytes:
             self._load.bodies.give(self._holder, self._held_bytes)
             self._held_bytes = 0
 
     async def read_piece(self, pace: Pace) -> bytes:
-        """Returns the next piece, b"" behind the end, of a body that is not kept together."""
+        """Returns the next piece of a body that is not buffered; b"" at its end."""
         if self._whole:
             piece, self._whole = self._whole, b""
             return piece
         return await self._next_piece(pace)
 
     async def read(self, bytes_max: int, holder: Holder, *, invited: bool) -> bytes:
-        """Returns all of it; `invited` says that the client waits for a word before it sends."""
+        """Returns the whole body; with `invited` the client waits for `100 Continue` before it sends."""
         body, self._whole = self._whole, b""
         if body:  # it came with its head, within one read of the socket, and nothing of it is waited for
             if len(body) > bytes_max:
@@ -96,19 +96,19 @@ class Incoming:
         return body + rest if rest else body
 
     async def invite(self) -> None:
-        """Tells a client that waits for a word before it sends its body."""
+        """Sends `100 Continue` to a client that waits for it."""
         if not self.arrived:
             await self._connection.write(CONTINUE)
 
     def _hold(self, piece: bytes, bytes_max: int) -> None:
-        """Counts another piece of a body that is kept together."""
+        """Counts another piece of a buffered body."""
         if self._held_bytes + len(piece) > bytes_max:
             raise too_large(bytes_max)
         self._load.bodies.take(self._holder, len(piece))
         self._held_bytes += len(piece)
 
     async def _next_piece(self, pace: Pace) -> bytes:
-        """Waits for what comes next. The time is the client's, and what comes earns it more."""
+        """Waits for the next piece; only waiting counts against the client, and bytes received extend its time."""
         left = min(self._seconds_left, pace.grace_seconds)
         begun = self._loop.time()
         self.receiving, self._connection.deadline = True, begun + left
@@ -123,7 +123,7 @@ class Incoming:
 
 
 def break_off(payload: StreamReader, reason: Exception) -> None:
-    """Whoever waits for the rest of a body learns that it will never come."""
+    """Raises `reason` in whoever waits for the rest of the body."""
     if not payload.is_eof():
         payload.set_exception(reason)
 

@@ -1,4 +1,4 @@
-"""What strangers may occupy: the limits of the doors, and what this process carries of them now."""
+"""Limits of what clients may occupy, and how much of each is in use in this process."""
 
 import asyncio
 import math
@@ -12,13 +12,13 @@ from gateway.net.pace import Pace
 from gateway.net.shares import Pot, Shares
 
 TICK_SECONDS_MAX = 1.0  # the date in answers is no older
-LATELY_SECONDS = 0.25  # what arrives meanwhile is far less than the room that is kept free
+LATELY_SECONDS = 0.25  # far less arrives in this time than the room kept free
 TICKS_PER_LIMIT = 4  # so a deadline is noticed a quarter of its time late at most
 
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """What no operator wants to turn, beside the limits of the configuration."""
+    """Fixed limits of the HTTP server, beside those of the configuration."""
 
     write_seconds: float = 60.0  # a client may be behind the least rate so long
     linger_seconds: float = 2.0  # for a refused client to read why, before we hang up
@@ -31,7 +31,7 @@ class Manners:
 
 
 def tick_seconds(limits: Limits, manners: Manners) -> float:
-    """How often deadlines are looked at."""
+    """Returns how often deadlines are checked."""
     times = (
         limits.head_seconds,
         limits.body_seconds,
@@ -86,13 +86,13 @@ class Load:
         return pot
 
     def adopt(self, limits: Limits) -> None:
-        """Goes by other limits from now on."""
+        """Applies changed limits."""
         self.limits = limits
         for pot, size in self._pots:
             pot.adopt(size(limits), shares_of(limits))
 
     def held(self) -> dict[str, int]:
-        """Returns what is held of each pot now."""
+        """Returns how much of each pot is in use."""
         return {
             "requests": self.requests.taken,
             "body_bytes": self.bodies.taken,
@@ -131,7 +131,7 @@ def reading_pace(limits: Limits, manners: Manners) -> Pace:
 
 
 class Lately:
-    """What was true a moment ago, for every request that asks: asking the system takes a call each time."""
+    """A cached answer to a yes-or-no question, asked again only when it is old: each time costs a system call."""
 
     __slots__ = ("_ask", "_asked_at", "_seconds", "_true")
 

@@ -1,4 +1,4 @@
-"""One listener: what the connections of a socket share, and the place where a request becomes an answer."""
+"""One listener: the state its connections share, and the code that routes a request to its answer."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ INTERNAL_ERROR = 500
 
 
 class Watch(Protocol):
-    """Who is told what happens at the doors."""
+    """An observer of the HTTP server."""
 
     def request_answered(self, method: str, path: str, status: int, seconds: float) -> None:
         """`path` is the template of the route; it and `method` are `-` where there was none."""
@@ -48,11 +48,11 @@ class Watch(Protocol):
         room, `replaced` by newer streams of the inbox."""
 
     def held(self, amounts: Mapping[str, int]) -> None:
-        """What is held of each pot now."""
+        """Reports how much of each pot is in use."""
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """An answer and what the connection and the watch need to know of the request."""
+    """An answer, with what the connection and the watch need to know about the request."""
 
     answer: Answer | Stream
     request_id: str
@@ -63,7 +63,7 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Listener:
-    """The attributes in the last group are aiohttp's: what its RequestHandler wants of a server."""
+    """The state of one listener. The last group of attributes is what aiohttp's RequestHandler wants of a server."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Listener:
         self.handler_cancellation = False
 
     async def answer(self, head: Head, connection: "Connection") -> Reply:
-        """Route the request, and render what goes wrong."""
+        """Routes the request and returns its answer, or the rendered error."""
         request_id = head.request_id or mint_request_id()
         template = NO_ROUTE
         request: Request | None = None
@@ -152,7 +152,7 @@ class Listener:
         return reading_pace(self.load.limits, self.manners)
 
     def renew_head(self) -> None:
-        """Put the time of now into the answers to come."""
+        """Updates the Date header of the answers to come."""
         self.fixed_head = fixed_head(secure=self.secure, now=self.clock.now())
 
     def enter(self, connected: Connected) -> Place:
@@ -171,7 +171,7 @@ class Listener:
         self.connections.add(connection)
 
     def connection_lost(self, connection: "Connection", _error: BaseException | None) -> None:
-        """Not yet: the connection leaves when its last request has ended too."""
+        """Does nothing: a connection leaves when its last request has ended, too."""
 
     def leave(self, connection: "Connection", place: Place) -> None:
         """Ends the counting of a connection."""
@@ -180,5 +180,5 @@ class Listener:
 
 
 def mint_request_id() -> str:
-    """It tells one request from another and need not be hard to guess."""
+    """Returns a new request id; it is unique, but not a secret."""
     return f"{random.getrandbits(REQUEST_ID_BITS):024x}"

@@ -39,7 +39,7 @@ def json_body(shape: str) -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What is said of a family of endpoints: operations by method and path, and the shapes that they name."""
+    """The description of a family of endpoints: operations by method and path, and the shapes that they name."""
 
     operations: Mapping[tuple[str, str], Operation] = field(default_factory=dict)
     shapes: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Where a request comes from: the address of the client, as far as it can be believed."""
+"""The client's address, from the connection and the headers of trusted proxies."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -8,11 +8,11 @@ Address = IPv4Address | IPv6Address
 
 
 def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
-    """The rightmost address that no trusted proxy vouches for.
+    """Returns the client's address: the rightmost one that is not a trusted proxy.
 
     `forwarded` holds the X-Forwarded-For headers in order. Each trusted proxy appended whom it saw, so we
     read from the right and stop at the first address that is not a trusted proxy: everything left of it
-    is the client's own invention. What is no address is not believed either.
+    may be the client's own invention. Reading also stops at text that is no address.
     """
     believed = parse_address(peer)
     if believed is None:

@@ -1,9 +1,9 @@
-"""What is written to a client: piece by piece, at the client's pace and within its share.
+"""Writing to clients: piece by piece, at the client's pace and within its share of the unsent bytes.
 
-1. What a client does not take at once is waited for. It must keep up with the least rate, else it is cut.
-2. What it has not taken is counted on its account, for all answers and streams of the process together. Where that
-   comes to more than there may be, the slowest reader is cut: a stream comes back, an answer is asked for again.
-3. Pieces are small, so that no layer below holds more of an answer than one of them.
+1. A writer waits while its client does not read. A client that falls behind the least rate is cut.
+2. Unsent bytes are counted per owner, for all answers and streams of the process together. When they exceed their
+   limit the slowest reader is cut: it can open its stream again, or repeat its request.
+3. Pieces are small, so that no layer below buffers more than one of them.
 """
 
 import asyncio
@@ -43,16 +43,16 @@ class Outgoing:
 
     @property
     def holder(self) -> Holder:
-        """On whose account it is held."""
+        """Returns the owner or address that unsent bytes count for."""
         return self._connection.place.holder if self._request is None else self._request.holder
 
     @property
     def waits(self) -> bool:
-        """Whether the client has not taken what was written."""
+        """Returns whether a write waits for the client to read."""
         return self.until != NEVER
 
     async def write(self, data: bytes) -> None:
-        """Hands over these bytes, waiting while the client does not take them."""
+        """Writes these bytes, waiting while the client does not read."""
         pieces = [data] if len(data) <= PIECE_BYTES else cut(data)
         left = len(data)
         for piece in pieces:
@@ -65,7 +65,7 @@ class Outgoing:
                 await self._taken(transport, left)
 
     async def _taken(self, transport: asyncio.WriteTransport, later_bytes: int) -> None:
-        """Waits for the client, whose time it is; what it takes earns it more."""
+        """Waits for the client to read; bytes it reads extend its time."""
         before, begun = transport.get_write_buffer_size(), self._loop.time()
         self.until = self._connection.deadline = begun + self._seconds_left
         try:
@@ -81,7 +81,7 @@ class Outgoing:
         self._seconds_left = self._pace.seconds_left(left, before - transport.get_write_buffer_size())
 
     def cut(self) -> None:
-        """Hangs up on a client that takes less than others who need the room."""
+        """Hangs up on the slowest reader, because others need the room."""
         self._connection.cut("crowded")
 
 

@@ -1,4 +1,4 @@
-"""Parameters after the question mark, each read into what it means, or refused by name with a remedy."""
+"""Query parameters: each is parsed, or refused by name with a remedy."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from gateway.protocol.timestamp import parse_timestamp
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 1000
-OFFSET_MAX = 10_000  # what is skipped is read all the same: further in, a cursor is the way
+OFFSET_MAX = 10_000  # skipped rows are read all the same; a cursor goes further
 
 _COUNT = re.compile(r"[0-9]{1,9}")
 
@@ -26,7 +26,7 @@ def count_of(query: Mapping[str, str], name: str, default: int, least: int, most
 
 
 def offset_of(query: Mapping[str, str]) -> int:
-    """How many items a page skips."""
+    """Returns the number of items a page skips."""
     offset = count_of(query, "offset", 0, 0, 10**9 - 1)
     if offset > OFFSET_MAX:
         raise bad_parameter(
@@ -36,12 +36,12 @@ def offset_of(query: Mapping[str, str]) -> int:
 
 
 def limit_of(query: Mapping[str, str]) -> int:
-    """How many items a page may hold."""
+    """Returns the number of items a page may hold."""
     return count_of(query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
 
 
 def cursor_of(query: Mapping[str, str]) -> UUID | None:
-    """Where the page before ended."""
+    """Returns the cursor: the id at which the previous page ended."""
     text = query.get("cursor")
     if text is None:
         return None

@@ -1,8 +1,8 @@
-"""The places of one listener: which connections it lets in, and which one goes where there is room for no other.
+"""The connections of one listener: which ones are accepted, and which one is closed when there is no room.
 
-Nobody has proved anything when a connection is accepted, so it counts for its address. Once a request on it proves an
-identity it counts for that. Where all places are taken, or all that strangers may have, the unproven connection that
-has waited longest for its client is closed: HTTP allows that for an idle connection at any time.
+A connection counts for its address when it is accepted, and for the owner of a key once a request on it shows one.
+When all places are taken, or all those for unproven connections, the unproven connection that has been idle longest is
+closed: HTTP allows closing an idle connection at any time.
 """
 
 import resource
@@ -18,13 +18,13 @@ from gateway.net.shares import RETRY_AFTER_SECONDS, Holder, Pot, site_of
 from gateway.protocol.errors import AMTPError, Code
 
 DESCRIPTORS_KEPT_MAX = 2048  # for the database, requests to others, files, and listeners for operators
-DESCRIPTORS_KEPT_ADMIN_MAX = 64  # ... of which those listeners leave this
-CANDIDATES = 64  # found by one look at all connections
-LOOK_SECONDS_EACH = 5e-6  # between two looks, for each connection: looking at one takes a twentieth of it
+DESCRIPTORS_KEPT_ADMIN_MAX = 64  # of those, kept back from these listeners, too
+CANDIDATES = 64  # found by one scan of all connections
+LOOK_SECONDS_EACH = 5e-6  # between two scans, for each connection: scanning one takes a twentieth of it
 
 
 class Place:
-    """One connection's place: where it comes from, and on whose account it counts."""
+    """One connection's place: its address, and the address or owner it counts for."""
 
     __slots__ = ("address", "held", "holder", "trusted")
 
@@ -48,7 +48,7 @@ class Guest(Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether nothing is at work for it: the next word is the client's."""
+        """Returns whether it waits for its client and no request is being handled."""
 
     def cut_off(self) -> None: ...
 
@@ -62,7 +62,7 @@ class Connected(Protocol):
 
 
 class Refusal(Exception):
-    """A connection that finds no place; `cause` is for the operator, `error` for the client."""
+    """The refusal of a connection for lack of room; `cause` is for the operator, `error` for the client."""
 
     def __init__(self, cause: str, place: Place, error: AMTPError) -> None:
         super().__init__(cause)
@@ -70,7 +70,7 @@ class Refusal(Exception):
 
 
 class Places:
-    """Counts the connections of one listener."""
+    """The counts of one listener's connections."""
 
     def __init__(
         self, load: Load, guests: Collection[Guest], *, waited_seconds: float, descriptors_max: int
@@ -125,7 +125,7 @@ class Places:
             self._pot.give(place.holder)
 
     def prove(self, place: Place, holder: Holder) -> None:
-        """Counts a connection for the owner who showed its key on it. A proxy's stays what it is."""
+        """Counts a connection for the owner whose key a request on it showed; a trusted proxy's stays as it is."""
         if place.held and not place.trusted and self._pot.move(place.holder, holder):
             place.holder = holder
 

@@ -1,4 +1,4 @@
-"""A request as handlers see it: parsed where it is cheap, read where it is asked for."""
+"""A request as handlers see it; headers, query and body are parsed when they are asked for."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ CHARSET_UTF8 = re.compile(r"""\s*charset\s*=\s*"?utf-?8"?\s*""", re.IGNORECASE)
 
 
 class HungUp(Exception):
-    """The client is gone, so nobody waits for an answer."""
+    """An exception for a client that is gone, so that nobody waits for an answer."""
 
 
 class Request:
@@ -90,14 +90,14 @@ class Request:
         return self._query
 
     def check_query(self, known: Collection[str]) -> None:
-        """Refuses a parameter that is none of these: what it asks for would silently not happen."""
+        """Refuses unknown parameters, which would silently have no effect."""
         for name in self.query:
             if name not in known:
                 raise unknown_parameter(name, known)
 
     @property
     def secure(self) -> bool:
-        """Whether it came by TLS to this process itself."""
+        """Returns whether the request came over TLS that this process terminates."""
         return self._connection.secure
 
     @property
@@ -107,48 +107,48 @@ class Request:
 
     @property
     def same_user(self) -> bool:
-        """Whether a program of the user who runs this gateway, or of root, sent it from this machine."""
+        """Returns whether a local process of the gateway's user, or of root, sent the request."""
         return is_same_user_at(self._connection.transport)
 
     @property
     def roles(self) -> "frozenset[Role]":
-        """What the listener it came by is for."""
+        """Returns the roles of the listener that received the request."""
         return self._connection.roles
 
     @property
     def holder(self) -> Holder:
-        """On whose account it holds what it holds: its client's address, until the caller is known."""
+        """Returns the account its resources count for: the client's address, until the caller is known."""
         if self._holder is None:
             self._holder = Holder(site_of(self.client))
         return self._holder
 
     def belongs_to(self, holder: Holder) -> None:
-        """Counts what it holds from now on for its caller, who is known."""
+        """Counts its resources for the authenticated caller from now on."""
         self._holder = holder
         if holder.owner is not None:
             self._connection.prove(holder)
 
     @property
     def gone(self) -> bool:
-        """Whether the client hung up meanwhile."""
+        """Returns whether the client has hung up."""
         return self._connection.gone
 
     def end(self, last_words: bytes) -> None:
-        """Ends the stream that answers it: behind these words, or at once where its client takes nothing."""
+        """Ends the stream that answers it: after these bytes, or at once if its client does not read."""
         self._connection.end(last_words)
 
     @property
     def ending(self) -> asyncio.Event:
-        """Set when waiting any longer is pointless: the client hung up, or the door closes."""
+        """Returns an event that is set when the client hangs up or the server closes."""
         return self._connection.ending
 
     async def json_body(self, bytes_max: int) -> bytes:
-        """The body, where only JSON will do."""
+        """Returns the body; the content type must be JSON."""
         self.require_content_type(JSON)
         return await self.body(bytes_max)
 
     def require_content_type(self, *accepted: str) -> str:
-        """The content type, which is one of these; another, none, or a charset that is not UTF-8: 415."""
+        """Returns the content type, one of these; raises 415 for another, for none, or for a charset other than UTF-8."""
         value = self.header(hdrs.CONTENT_TYPE)
         if value in accepted:
             return value
@@ -163,7 +163,7 @@ class Request:
         return kind
 
     async def body(self, bytes_max: int) -> bytes:
-        """The raw bytes of the body, chunked or not; what is too large is refused before it is read."""
+        """Returns the raw bytes of the body, chunked or not; a declared length over the limit is refused unread."""
         invited = self._check_body(bytes_max)
         return await self._connection.incoming.read(bytes_max, self.holder, invited=invited)
 
@@ -174,11 +174,11 @@ class Request:
         return None if declared is None else int(declared)
 
     def let_body_go(self) -> None:
-        """The body is no longer held, though the answer is yet to come."""
+        """Stops counting the body, which is no longer held, though the answer is not sent yet."""
         self._connection.incoming.give_back()
 
     async def pieces(self, bytes_max: int, pace: Pace) -> AsyncGenerator[bytes, None]:
-        """The body as it comes, for one that is too large to be held. Only the client's time counts."""
+        """Yields the body piece by piece, without buffering it. Only time spent waiting for the client counts."""
         if self._check_body(bytes_max):
             await self._connection.incoming.invite()
         size = 0
@@ -189,7 +189,7 @@ class Request:
             yield piece
 
     def _check_body(self, bytes_max: int) -> bool:
-        """Whether the client waits to be told that it may send; raises where it may not."""
+        """Checks encoding and declared length; returns whether the client waits for `100 Continue`."""
         if hdrs.CONTENT_ENCODING in self._head.headers:
             raise AMTPError(
                 Code.UNSUPPORTED_MEDIA_TYPE,
@@ -202,7 +202,7 @@ class Request:
 
 
 def checked(name: str, value: str) -> str:
-    """A header's value that is text: bytes that are no UTF-8 would surface as faults far from here."""
+    """Returns the value of a header if it is UTF-8; other bytes would fail far from here."""
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise AMTPError(Code.INVALID_MESSAGE_FORMAT, f"The header {name} must be UTF-8.")
     return value

@@ -22,7 +22,7 @@ NO_PARAMS: Mapping[str, str] = {}
 
 
 class Role(StrEnum):
-    """What a listener is for; a route names the roles it answers under."""
+    """The purpose of a listener; a route names the roles it is served under."""
 
     PUBLIC = "public"
     AGENTS = "agents"
@@ -39,9 +39,9 @@ def roles_of(names: Collection[str]) -> frozenset[Role]:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` is a template such as `/v1/inbox/{address}/{id}`; `{id}` takes message ids alone.
+    """A route. `path` is a template such as `/v1/inbox/{address}/{id}`; `{id}` matches message ids only.
 
-    `query` names the parameters it takes behind the question mark; with None its handler sees to that.
+    `query` names the query parameters it takes; with None its handler checks them.
     """
 
     method: str
@@ -53,14 +53,14 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """All routes of one template."""
+    """The routes of one path template, by method."""
 
     segments: tuple[str, ...]  # a parameter is "{name}"
     routes: dict[str, Route] = field(default_factory=dict)
 
     @property
     def rank(self) -> tuple[bool, ...]:
-        """Written-out segments win over parameters, from the left."""
+        """Returns the sort key: literal segments win over parameters, from the left."""
         return tuple(is_parameter(segment) for segment in self.segments)
 
     def params_of(self, segments: Sequence[str]) -> Mapping[str, str] | None:

@@ -1,6 +1,7 @@
-"""Whose program is at the other end of a connection on this machine, as Linux tells it of its sockets.
+"""The user at the other end of a loopback connection, from Linux's table of sockets.
 
-A forwarder or proxy that runs as another user lets strangers through from a loopback address. Its socket tells it apart
+A forwarder or proxy that runs as another user passes strangers' requests on from a loopback address; the owner of its
+socket gives it away.
 from the programs of the user who runs the gateway.
 """
 
@@ -19,15 +20,15 @@ End = tuple[str, int]  # address and port
 
 
 def is_same_user_at(transport: BaseTransport | None) -> bool:
-    """Whether whoever is at the other end of a connection is the user who runs this process, or root."""
+    """Returns whether the peer of a local connection runs as this process's user, or as root."""
     ends = transport and (transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
     return bool(ends and all(ends)) and is_same_user(*(end[:2] for end in ends or ()))
 
 
 def is_same_user(client: End, here: End) -> bool:
-    """Whether the client's socket is of the user who runs this process, or of root.
+    """Returns whether the client's socket belongs to this process's user, or to root.
 
-    Where the system has no such table nothing can be told, and address and headers have to do.
+    Returns True where the system has no such table; then address and headers must suffice.
     """
     try:
         lines = [line for table in TABLES if table.exists() for line in table.read_text().splitlines()]
@@ -47,7 +48,7 @@ def owner_of(lines: Iterable[str], client: End, here: End) -> int | None:
 
 
 def _written(end: End) -> tuple[str, str]:
-    """An end as the two tables write it: as it is, and mapped into IPv6."""
+    """Returns an end as the two tables write it: plain, and mapped into IPv6."""
     address, port = ip_address(end[0].partition("%")[0]), end[1]
     mapped = address.packed if address.version == 6 else b"\0" * 10 + b"\xff\xff" + address.packed
     plain = address.packed if isinstance(address, IPv4Address) else mapped
@@ -55,6 +56,6 @@ def _written(end: End) -> tuple[str, str]:
 
 
 def _hexadecimal(packed: bytes) -> str:
-    """Words of four bytes, each a number in the byte order of this machine."""
+    """Returns words of four bytes, each as a number in this machine's byte order."""
     words = (packed[place : place + 4] for place in range(0, len(packed), 4))
     return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)

@@ -1,4 +1,4 @@
-"""The HTTP door: opens listeners, watches deadlines, closes without losing an answer."""
+"""The HTTP server of a process: listeners, deadlines, and a close that loses no answer."""
 
 import asyncio
 import ssl
@@ -25,7 +25,7 @@ class Open:
 
 
 class Door:
-    """All HTTP listeners of one process."""
+    """The HTTP listeners of one process."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Door:
         *,
         reuse_port: bool = False,
     ) -> int:
-        """Listen there; the port that was bound, which for port 0 the system chose."""
+        """Opens a listener; returns the bound port, which the system chooses for port 0."""
         listener = Listener(
             router=Router(self._routes, roles),
             load=self.load,
@@ -87,7 +87,7 @@ class Door:
         return bound
 
     async def close(self, grace_seconds: float) -> None:
-        """Take nothing more, answer every request that was taken; cut off what the grace is too short for."""
+        """Stops accepting and answers every request already received; cuts off those that outlast the grace."""
         for each in self._open:
             each.server.close()
         await asyncio.sleep(
@@ -109,7 +109,7 @@ class Door:
             self._tick_handle = None
 
     def adopt(self, limits: Limits, trusted: Sequence[Network]) -> None:
-        """Go by a changed configuration from now on; whom an open connection belongs to stays as it was."""
+        """Applies a changed configuration; an open connection keeps its address and owner."""
         self.load.adopt(limits)
         self._trusted = trusted
         for each in self._open:
@@ -119,7 +119,7 @@ class Door:
         return [connection for each in self._open for connection in each.listener.connections]
 
     def _tick(self) -> None:
-        """Hang up where a deadline has passed, renew the date, tell what is held, and come back."""
+        """Hangs up on clients past their deadline, renews the date, reports what is in use, and repeats itself later."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         for connection in self._connections():

@@ -1,4 +1,4 @@
-"""Items of a stream, with signs of life between them."""
+"""Streams: their items with heartbeats between them, and how many an inbox may have open."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator
@@ -9,11 +9,11 @@ from gateway.http.answers import Stream
 from gateway.http.request import Request
 
 PIECE_BYTES = 65_536  # of small items that leave together
-COME_BACK_LATER = b"retry: 60000\n\n"  # else two crowds would end each other's streams by turns
+COME_BACK_LATER = b"retry: 60000\n\n"  # else two groups of clients would keep ending each other's streams
 
 
 async def lively(stream: Stream, ending: asyncio.Event, quiet_seconds: float) -> AsyncGenerator[bytes, None]:
-    """Yield the items as they come and `quiet` after each silence, until they end or nobody listens."""
+    """Yields the items, and `quiet` as a heartbeat after each silence, until they end or the client leaves."""
     over = asyncio.ensure_future(ending.wait())
     step: asyncio.Future[bytes | None] | None = None
     try:
@@ -27,7 +27,7 @@ async def lively(stream: Stream, ending: asyncio.Event, quiet_seconds: float) ->
                 if item is None:
                     return
                 yield item
-                del item  # which may be large, and the next may be long in coming
+                del item  # may be large, and the next may take long
             elif over.done():
                 return
             else:
@@ -45,8 +45,8 @@ async def give_up(*waits: asyncio.Future[Any] | None) -> None:
 
 
 class OpenStreams:
-    """The streams of each inbox, in the order they began. An agent that comes back finds its place taken by itself, by
-    streams that nobody reads any more: so the oldest ends, and not the newest."""
+    """The streams of each inbox, in the order they began. Beyond the limit the oldest ends, not the newest: an agent that
+    reconnects may still have streams open that nobody reads any more."""
 
     def __init__(self, of_one_max: int) -> None:
         self._of_one_max = of_one_max
@@ -75,7 +75,7 @@ async def next_item(items: AsyncGenerator[bytes, None]) -> bytes | None:
 
 
 def together(items: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in fewer pieces."""
+    """Yields the same bytes in fewer pieces."""
     held: list[bytes] = []
     size = 0
     for item in items:
@@ -83,7 +83,7 @@ def together(items: Iterable[bytes]) -> Iterator[bytes]:
         size += len(item)
         if size >= PIECE_BYTES:
             piece, held, size = b"".join(held), [], 0
-            del item  # the piece may be long in going
+            del item  # sending the piece may take long
             yield piece
             del piece
     if held:

@@ -1,4 +1,4 @@
-"""Bytes that were written and that clients have not taken: whose they are, and who has to go where they are too many."""
+"""Accounting of bytes that clients have not read yet; beyond the limit the slowest reader is cut."""
 
 from typing import Protocol
 
@@ -7,22 +7,22 @@ from gateway.protocol.errors import AMTPError, Code
 
 
 class Reader(Protocol):
-    """A client that is waited for."""
+    """A client that has bytes to read."""
 
     @property
     def holder(self) -> Holder:
-        """On whose account its bytes are held."""
+        """Returns the account its bytes count for."""
 
     @property
     def until(self) -> float:
-        """By when it must have taken more. The slowest is the one whose time ends first."""
+        """Returns its deadline for reading more. The slowest reader is the one with the earliest."""
 
     def cut(self) -> None:
         """Hangs up on it."""
 
 
 class Unsent:
-    """One pot for all of them."""
+    """The unsent bytes of all readers, in one pot."""
 
     def __init__(self, pot: Pot) -> None:
         self._pot = pot
@@ -30,11 +30,11 @@ class Unsent:
 
     @property
     def size(self) -> int:
-        """How many bytes they are."""
+        """Returns the number of unsent bytes."""
         return self._pot.taken
 
     def hold(self, reader: Reader, size: int) -> bool:
-        """Counts these for a reader, and makes room where there is none; whether that did not cost the reader itself."""
+        """Counts bytes for a reader, cutting slower readers to make room; False if it was itself the slowest."""
         holder = reader.holder
         while True:
             try:
@@ -50,13 +50,13 @@ class Unsent:
                 return True
 
     def release(self, reader: Reader) -> None:
-        """Ends the counting for a reader, if anything is counted."""
+        """Stops counting a reader's bytes, if any."""
         held = self._held.pop(reader, None)
         if held is not None:
             self._pot.give(*held)
 
     def _rivals(self, holder: Holder, refusal: AMTPError) -> list[Reader]:
-        """The other readers whose bytes stand in the way: of the same share; of strangers for a stranger; else all."""
+        """Returns the readers that may be cut for this one: of its share, or unproven ones for an unproven one, or all."""
         if refusal.code is Code.RATE_LIMIT_EXCEEDED:
             return [each for each, (other, _) in self._held.items() if other == holder]
         return [
