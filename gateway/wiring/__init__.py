@@ -1,1 +1,1 @@
-"""Everything built once and put together: the core, the list of features, and the order of start and stop."""
+"""Construction of a gateway: its core, the list of features, and the order of start and stop."""

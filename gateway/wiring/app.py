@@ -1,4 +1,4 @@
-"""The gateway as a whole: its parts started in order, and stopped in the opposite one."""
+"""The gateway as a whole: starts its parts in order, and stops them in reverse order."""
 
 import asyncio
 import ssl
@@ -33,7 +33,7 @@ GRACE_SECONDS = 25.0  # for requests under way when the gateway stops
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A running gateway, as whoever started it sees it."""
+    """A running gateway, as its starter sees it."""
 
     config: Config
     clock: Clock
@@ -47,7 +47,7 @@ class App:
     replies: Replies
     housekeeping: Housekeeping
     door: Door
-    adopt: Callable[[Config], None]  # of a configuration, what may change while it runs
+    adopt: Callable[[Config], None]  # applies the reloadable part of a configuration
     ports: tuple[int, ...]  # of the listeners, in the order of the configuration
 
 
@@ -62,7 +62,7 @@ async def running(
     processes: int = 1,
     features: Sequence[Plug] = FEATURES,
 ) -> AsyncIterator[App]:
-    """A gateway that takes messages while the block lasts, and loses none when it ends."""
+    """Runs a gateway for as long as the block lasts; at its end no accepted message is lost."""
     async with AsyncExitStack() as stack:
         database = Database(
             dsn,
@@ -120,7 +120,7 @@ def _adopt(parts: Parts, door: Door, config: Config) -> None:
 
 @asynccontextmanager
 async def _at_work(parts: Parts) -> AsyncIterator[None]:
-    """The parts that work on their own, stopped from the outside in: nothing that was taken is left undone."""
+    """Runs the background tasks; stops intake first and settling last, so that accepted work is finished."""
     async with asyncio.TaskGroup() as group:
         intake = group.create_task(parts.intake.run())
         settle = group.create_task(parts.settle.run())

@@ -1,4 +1,4 @@
-"""Everything a gateway is made of, built once and put together."""
+"""The parts of a gateway: each is built once and given to those that need it."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -67,11 +67,11 @@ from gateway.store.wakeups.bell import Bell
 from gateway.store.wakeups.direct import Straight
 from gateway.store.wakeups.replies import Replies
 
-POSTMASTER_ENTRIES_MAX = 10_000  # unread mail that nobody reads goes, oldest first
+POSTMASTER_ENTRIES_MAX = 10_000  # beyond these the oldest unread mail is removed
 
 
 class Parts:
-    """Everything a gateway is made of, put together."""
+    """The parts of a gateway."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Parts:
         *,
         processes: int = 1,
     ) -> None:
-        """`processes` serve this gateway's ports together."""
+        """`processes` is the number of processes that share this gateway's ports."""
         self.config, self.database, self.clock, self.journal = config, database, clock, journal
         self.mint = mint = Mint(clock)
         self.audit = Audit(mint())
@@ -280,7 +280,7 @@ class Parts:
         ]
 
     def adopt(self, config: Config) -> None:
-        """Takes what may change while it runs; raises, and changes nothing, where a peer's files are no good."""
+        """Applies the reloadable settings; raises, and changes nothing, if a peer's files are unusable."""
         self.peer.adopt(config)
         self.directory.adopt(static_peers(config), plain_domains(config))
         self.authenticator.adopt(_proving_keys(config))
@@ -296,7 +296,7 @@ class Parts:
         counted = await tallies.balance(self.database)
         live = {"queued": counted.queued, "held": counted.held}
         if not self.journal.database_up and await ailment(self.database) is None:
-            self.journal.database_found()  # where nothing is sent, no commit would say so
+            self.journal.database_found()  # without traffic, no commit would notice
         self.journal.measured(live, counted.oldest_seconds, counted.unaccounted)
 
     async def _measure_entries(self) -> None:
@@ -305,11 +305,11 @@ class Parts:
             self.journal.entries_measured(unaccounted)
 
     def _disk_free_bytes(self) -> int | None:
-        """None where the database has a disk of its own."""
+        """Returns the free bytes of the disk; None for an external database, whose disk is unknown."""
         return None if self.config.database.url else free_bytes(self.config.data)
 
     def disk_has_room(self) -> bool:
-        """New mail is refused before the embedded Postgres stops for want of room."""
+        """Returns False when the disk is nearly full: new mail is refused before the embedded Postgres stops."""
         return bool(self.config.database.url) or free_bytes(self.config.data) >= FREE_BYTES_MIN
 
 
@@ -341,5 +341,5 @@ def _proving_keys(config: Config) -> dict[str, str]:
 
 
 def _provable(config: Config) -> dict[str, bool]:
-    """The domains with a proving key, and whether they are believed without it."""
+    """Returns the domains with a proving key, and for each whether unproven mail is accepted from it."""
     return {domain: peer.accept_unproven for domain, peer in config.peers.items() if peer.proving_key}

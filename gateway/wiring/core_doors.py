@@ -1,4 +1,4 @@
-"""The doors of a gateway: every HTTP endpoint, given the parts it works with."""
+"""The HTTP endpoints of a gateway, with the parts they need."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,7 +26,7 @@ from gateway.wiring.core import Parts
 
 
 def door_of(parts: Parts) -> HttpDoor:
-    """The server with all its routes; it listens when it is opened."""
+    """Returns the HTTP server with all its routes; it listens once it is opened."""
     of_features = [door for faces in parts.faces for door in faces.doors]
     doors = [*_message_doors(parts), *_agent_doors(parts), *of_features, _health_door(parts)]
     routes = [route for door in doors for route in door.routes()]
@@ -44,7 +44,7 @@ def door_of(parts: Parts) -> HttpDoor:
 
 
 def _message_doors(parts: Parts) -> tuple[Door, ...]:
-    """What agents and other gateways use to send, and to see what became of it."""
+    """Returns the endpoints for sending messages and for looking up their status."""
     return (
         MessageDoor(
             accept=parts.accept,
@@ -86,7 +86,7 @@ def _message_doors(parts: Parts) -> tuple[Door, ...]:
 
 
 def _agent_doors(parts: Parts) -> tuple[Door, ...]:
-    """What agents live on."""
+    """Returns the endpoints for inboxes and for the registration of agents."""
     return (
         InboxDoor(
             database=parts.database,
@@ -142,7 +142,7 @@ def _health_door(parts: Parts) -> HealthDoor:
 
 
 class DoorWatch:
-    """What happens at the doors, told to the journal."""
+    """A watch that reports the events of the HTTP server to the journal."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal

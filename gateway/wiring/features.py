@@ -1,4 +1,4 @@
-"""The list of features: a line removed takes its endpoints, chores and checks with it, and leaves the rest as it is."""
+"""The list of features. Removing a line removes that feature's endpoints, chores and checks, and nothing else."""
 
 from gateway.features.attachments.feature import feature as attachments
 from gateway.features.feature import Plug
