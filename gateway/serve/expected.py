@@ -1,4 +1,4 @@
-"""Failures a command may end with: expected ones in their own words, others in one line; never a traceback."""
+"""Failures a command may end with: expected ones are shown as their text, others in one line without a traceback."""
 
 import typer
 
@@ -12,7 +12,7 @@ from gateway.store.sealed import SealError
 
 
 class StartError(Exception):
-    """The gateway can't start, or not be reached from here; the text says why and what helps."""
+    """A gateway that can't start, or can't be reached from here; the text gives cause and remedy."""
 
 
 # Failures that say what to do; anything else is a fault of ours.
@@ -20,7 +20,7 @@ EXPECTED = (AMTPError, ConfigError, EmbeddedError, SchemaError, SealError, Start
 
 
 def explained(failure: AMTPError, config: Config) -> StartError:
-    """Says what an operator wants to know of a store that is not available."""
+    """Returns the failure of an unavailable database with its cause and remedy."""
     cause = failure.__cause__
     if cause is None:
         return StartError(str(failure))
@@ -29,7 +29,7 @@ def explained(failure: AMTPError, config: Config) -> StartError:
 
 
 def tell(failure: BaseException) -> None:
-    """The failure on stderr, for whoever called the command."""
+    """Prints the failure on stderr."""
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     if isinstance(failure, EXPECTED):

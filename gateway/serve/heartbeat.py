@@ -1,6 +1,6 @@
-"""The heartbeat of a worker's event loop: a byte each second on a pipe that the supervisor listens to.
+"""The heartbeat of a worker's event loop: one byte a second on a pipe to the supervisor.
 
-It is written by the loop itself and by no thread, so a loop that hangs writes none.
+The loop itself writes it, not a thread, so a loop that hangs sends none.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ from collections.abc import Callable
 from gateway.journal.journal import Journal
 
 BEAT_SECONDS = 1.0
-START_SECONDS_MAX = 300.0  # until the first beat: Python is loaded before, maybe by many at once
+START_SECONDS_MAX = 300.0  # until the first beat: Python starts before, maybe in many workers at once
 READ_BYTES = 4096
 READY, BEAT = b"r", b"."
 
 
 class Heartbeat:
-    """The worker's side."""
+    """The worker's side of a heartbeat."""
 
     def __init__(self, descriptor: int, journal: Journal) -> None:
         os.set_blocking(descriptor, False)  # a supervisor that is stopped doesn't stop its workers
@@ -25,14 +25,14 @@ class Heartbeat:
         self._journal = journal
 
     async def run(self) -> None:
-        """Beats until cancelled."""
+        """Sends a heartbeat each second until cancelled."""
         while True:
             self._journal.beat()
             self._write(BEAT)
             await asyncio.sleep(BEAT_SECONDS)
 
     def ready(self) -> None:
-        """Says that the worker answers at its ports."""
+        """Tells the supervisor that the worker is listening."""
         self._write(READY)
 
     def _write(self, word: bytes) -> None:
@@ -41,7 +41,7 @@ class Heartbeat:
 
 
 class Pulse:
-    """The supervisor's side: what it hears of one worker, for as long as the block lasts."""
+    """The supervisor's side of one worker's heartbeat, for as long as the block lasts."""
 
     def __init__(self, descriptor: int, ready: Callable[[], None]) -> None:
         self._descriptor = descriptor
@@ -57,9 +57,9 @@ class Pulse:
         asyncio.get_running_loop().remove_reader(self._descriptor)
 
     async def stopped(self, seconds_max: float) -> float:
-        """Returns the seconds of silence once they are too many.
+        """Waits until the worker has been silent for too long; returns the seconds.
 
-        They are counted by our own beats: a supervisor that was itself stopped suspects nobody.
+        Silence is counted in our own beats, so a supervisor that was itself stopped does not blame its workers.
         """
         while self._silent_seconds < max(seconds_max, self._patience_seconds):
             await asyncio.sleep(BEAT_SECONDS)
@@ -68,7 +68,7 @@ class Pulse:
 
     def _heard(self) -> None:
         words = os.read(self._descriptor, READ_BYTES)
-        if not words:  # it has ended, which is seen elsewhere
+        if not words:  # the worker has ended, which is handled elsewhere
             asyncio.get_running_loop().remove_reader(self._descriptor)
             return
         self._silent_seconds = self._patience_seconds = 0.0

@@ -1,4 +1,4 @@
-"""What libraries log, told to the journal: one form for every line, and no traceback."""
+"""Routing of libraries' logs to the journal: one format for every line, and no traceback."""
 
 import logging
 
@@ -19,14 +19,14 @@ class JournalHandler(logging.Handler):
         if isinstance(failure, WEATHER) and record.name.startswith("asyncpg"):
             self._journal.database_lost(failure)  # its pool connects again by itself
         elif failure is not None:
-            # What follows the first line are values at hand, which are nobody's to read.
+            # Later lines hold values, which may be people's mail.
             self._journal.broke(f"{record.name}: {text.partition(chr(10))[0]}", failure)
         else:
             self._journal.noted(_level(record.levelno), text)
 
 
 def route_logs(journal: Journal, log: Log) -> None:
-    """From now on; `log` says from which level."""
+    """Routes what libraries log to the journal, from the level in `log` upwards."""
     root = logging.getLogger()
     root.handlers[:] = [JournalHandler(journal)]
     root.setLevel(log.level.upper())

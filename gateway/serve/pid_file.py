@@ -1,4 +1,4 @@
-"""Which process serves from a data folder: its number in a file that it holds locked while it lives."""
+"""The pid file of a data folder: the gateway that serves from it holds the file locked while it lives."""
 
 import fcntl
 import os
@@ -11,7 +11,7 @@ FILE = "gateway.pid"
 
 
 def claim(data: Path, stack: ExitStack) -> int | None:
-    """Writes our number, for as long as the stack; the number of another process that holds the folder."""
+    """Writes our pid and holds the lock for as long as the stack; returns the pid of another holder, if any."""
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(data / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -26,7 +26,7 @@ def claim(data: Path, stack: ExitStack) -> int | None:
 
 
 def holder(data: Path) -> int | None:
-    """The process that serves from this folder now."""
+    """Returns the pid of the process that serves from this folder now."""
     try:
         descriptor = os.open(data / FILE, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

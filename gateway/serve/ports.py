@@ -1,4 +1,4 @@
-"""The ports a gateway is about to listen on: whether they are free, and kept for several processes to share."""
+"""Checks that ports are free before the gateway starts, and reserves them for several processes to share."""
 
 import errno
 import socket
@@ -10,7 +10,7 @@ from gateway.config.sections import Listener
 from gateway.config.values import HostPort
 from gateway.serve.expected import StartError
 
-PORTS_TRIED = 100  # from the default one on; more gateways on one machine have configurations
+PORTS_TRIED = 100  # from the default port; more gateways than this on one machine name their ports
 
 REASONS = {
     errno.EADDRINUSE: "the port is taken; stop what listens there, or choose another",
@@ -20,7 +20,7 @@ REASONS = {
 
 
 def first_free(address: HostPort) -> HostPort:
-    """This address, or the same with the next port that nobody listens on."""
+    """Returns this address with its port or the next free one."""
     for port in range(address.port, min(address.port + PORTS_TRIED, 65_536)):
         candidate = replace(address, port=port)
         try:
@@ -32,11 +32,11 @@ def first_free(address: HostPort) -> HostPort:
 
 
 def check_free(address: HostPort) -> None:
-    """StartError where nobody could listen there now."""
+    """Raises StartError if the address can't be listened on."""
     try:
         family, place = _resolved(address)
         with socket.socket(family) as probe:
-            # As the door will do: what merely lingers after a connection is no hindrance, a listener is.
+            # As the server will do: connections in TIME_WAIT don't matter, a listener does.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(place)
             probe.listen()
@@ -45,7 +45,7 @@ def check_free(address: HostPort) -> None:
 
 
 def reserve(listeners: Sequence[Listener], stack: ExitStack) -> tuple[Listener, ...]:
-    """Keeps the ports for the processes that will share them, for as long as the stack; port 0 is chosen here."""
+    """Reserves the ports that several processes will share, for as long as the stack; picks one for port 0."""
     kept = []
     for listener in listeners:
         family, place = _resolved(listener.address)

@@ -1,4 +1,4 @@
-"""One gateway process: from its configuration to a door that answers, until a signal ends it."""
+"""One gateway process: serves with its configuration until a signal stops it."""
 
 import asyncio
 import gc
@@ -19,31 +19,31 @@ from gateway.serve.signals import Signals
 from gateway.store.clock import Clock
 from gateway.wiring.app import App, running
 
-CERTIFICATE_SECONDS = 5.0  # how soon a replaced certificate is noticed
+CERTIFICATE_SECONDS = 5.0  # how often certificate files are checked for a replacement
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a process is started with; the parent sends it to its workers."""
+    """The arguments of a gateway process; the parent sends them to its workers."""
 
     config: Config
     file: Path | None  # where the configuration came from, for a reload
     variables: Mapping[str, str] = field(
         default_factory=dict
-    )  # what the command line says, as AMTP_ variables
+    )  # options of the command line, as AMTP_ variables
     dsn: str = ""
     processes: int = 1  # that listen on the same ports
-    succeeds: str = ""  # of a worker in another's place, how that one was lost: silent, ended
+    succeeds: str = ""  # of a replacement worker, how the one before was lost: silent, ended
 
     def load(self) -> Config:
         return load(self.file, {**os.environ, **self.variables})
 
 
-Ready = Callable[[tuple[int, ...]], Awaitable[None]]  # is told the ports
+Ready = Callable[[tuple[int, ...]], Awaitable[None]]  # called with the ports
 
 
 async def run(start: Start, signals: Signals, journal: Journal, ready: Ready) -> None:
-    """Serves until a signal says stop; what was taken is answered then."""
+    """Serves until a stop signal; requests under way are answered before it returns."""
     certificates = Certificates(start.config, journal)
     try:
         async with running(
@@ -64,7 +64,7 @@ async def run(start: Start, signals: Signals, journal: Journal, ready: Ready) ->
 
 
 def keep_for_good() -> None:
-    """What is there when the doors open stays: looking it over for garbage would stop everybody, again and again."""
+    """Freezes the objects made so far: garbage collection would pause all requests to scan them again and again."""
     gc.collect()
     gc.freeze()
 
@@ -83,14 +83,14 @@ async def _until_told(start: Start, app: App, signals: Signals, certificates: "C
 
 
 def journal_of(config: Config) -> Journal:
-    """This process's journal; what libraries log goes there too."""
+    """Returns this process's journal, which also gets what libraries log."""
     journal = Journal(form=config.log.format, level=config.log.level)
     route_logs(journal, config.log)
     return journal
 
 
 async def _follow(start: Start, app: App, signals: Signals, certificates: "Certificates") -> None:
-    """Takes up what changed in the configuration, each time we are told to look."""
+    """Reloads the configuration at each reload signal and applies what changed."""
     config = start.config
     while True:
         await signals.reload.wait()
@@ -111,7 +111,7 @@ async def _follow(start: Start, app: App, signals: Signals, certificates: "Certi
 
 
 class Certificates:
-    """The doors' TLS context, kept in step with the files."""
+    """The listeners' TLS context, reloaded when its files change."""
 
     def __init__(self, config: Config, journal: Journal) -> None:
         self._journal = journal
@@ -144,7 +144,7 @@ class Certificates:
         self._judge()
 
     def _judge(self) -> None:
-        """Tells what others will say of it. Time alone may change that."""
+        """Reports problems of the certificate; checked regularly, since it can expire meanwhile."""
         now = Clock().now()
         days = (self._shown.ends - now) / timedelta(days=1)
         self._journal.certificate_judged(str(self._file), days, self._shown.doubts(self._host, now))

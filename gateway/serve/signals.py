@@ -1,4 +1,4 @@
-"""What a gateway process is told from outside: stop, reload."""
+"""Signals of a gateway process: stop, reload."""
 
 import asyncio
 import signal
@@ -9,7 +9,7 @@ HEARD = (*STOP, signal.SIGHUP)
 
 
 class Signals:
-    """Listens from when it is made. Until `started`, a stop cancels the task that made it."""
+    """The signal handlers, installed when it is made. Until `started`, a stop cancels the task that made it."""
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
@@ -22,7 +22,7 @@ class Signals:
         loop.add_signal_handler(signal.SIGHUP, self.reload.set)
 
     def started(self) -> None:
-        """From now on there is something that ends in good order."""
+        """Makes later stop signals shut down in order instead of cancelling the start."""
         self._starting = None
 
     def _stop(self, number: signal.Signals) -> None:

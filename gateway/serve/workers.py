@@ -1,4 +1,4 @@
-"""Several gateway processes on the same ports: started, told what we are told, replaced when one dies or hangs."""
+"""Several worker processes on the same ports: started, sent our signals, replaced when one dies or hangs."""
 
 import asyncio
 import contextlib
@@ -25,19 +25,19 @@ from gateway.serve.heartbeat import Heartbeat, Pulse
 from gateway.serve.process import Ready, Start, journal_of
 from gateway.serve.signals import HEARD, Signals
 
-SILENT_SECONDS_MAX = 30.0  # nothing a worker does holds its loop so long: then it hangs
-STOP_SECONDS = 60  # a worker has its own grace, and its couriers theirs; after that it hangs
+SILENT_SECONDS_MAX = 30.0  # no work blocks a loop this long, so the worker hangs
+STOP_SECONDS = 60  # more than the grace of its requests and couriers; after that it is killed
 RESTART_SECONDS_MIN, RESTART_SECONDS_MAX = 0.1, 30.0
-STEADY_SECONDS = 60  # a worker that lived this long starts the backoff anew
+STEADY_SECONDS = 60  # a worker that lived this long resets the backoff
 FOLDER = "metrics"
 PR_SET_PDEATHSIG = 1
 
 
 async def run(start: Start, count: int, signals: Signals, journal: Journal, ready: Ready) -> None:
-    """Serves with `count` processes until a signal says stop."""
+    """Serves with `count` processes until a stop signal."""
     folder = start.config.data / FOLDER
-    os.environ.update(prepare_multiprocess(folder))  # workers are born with it
-    resource_tracker.ensure_running()  # it plays with the signal mask, so not while we do
+    os.environ.update(prepare_multiprocess(folder))  # workers inherit it
+    resource_tracker.ensure_running()  # it changes the signal mask, so start it before we do
     posts = [Post(start, folder, journal) for _ in range(count)]
     keepers = [asyncio.create_task(post.keep()) for post in posts]
     follower = asyncio.create_task(_follow(start, posts, signals))
@@ -55,11 +55,11 @@ async def run(start: Start, count: int, signals: Signals, journal: Journal, read
 
 
 async def _follow(start: Start, posts: list["Post"], signals: Signals) -> None:
-    """Workers read the configuration again, and those that will take their places are born with it."""
+    """Passes reload signals on to the workers; their replacements start with the new configuration."""
     while True:
         await signals.reload.wait()
         signals.reload.clear()
-        with contextlib.suppress(ConfigError):  # each worker says so
+        with contextlib.suppress(ConfigError):  # each worker reports it
             start = replace(start, config=reloadable(start.config, start.load())[0])
         for post in posts:
             post.start = start
@@ -67,7 +67,7 @@ async def _follow(start: Start, posts: list["Post"], signals: Signals) -> None:
 
 
 class Post:
-    """A place that is never left empty for long."""
+    """The supervisor of one worker process, which it replaces when it ends or hangs."""
 
     def __init__(self, start: Start, folder: Path, journal: Journal) -> None:
         self.start = start
@@ -79,7 +79,7 @@ class Post:
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def keep(self) -> None:
-        """Until it is dismissed there is a worker, or another one soon."""
+        """Runs a worker, and restarts it with a backoff, until dismissed."""
         clock = asyncio.get_running_loop().time
         delay = RESTART_SECONDS_MIN
         while not self._dismissed.is_set():
@@ -98,7 +98,7 @@ class Post:
             delay = min(delay * 2, RESTART_SECONDS_MAX)
 
     def dismiss(self) -> None:
-        """The worker finishes what it has; one that hangs is ended."""
+        """Stops the worker, which finishes its work first; kills it if it hangs."""
         self._dismissed.set()
         self.ready.cancel()
         self.signal(signal.SIGTERM)
@@ -109,7 +109,7 @@ class Post:
             os.kill(self._worker.pid, number)
 
     async def _life(self) -> str:
-        """One worker from its birth to its end, and how that was."""
+        """Runs one worker until it ends; returns how it ended."""
         self._hung = False
         loop = asyncio.get_running_loop()
         ours, theirs = multiprocessing.Pipe(duplex=False)
@@ -141,7 +141,7 @@ class Post:
 
 
 def _spawn(start: Start, channel: Connection) -> SpawnProcess:
-    """A worker that hears signals when it is able to: until then they wait."""
+    """Starts a worker with signals blocked; it unblocks them once it handles them."""
     worker = multiprocessing.get_context("spawn").Process(target=_work, args=(start, channel, os.getpid()))
     signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
     try:
@@ -156,9 +156,9 @@ def _ending(code: int) -> str:
 
 
 def _work(start: Start, channel: Connection, parent: int) -> None:
-    """All of a worker's life, in a process of its own."""
+    """Runs a worker; the entry point of its process."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it was killed before the line above
+    if os.getppid() != parent:  # the parent was killed before the line above
         return
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
