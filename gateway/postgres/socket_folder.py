@@ -1,7 +1,7 @@
-"""Where the socket of an embedded Postgres lies: in the data folder, or in a short path that nobody can guess.
+"""The folder of an embedded Postgres' socket: in the data folder, or in a short path that nobody can guess.
 
-A socket's address holds 107 bytes, and a DSN no blanks. Where the data folder's own path doesn't fit, its link `sockets`
-leads to a fresh folder; who asks for the database follows it.
+A socket's path is limited to 107 bytes, and a DSN can't hold blanks. If the data folder's own path doesn't fit, its
+link `sockets` leads to a new folder, and clients follow that link.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ NOWHERE = Path("/dev/null")  # nobody can put a socket below it
 
 
 def find(data: Path) -> Path:
-    """Returns the folder as it was made."""
+    """Returns the folder that `make` made."""
     folder = data / "run"
     if _fits(folder):
         return folder
@@ -31,7 +31,7 @@ def find(data: Path) -> Path:
 
 
 def make(data: Path, uids: Container[int], *, shared: bool) -> None:
-    """Sees to it that there is one that belongs to one of these users; `shared` with another user than ourselves."""
+    """Makes the folder unless it exists and belongs to one of these users; `shared` if another user needs it, too."""
     folder = data / "run"
     if _fits(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -46,7 +46,7 @@ def make(data: Path, uids: Container[int], *, shared: bool) -> None:
 
 
 def remove(data: Path) -> None:
-    """Takes away one outside the data folder; the link stays, for commands that were printed with its path."""
+    """Removes a folder outside the data folder; the link stays, for commands that were printed with its path."""
     with contextlib.suppress(OSError):
         shutil.rmtree(os.readlink(data / LINK), ignore_errors=True)
 
@@ -61,7 +61,7 @@ def belongs(folder: Path, uids: Container[int]) -> bool:
 
 
 def _short(shared: bool) -> str:
-    """The user's own folder for such things, which another user can't enter; TMPDIR may be as long as the data folder."""
+    """Returns the parent for a short path: XDG_RUNTIME_DIR, or /tmp if it is shared. TMPDIR may be as long as the data's."""
     own = os.environ.get("XDG_RUNTIME_DIR", "")
     usable = own and not shared and belongs(Path(own), (os.geteuid(),)) and _fits(Path(own, "amtp-12345678"))
     return own if usable else "/tmp"  # noqa: S108 - the folder in it is new, and ours alone
