@@ -1,1 +1,1 @@
-"""The one way out: HTTP to other hosts at judged addresses, TLS, and what bounds whoever is slow."""
+"""Outgoing HTTP to allowed addresses, TLS, and limits for slow or greedy clients and servers."""

@@ -1,4 +1,4 @@
-"""What a question to the DNS can come to. The keeper of the DNS makes these; who asked matches on them."""
+"""Results of a DNS query. The resolver returns one of them, and callers match on it."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """The DNS says with authority that there is none (no such name, or no such data)."""
+    """An authoritative answer that there is no record (no such name, or no such data)."""
 
     ttl_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Nobody could tell: a failing, refusing, silent or unintelligible name server."""
+    """A failed query: the name server failed, refused, timed out or sent nonsense."""
 
     reason: str
     told: str = ""  # the reason without the addresses of our name servers, where it has any

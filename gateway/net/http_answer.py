@@ -1,9 +1,9 @@
-"""The head of an HTTP/1.1 answer, read strictly: what two readers could frame differently is no answer.
+"""The head of an HTTP/1.1 answer, parsed strictly: ambiguous framing is rejected.
 
 1. Lines end in CR LF, and none is folded. Names are tokens; values hold no control characters.
 2. A body ends where Transfer-Encoding: chunked or Content-Length says, never both; with neither, where the
    connection ends. Answers 1xx, 204 and 304 have none.
-3. Only HTTP/1.1 without `Connection: close`, and with an end that was told, leaves its connection of use.
+3. A connection can be reused only after HTTP/1.1 without `Connection: close`, and with a length or chunks.
 """
 
 import re
@@ -22,7 +22,7 @@ _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`length` is None where chunks follow, or the body ends with the connection."""
+    """The head of an answer. `length` is None if chunks follow, or the body ends with the connection."""
 
     status: int
     headers: Mapping[str, str]  # lower-case names; repeated ones joined with a comma
@@ -32,7 +32,7 @@ class Head:
 
     @property
     def interim(self) -> bool:
-        """Announces the answer that follows on the same connection."""
+        """Returns whether it is a 1xx answer; the final one follows on the same connection."""
         return self.status < 200
 
 
@@ -42,7 +42,7 @@ class BadHead:
 
 
 def parse_head(raw: bytes) -> Head | BadHead:
-    """The head in `raw`, without the empty line that ends it."""
+    """Parses the head in `raw`, which is given without the empty line that ends it."""
     head = _HEAD.fullmatch(raw)
     if head is None:
         return BadHead("it does not begin like an answer of HTTP/1.1")
@@ -57,7 +57,7 @@ def parse_head(raw: bytes) -> Head | BadHead:
 
 
 def parse_chunk_size(line: bytes) -> int | None:
-    """The bytes of the chunk that follows this line; 0 is the last; None where it is not written like one."""
+    """Returns the size of the chunk that follows this line; 0 for the last; None if the line is malformed."""
     size = _CHUNK.fullmatch(line)
     return None if size is None else int(size[1], 16)
 

@@ -1,4 +1,4 @@
-"""One connection to an HTTP/1.1 server, for one exchange at a time. net/outbound.py decides with whom."""
+"""One connection to an HTTP/1.1 server, for one exchange at a time. net/outbound.py chooses the server."""
 
 import asyncio
 import socket
@@ -12,22 +12,22 @@ from gateway.net.http_answer import BadHead, Head, parse_chunk_size, parse_head
 from gateway.net.joined_sends import TOGETHER_BYTES_MAX, Outbox
 
 HEAD_BYTES_MAX: Final = 16_384  # all headers of an answer together
-LINE_BYTES_MAX: Final = 1024  # before a chunk, and behind the last one
+LINE_BYTES_MAX: Final = 1024  # before a chunk, and after the last one
 INTERIM_MAX: Final = 4  # answers 1xx before the real one
-READ_AHEAD_BYTES: Final = 262_144  # held of an answer nobody has read yet
-WRITE_BYTES: Final = 65_536  # of a body at once: a large one must not hold up everybody else
+READ_AHEAD_BYTES: Final = 262_144  # of an answer, buffered until it is read
+WRITE_BYTES: Final = 65_536  # of a body at once: a large one must not block the event loop
 
 
 class LostError(Exception):
-    """The connection ended before the answer did."""
+    """A connection that ended before its answer was complete."""
 
 
 class NonsenseError(Exception):
-    """What came is no answer we take."""
+    """An answer that is malformed or not accepted here."""
 
 
 class HandshakeError(Exception):
-    """Nobody is there with whom we could speak TLS, or nobody who proves the name."""
+    """A failed TLS handshake: no acceptable TLS, or no valid certificate for the name."""
 
 
 async def connect(
@@ -37,7 +37,7 @@ async def connect(
     host: str,
     outbox: Outbox | None = None,
 ) -> "Connection":
-    """A connection to that address, with `tls` to whoever proves to be `host`; OSError where nobody is."""
+    """Connects to that address; with `tls` the server must prove to be `host`. Raises OSError if it can't."""
     loop = asyncio.get_running_loop()
     end = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
     try:
@@ -66,7 +66,7 @@ def _tls_trouble(error: OSError | None) -> str:
 
 
 class Connection(asyncio.Protocol):
-    """Bytes out, an answer in."""
+    """A connection to a server: sends a request and reads its answer."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -76,14 +76,14 @@ class Connection(asyncio.Protocol):
         self._fault: Exception | None = None
         self._write_paused = self._read_paused = False
         self._busy = False  # an exchange is under way
-        self._spoiled = False  # it can't serve another one
-        self._late = False  # nobody waits for the other side any more
+        self._spoiled = False  # it can't be used for another one
+        self._late = False  # the deadline has passed
         self.born = asyncio.get_running_loop().time()
         self.idle_since = self.born
 
     @property
     def usable(self) -> bool:
-        """Whether another exchange may begin. What came unasked would be taken for its answer."""
+        """Returns whether another request may be sent. Unsolicited bytes forbid it: they would be read as its answer."""
         return not (self._busy or self._spoiled or self._ended or self._buffer)
 
     @property
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
         return found
 
     async def ask(self, head: bytes, body: bytes) -> Head:
-        """Sends a request; the head of its answer."""
+        """Sends a request; returns the head of its answer."""
         self._busy = True
         if len(body) <= TOGETHER_BYTES_MAX:
             self._outbox.post(self._transport, head + body)
@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
         raise NonsenseError("it announces its answer and does not give it")
 
     async def answer(self, head: Head) -> AsyncIterator[bytes]:
-        """The body that belongs to `head`, as it comes."""
+        """Yields the body that belongs to `head`, piece by piece."""
         if head.chunked:
             pieces = self._chunks()
         elif head.length is None:
@@ -120,7 +120,7 @@ class Connection(asyncio.Protocol):
         self._over()
 
     async def whole(self, count: int) -> bytes:
-        """The body that belongs to a head which says how long it is."""
+        """Returns the whole body, for a head with a length."""
         while len(self._buffer) < count:
             await self._more()
         body = bytes(self._buffer[:count])
@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = asyncio.get_running_loop().time()
 
     def expire(self) -> None:
-        """Whoever waits for the other side, or would, gets a TimeoutError."""
+        """Raises TimeoutError in the coroutine that waits for the server, now or later."""
         self._late = True
         self._happened()
 
@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     async def _write(self, head: bytes, body: bytes) -> None:
-        """Piece by piece; who answers before hearing everything is not told the rest."""
+        """Sends the request piece by piece; stops if the server answers before it has all of it."""
         self._transport.write(head)
         for start in range(0, len(body), WRITE_BYTES):
             while self._write_paused and not (self._buffer or self._ended):
@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
             if await self._until(b"\r\n", LINE_BYTES_MAX):
                 raise NonsenseError("its chunks are not as long as they say")
         if await self._until(b"\r\n", LINE_BYTES_MAX):
-            self._spoiled = True  # trailers: nobody here wants them, so nobody waits for their end
+            self._spoiled = True  # trailers: not needed, so they are not read
 
     async def _exactly(self, count: int) -> AsyncIterator[bytes]:
         while count > 0:
@@ -186,7 +186,7 @@ class Connection(asyncio.Protocol):
             raise self._loss()
 
     async def _until(self, mark: bytes, bytes_max: int) -> bytes:
-        """What comes before `mark`, which is taken out too."""
+        """Returns the bytes before `mark`, and removes both from the buffer."""
         while (end := self._buffer.find(mark, 0, bytes_max)) < 0:
             if len(self._buffer) >= bytes_max:
                 raise NonsenseError(f"a line or head of it is longer than {bytes_max} bytes")
@@ -201,12 +201,12 @@ class Connection(asyncio.Protocol):
         await self._wake()
 
     def _loss(self) -> Exception:
-        if isinstance(self._fault, ssl.SSLError):  # such as a client certificate they want and we have not
+        if isinstance(self._fault, ssl.SSLError):  # e.g. it wants a client certificate
             return HandshakeError(_tls_trouble(self._fault))
         return LostError()
 
     async def _wake(self) -> None:
-        """Waits until something happens to the connection."""
+        """Waits for the next event of the connection; raises TimeoutError past the deadline."""
         if self._read_paused:
             self._read_paused = False
             self._transport.resume_reading()
@@ -224,7 +224,7 @@ class Connection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

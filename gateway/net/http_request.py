@@ -14,11 +14,11 @@ _VALUE = re.compile(r"[\t\x20-\x7e]*")
 
 
 class BadHeader(ValueError):
-    """A header that could be read as something else."""
+    """A header that could break out of its line (header injection)."""
 
 
 def render_head(method: str, target: Url, headers: Mapping[str, str], body_bytes: int) -> bytes:
-    """The head of a request for `target`; only a POST has a body."""
+    """Returns the head of a request for `target`; only a POST has a body."""
     length = f"Content-Length: {body_bytes}\r\n" if method == "POST" else ""
     first = f"{method} {target.target} HTTP/1.1\r\nHost: {target.authority}\r\n{length}"
     return first.encode("ascii") + _fields(tuple(headers.items()))

@@ -1,17 +1,17 @@
-"""What leaves together: answers to a commit's requests, requests that start at once.
+"""Batching of small sends: answers to the requests of one commit, requests that start at once.
 
-A send wakes whoever waits for it, which on a busy machine costs more than all else about a small message. Sent
-in one go, one waking serves many.
+A send wakes the process that waits for it, which on a busy machine costs more than all other work for a small message.
+Sent in one batch, one wake-up serves many.
 """
 
 import asyncio
 
-TOGETHER_BYTES_MAX = 16_384  # what is larger goes by itself, and waits until it is taken
-TOGETHER_MAX = 8  # then whoever waits for these begins: else the two ends work by turns
+TOGETHER_BYTES_MAX = 16_384  # larger ones are sent alone, with backpressure
+TOGETHER_MAX = 8  # so that the receiver starts early: else the two ends take turns
 
 
 class Outbox:
-    """Holds small sends until what runs now has run."""
+    """Small sends, held until the end of this iteration of the event loop."""
 
     __slots__ = ("_waiting",)
 
@@ -26,7 +26,7 @@ class Outbox:
             self.flush()
 
     def flush(self) -> None:
-        """Sends what waits, before the loop would; nothing may overtake it."""
+        """Sends what is held now; call it before a direct write, to keep the order."""
         waiting, self._waiting = self._waiting, []
         for transport, data in waiting:
             if not transport.is_closing():

@@ -1,4 +1,4 @@
-"""Connections kept for the next request to the same server, for a while."""
+"""A pool of idle connections, for the next request to the same server."""
 
 import asyncio
 import ssl
@@ -7,24 +7,24 @@ from typing import Final
 
 from gateway.net.http_connection import Connection
 
-IDLE_SECONDS: Final = 30.0  # below the 60–75 s after which peers close, so few requests meet a closing door
-LIFE_SECONDS: Final = 60.0  # of a connection, so that a host that moves is followed
-KEPT_MAX: Final = 2048  # descriptors: one for each of 1 400 peers, and some for those that get much at once
+IDLE_SECONDS: Final = 30.0  # below the 60–75 s after which peers close, so few requests meet a close
+LIFE_SECONDS: Final = 60.0  # of a connection, so that changes in the DNS are followed
+KEPT_MAX: Final = 2048  # descriptors: one for each of 1 400 peers, and some for busy ones
 
-Server = tuple[str, str, int, ssl.SSLContext | None]  # scheme, host, port and what proves the host
+Server = tuple[str, str, int, ssl.SSLContext | None]  # scheme, host, port and TLS context
 
 
 class KeptConnections:
-    """By server and the TLS that proves it. Of too many the least recently used is closed."""
+    """Idle connections by server and TLS context. Beyond the limit the least recently used is closed."""
 
     def __init__(self, kept_max: int = KEPT_MAX) -> None:
         self._kept_max = kept_max
         self._kept: dict[Server, list[Connection]] = {}
-        self._servers: OrderedDict[Connection, Server] = OrderedDict()  # the one used last at the end
+        self._servers: OrderedDict[Connection, Server] = OrderedDict()  # the most recently used at the end
         self._sweep: asyncio.TimerHandle | None = None
 
     def take(self, server: Server) -> Connection | None:
-        """The one used last, so that the others grow old when fewer are needed."""
+        """Returns the most recently used connection, so that unneeded ones become idle and are closed."""
         while kept := self._kept.get(server):
             connection = kept.pop()
             del self._servers[connection]
@@ -36,7 +36,7 @@ class KeptConnections:
         return None
 
     def put(self, server: Server, connection: Connection) -> None:
-        """Keeps it for later, or closes it where it can't serve again."""
+        """Keeps the connection for later, or closes it if it can't be reused."""
         if not _is_fresh(connection):
             connection.close()
             return

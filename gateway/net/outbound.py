@@ -1,7 +1,7 @@
-"""The one HTTP client. Every request that somebody else's URL or DNS can steer leaves through here.
+"""The only HTTP client. Every request to a host that someone else's URL or DNS names is sent here.
 
-- The host comes from the one parser. A literal is judged itself, a name by every address it has, and only the
-  judged addresses are connected to: there is no second look-up that could answer differently.
+- URLs are parsed by one parser. A literal address is checked itself, a name by all its addresses, and only checked
+  addresses are connected to: there is no second look-up that could answer differently.
 - Ports 80, 443 and 1024 up; lower ones belong to services that are not HTTP.
 - No redirects (a 3xx is an answer), no proxies from the environment, no cookies, no encoded answers.
 - One deadline around a call, one limit on the bytes of its answer.
@@ -30,25 +30,25 @@ from gateway.protocol.url import BadUrl, Url, parse_url
 
 Resolve = Callable[[str], Awaitable[DnsAnswer]]
 
-CONNECT_SECONDS: Final = 10.0  # a host that does not answer its door by then is down
-REQUESTS_MAX: Final = 1024  # on their way at once; the windows of the destinations are far below it
+CONNECT_SECONDS: Final = 10.0  # a host that does not accept by then is down
+REQUESTS_MAX: Final = 1024  # under way at once; the windows of the destinations are far below it
 ADDRESSES_MAX: Final = 8  # of one host that are tried
-URLS_REMEMBERED: Final = 4096  # the same few are asked for again and again
+URLS_REMEMBERED: Final = 4096  # most requests go to the same few
 
 
 class Kind(StrEnum):
     REFUSED_ADDRESS = "refused_address"  # we won't connect there
-    RESOLVE = "resolve"  # the host has no address, or nobody could tell
-    CONNECT = "connect"  # nobody answered the door
+    RESOLVE = "resolve"  # the host has no address, or the DNS failed
+    CONNECT = "connect"  # the connection was refused or timed out
     TLS = "tls"  # certificate or version
     TIMEOUT = "timeout"  # the deadline of the call
     LOST = "lost"  # the connection ended before the answer did
-    PROTOCOL = "protocol"  # what came back is no answer we take
+    PROTOCOL = "protocol"  # the answer is malformed or not accepted
     TOO_LARGE = "too_large"  # the answer passed its limit
 
 
 class OutboundError(Exception):
-    """A request that brought no answer. `sent`: some of its body may have reached the other side."""
+    """A request without an answer. `sent`: some of its body may have reached the server."""
 
     def __init__(self, kind: Kind, message: str, *, sent: bool = False) -> None:
         super().__init__(message)
@@ -73,7 +73,7 @@ class Download:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """With a server that sends a large answer; how slowly we read it does not count."""
+    """Timeouts for a large answer; only time spent waiting for the server counts."""
 
     pause_seconds: float  # without a byte
     pace: Pace
@@ -81,7 +81,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What a TLS server shows before HTTP begins, and what is wrong with it."""
+    """The TLS version and certificate of a server, and what is wrong with them."""
 
     version: str | None
     certificate: bytes | None  # DER
@@ -100,7 +100,7 @@ class Outbound:
         requests_max: int = REQUESTS_MAX,
         kept_max: int = KEPT_MAX,
     ) -> None:
-        """`agent` is what we call ourselves; `allow` lists networks to connect to although private."""
+        """`agent` is our User-Agent; `allow` lists private networks that may be connected to."""
         self._resolve, self._tls, self._allow = resolve, tls, tuple(allow)
         self._headers = {"User-Agent": agent, "Accept": "*/*", "Accept-Encoding": "identity"}
         self._connect_seconds = connect_seconds
@@ -118,7 +118,7 @@ class Outbound:
         tls: ssl.SSLContext | None = None,
         plain: bool = False,
     ) -> Response:
-        """`plain` allows http://; `tls` replaces the default context."""
+        """Sends a POST. `plain` allows http://; `tls` replaces the default context."""
         target = self._judged(url, plain=plain)
         asked = self._request("POST", target, headers, len(body))
         return await self._exchange(target, tls, asked, body, deadline_seconds, answer_bytes_max)
@@ -146,7 +146,7 @@ class Outbound:
         seconds: float,
         bytes_max: int,
     ) -> Response:
-        """A request and its whole answer: as `stream`, without what only waiting for pieces takes."""
+        """Sends a request and returns its whole answer; cheaper than `stream`, which yields pieces."""
         loop = asyncio.get_running_loop()
         server, end, sent = self._server(target, tls), loop.time() + seconds, False
         try:
@@ -178,7 +178,7 @@ class Outbound:
         tls: ssl.SSLContext | None = None,
         plain: bool = False,
     ) -> AsyncIterator[Download]:
-        """An answer while it comes; the deadline covers its chunks too."""
+        """Opens an answer that is read in chunks; the deadline covers reading them, too."""
         target = self._judged(url, plain=plain)
         server = self._server(target, tls)
         asked = self._request(method, target, headers, len(body))
@@ -206,7 +206,7 @@ class Outbound:
     async def download(
         self, url: Url | str, headers: Mapping[str, str], *, times: Patience, answer_bytes_max: int
     ) -> AsyncIterator[Download]:
-        """A large answer at its reader's pace: only what we wait for the server counts."""
+        """Opens a large answer that is read at our own pace; only time spent waiting for the server counts."""
         target = self._judged(url, plain=False)
         server = self._server(target, None)
         asked = self._request("GET", target, headers)
@@ -226,7 +226,7 @@ class Outbound:
     async def greet(
         self, url: Url | str, *, deadline_seconds: float, tls: ssl.SSLContext | None = None
     ) -> Greeting:
-        """Who answers there, good or not. Nothing is sent."""
+        """Returns the TLS version and certificate a server shows, valid or not. No request is sent."""
         target = self._judged(url, plain=False)
         try:
             async with asyncio.timeout(deadline_seconds):
@@ -242,7 +242,7 @@ class Outbound:
             raise _outbound_error(error, target, deadline_seconds, sent=False) from None
 
     def fault(self, url: str, *, plain: bool = False) -> str | None:
-        """Why nothing would be asked there, as far as the URL tells by itself; where a name leads is seen later."""
+        """Returns why requests to this URL would be refused, judged without resolving its host; None if allowed."""
         try:
             self._judged(url, plain=plain)
         except OutboundError as error:
@@ -276,7 +276,7 @@ class Outbound:
         return target.scheme, target.host, target.port, context
 
     async def _connected(self, server: Server, target: Url, end: float | None = None) -> Connection:
-        """A place for an exchange and a connection, kept or new; `_leave` gives both back."""
+        """Returns a pooled or new connection, within the limit of requests at once; `_leave` gives both back."""
         if self._exchanges.locked():
             async with asyncio.timeout_at(end):
                 await self._exchanges.acquire()
@@ -296,7 +296,7 @@ class Outbound:
         self._exchanges.release()
 
     async def _dial(self, target: Url, tls: ssl.SSLContext | None) -> Connection:
-        """A new connection, to the first address that takes it; each has its share of the time."""
+        """Connects to the first address that accepts; each address gets its share of the time."""
         addresses = await self._addresses(target)
         end = asyncio.get_running_loop().time() + self._connect_seconds
         for left in range(len(addresses), 0, -1):
@@ -380,7 +380,7 @@ def _greeting(connection: Connection, fault: str | None) -> Greeting:
 
 
 def _curious_context() -> ssl.SSLContext:
-    """For looking at what a server shows when it is not good enough to be spoken to."""
+    """Returns a context without verification, to look at a certificate that was refused."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,7 +1,8 @@
 """The least rate at which bytes must come or go. Pure.
 
-Time is earned by bytes and not renewed by them: whoever sends one byte now and then has no more time than whoever
-sends nothing. Time that was earned and not needed is kept up to the grace, so a fast beginning pays for no long stop.
+Each byte extends the time by its share of the rate and does not restart it: a client that sends one byte now and then
+has hardly more time than one that sends nothing. Unused time is kept up to the grace only, so a fast start does not
+allow a long stop.
 """
 
 from dataclasses import dataclass
@@ -15,5 +16,5 @@ class Pace:
     bytes_per_second_min: int
 
     def seconds_left(self, seconds: float, size: int) -> float:
-        """Returns the time in hand after `size` more bytes, where so much was left before them."""
+        """Returns the seconds left after `size` more bytes; `seconds` were left before."""
         return min(seconds + size / self.bytes_per_second_min, self.grace_seconds)

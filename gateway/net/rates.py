@@ -1,4 +1,4 @@
-"""How often each of many callers may do a thing, in this process."""
+"""Rate limits for each of many callers, in this process."""
 
 from collections.abc import Callable
 from math import ceil
@@ -7,11 +7,11 @@ from time import monotonic
 from gateway.protocol.errors import AMTPError, Code
 
 MINUTE_SECONDS = 60.0
-CALLERS_MAX = 10_000  # told apart; beyond them, those are forgotten who may have done it least lately
+CALLERS_MAX = 10_000  # remembered; beyond them, the least recent is forgotten
 
 
 class Rates:
-    """A number of times a minute for each caller. All of a minute's worth may come at once."""
+    """A rate limit for each caller: a number of times a minute, all of which may come at once."""
 
     def __init__(
         self, what: str, per_minute: Callable[[], int], seconds: Callable[[], float] = monotonic
@@ -20,10 +20,10 @@ class Rates:
         self._what = what
         self._per_minute = per_minute
         self._seconds = seconds
-        self._left: dict[str, tuple[float, float]] = {}  # how many more times, as of when
+        self._left: dict[str, tuple[float, float]] = {}  # how many are left, and when that was counted
 
     def take(self, caller: str) -> None:
-        """Counts once more for this caller; RATE_LIMIT_EXCEEDED where that is too often."""
+        """Counts one use by this caller; raises RATE_LIMIT_EXCEEDED over the limit."""
         now, most = self._seconds(), self._per_minute()
         left, at = self._left.pop(caller, (float(most), now))
         left = min(most, left + (now - at) * most / MINUTE_SECONDS)

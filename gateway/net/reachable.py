@@ -1,4 +1,4 @@
-"""Which addresses we connect to on somebody else's word: the public ones.
+"""The addresses that URLs and names of others may lead us to: the public ones.
 
 One table for every surface that takes a URL or a name: webhooks, gateways found in the DNS, attachments.
 """
@@ -59,7 +59,7 @@ GLOBAL_UNICAST: Final = ip_network("2000::/3")
 
 
 def judge(address: IPv4Address | IPv6Address, allow: Sequence[Network] = ()) -> str | None:
-    """Why we don't connect there; None where we do."""
+    """Returns why we don't connect to this address; None if we do."""
     if isinstance(address, IPv6Address) and address.scope_id:
         return "an address of one interface only"
     if any(address in network for network in allow):

@@ -1,8 +1,8 @@
-"""Shares: what a process can hold at once, bounded in whole, for each client and for strangers together.
+"""Shares: limits on what a process holds at once, in total, per client and for unproven callers together.
 
 A `Pot` counts one thing: connections, requests at work, bytes of bodies, streams, uploads. Its size and the shares
-come from the configuration. Whoever proved an identity counts as its owner, wherever the request comes from.
-Everybody else counts by address and in one common share, so a stranger can't use up what agents and peers need.
+come from the configuration. A caller that proved an identity counts for that owner, from whatever address it calls.
+All others count by address and in one common share, so strangers can't use up what agents and peers need.
 """
 
 from contextlib import AbstractContextManager
@@ -15,12 +15,12 @@ from typing import NamedTuple
 from gateway.protocol.errors import AMTPError, Code
 
 RETRY_AFTER_SECONDS = 1  # a process that is full now is rarely full a second later
-IPV6_SITE_BITS = 64  # one host commands a whole /64, so it counts as one address
+IPV6_SITE_BITS = 64  # one host controls a whole /64, so it counts as one address
 SITES_KNOWN = 4096
 
 
 class Holder(NamedTuple):
-    """On whose account something is held: an owner, or an address that proved nothing (None: a trusted proxy's)."""
+    """The account something counts for: an owner, or an unproven address (None: a trusted proxy's)."""
 
     address: str | None = None
     owner: str | None = None
@@ -28,7 +28,7 @@ class Holder(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """The part of every pot that one address, one owner and all strangers together may hold, in percent."""
+    """The percentages of every pot for one address, one owner and all unproven callers together."""
 
     address_percent: int
     owner_percent: int
@@ -60,14 +60,14 @@ class Pot:
         self.adopt(whole, shares)
 
     def adopt(self, whole: int, shares: Shares) -> None:
-        """Goes by other limits from now on; what is held already stays."""
+        """Applies changed limits; what is held already stays."""
         self._whole = whole
         self._address_max = max(1, whole * shares.address_percent // 100)
         self._owner_max = max(1, whole * shares.owner_percent // 100)
         self._unproven_max = max(1, whole * shares.unproven_percent // 100)
 
     def take(self, holder: Holder, amount: int = 1) -> None:
-        """Counts this for its holder; raises, and counts nothing, where a limit is reached."""
+        """Counts this for its holder; raises, and counts nothing, over a limit."""
         address, owner = holder
         if owner is not None:
             if self._owners.get(owner, 0) + amount > self._owner_max:
@@ -81,7 +81,7 @@ class Pot:
         self._count(address, owner, amount)
 
     def move(self, old: Holder, new: Holder, amount: int = 1) -> bool:
-        """Counts for another holder what is held already; False, and nothing changes, where that one has its share."""
+        """Counts for another holder what is held already; returns False, unchanged, if that one is at its limit."""
         self.give(old, amount)
         try:
             self.take(new, amount)
@@ -111,7 +111,7 @@ class Pot:
             if left:
                 holders[name] = left
             else:
-                del holders[name]  # who holds nothing is forgotten
+                del holders[name]  # holders of nothing are forgotten
 
     def held(self, holder: Holder, amount: int = 1) -> AbstractContextManager[None]:
         """Takes this for as long as the context lasts."""
@@ -151,7 +151,7 @@ class _Held:
 
 @lru_cache(SITES_KNOWN)
 def site_of(address: str) -> str:
-    """Returns who counts as one address: an IPv4 address, or an IPv6 network of the size every host can get."""
+    """Returns what counts as one address: an IPv4 address, or an IPv6 network of the size every host can get."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:

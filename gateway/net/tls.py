@@ -1,4 +1,4 @@
-"""TLS 1.3 contexts for the doors and for requests to others, and certificates replaced while running."""
+"""TLS 1.3 contexts for listeners and for outgoing requests, and certificates reloaded while running."""
 
 import hashlib
 import os
@@ -16,11 +16,11 @@ PEM_BYTES_MAX = 1_000_000  # a chain is a few kilobytes, a bundle of all public 
 
 
 class TlsError(Exception):
-    """A certificate or key can't be used; the text names the file and the remedy."""
+    """An unusable certificate or key; the text names the file and the remedy."""
 
 
 def server_context(certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
-    """For a listener. With `client_ca` a client may show a certificate, and one it shows must be good."""
+    """Returns a listener's context. With `client_ca` clients may send a certificate, which then must be valid."""
     context = _context(ssl.PROTOCOL_TLS_SERVER)
     _load_pair(context, certificate, key)
     if client_ca:
@@ -36,7 +36,7 @@ def client_context(
     *,
     more: Path | None = None,
 ) -> ssl.SSLContext:
-    """For requests: servers prove their names by the authorities in `ca_file` alone, else by the system's and `more`."""
+    """Returns a context for requests. It trusts the authorities in `ca_file` only, or else the system's and `more`."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
     if ca_file:
         _load_authorities(context, ca_file)
@@ -51,7 +51,7 @@ def client_context(
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What the one that is shown says of itself."""
+    """The dates and names of a certificate."""
 
     begins: datetime
     ends: datetime
@@ -62,7 +62,7 @@ class Certificate:
         return any(name.lower() in (host, f"*.{parent}") for name in self.names)
 
     def doubts(self, host: str, now: datetime) -> list[str]:
-        """Returns why others would refuse it, or soon will, each with its remedy; `host` is empty where none is known."""
+        """Returns why others refuse it or soon will, each with its remedy; `host` is empty if unknown."""
         found = []
         if now >= self.ends:
             found.append(f"ended on {self.ends:%Y-%m-%d}; renew it")
@@ -77,7 +77,7 @@ class Certificate:
 
 
 def shown(certificate: Path) -> Certificate:
-    """Returns what the file's first certificate, the one that is shown, says."""
+    """Returns the file's first certificate, which is the one sent to clients."""
     leaf = _leaf(certificate, _read(certificate))
     try:
         alternatives = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -88,7 +88,7 @@ def shown(certificate: Path) -> Certificate:
 
 
 class CertificateReloader:
-    """Puts replaced files into a live context: handshakes from then on use them, open connections stay."""
+    """A reloader of replaced files into a live context: new handshakes use them, open connections stay."""
 
     def __init__(self, context: ssl.SSLContext, certificate: Path, key: Path) -> None:
         self._context = context
@@ -98,9 +98,9 @@ class CertificateReloader:
         self._digest = self._read()[2]
 
     def check(self, now: datetime) -> datetime | None:
-        """None when nothing changed, else the end of the new certificate.
+        """Reloads changed files; returns the end of the new certificate, or None if nothing changed.
 
-        A pair that can't be used raises TlsError, once for each change, and the old one stays in force.
+        An unusable pair raises TlsError, once for each change, and the old one stays in use.
         """
         stamps = self._stamp()
         if stamps == self._stamps:
@@ -112,7 +112,7 @@ class CertificateReloader:
         leaf = _matching(self._certificate, certificate, self._key, key)
         if leaf.not_valid_after_utc <= now:
             raise TlsError(f"{self._certificate}: ended on {leaf.not_valid_after_utc:%Y-%m-%d}; renew it")
-        # Tried on a context of its own: a load that fails half-way leaves the certificate without a key.
+        # Tried on another context first: a load that fails half-way leaves the certificate without a key.
         _load(_context(ssl.PROTOCOL_TLS_SERVER), certificate, key, self._certificate)
         _load(self._context, certificate, key, self._certificate)
         self._digest = digest
@@ -140,7 +140,7 @@ def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
 
 
 def _load(context: ssl.SSLContext, certificate: bytes, key: bytes, path: Path) -> None:
-    # The ssl module reads files only; one in memory holds exactly the bytes that were looked at.
+    # The ssl module reads files only; one in memory holds exactly the bytes that were checked.
     with os.fdopen(os.memfd_create("certificate", os.MFD_CLOEXEC), "wb") as file:
         file.write(certificate + b"\n" + key)
         file.flush()
@@ -194,7 +194,7 @@ def _read(path: Path) -> bytes:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes with a file; a renewal may keep size and time, but then not the inode."""
+    """Returns values that change with the file; a renewal may keep size and time, but then not the inode."""
     try:
         facts = path.stat()
     except OSError:
