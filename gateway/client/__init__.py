@@ -1,7 +1,7 @@
-"""What an agent imports: send, ask and wait, read, answer, from Python.
+"""The Python client for agents: send, request and wait, read, answer.
 
-`gateway.client.agent` is the async face, `gateway.client.sync` the same for code that does not await. Here
-belongs how an agent talks to any AMTP gateway over HTTP, and what it would otherwise have to get right by
-itself: keys for retries, leases, acknowledgements, replies that come twice. What a message is belongs to
-`protocol/`, the only other room that is imported here.
+`gateway.client.agent` is the async API, `gateway.client.sync` the same for code that does not await. This room talks
+to any AMTP gateway over HTTP, and does what agents would otherwise have to get right themselves: idempotency keys for
+retries, leases, acknowledgements, duplicate replies. The message format is in `protocol/`, one of the few rooms that it
+imports.
 """

@@ -1,4 +1,4 @@
-"""An agent, in a few lines:
+"""The async client of an agent, which takes a few lines:
 
 agent = Agent("echo@acme.test")
 
@@ -35,17 +35,17 @@ from gateway.protocol.webhook_signature import Signed
 GATEWAY_DEFAULT = "http://127.0.0.1:8080"
 PATIENCE_SECONDS = 60.0
 REPLY_SECONDS = 60.0
-AT_ONCE = 10  # messages taken at a time by those who read one after the other
+AT_ONCE = 10  # messages leased at a time by `inbox()`, which yields them one by one
 
 C = TypeVar("C", bound=Callback)
 
 
 class Agent:
-    """Sends, asks, reads and answers as one address.
+    """An agent: sends, requests, reads and answers as one address.
 
-    `key` and `gateway` come from AMTP_KEY and AMTP_GATEWAY where they are not given. For `patience` seconds a
-    call goes on when the gateway is away or busy; then it raises Unreachable, or Refused with the gateway's
-    code. `request` takes replies of proven senders alone, unless `accept_unproven_replies` is set. Use it as
+    `key` and `gateway` come from AMTP_KEY and AMTP_GATEWAY if they are not given. A call is retried for `patience`
+    seconds while the gateway is down or busy; then it raises Unreachable, or Refused with the gateway's code.
+    `request` takes replies of proven senders only, unless `accept_unproven_replies` is set. Use it as
     `async with Agent(…) as agent`, or call `close()` in the end; `run()` does so by itself.
     """
 
@@ -81,33 +81,32 @@ class Agent:
             await self.close()
 
     async def close(self) -> None:
-        """Gives back what is held, and hangs up."""
+        """Gives leased messages back and closes the connections."""
         self._expected.close()
         await self._mailbox.close()
         await self._wire.close()
 
     async def send(self, to: str | Sequence[str], payload: Any = None, **said: Unpack[Said]) -> Receipt:
-        """Hands in a message; when this returns it is on the gateway's disk.
+        """Sends a message; when this returns, the gateway has committed it.
 
-        A recipient may be refused while others are accepted: see `receipt.refused`. When all are, Refused
-        is raised. An idempotency key is minted where you give none: give one, and you may call again after
-        a crash of your own.
+        Some recipients may be refused while others are accepted: see `receipt.refused`. If all are, Refused is raised.
+        An idempotency key is made unless you give one; give one to call again safely after a crash of your own.
         """
         return await hand_in(self._wire, self._compose(to, payload, said))
 
     async def request(
         self, to: str, payload: Any = None, *, timeout: float = REPLY_SECONDS, **said: Unpack[Said]
     ) -> Message:
-        """Sends, and waits for the reply: NoReply after `timeout` seconds, Undelivered if it can't get there.
+        """Sends a message and returns the reply; raises NoReply after `timeout` seconds, Undelivered if delivery fails.
 
-        The reply is acknowledged, and no callback sees it.
+        The reply is acknowledged, and not given to a callback.
         """
         message_id = str(uuid4())
         body = self._compose(to, payload, {"message_id": message_id, "kind": "request", **said})
         return await self._expected.reply(message_id, to, body, timeout)
 
     async def reply(self, message: Message, payload: Any = None, **said: Unpack[Said]) -> Receipt:
-        """Answers a message: to where it wants its answer, with its thread and correlation."""
+        """Answers a message, at its reply address, with its thread and correlation ids."""
         return await hand_in(
             self._wire, self._compose(message.reply_to, payload, {**answering(message), **said})
         )
@@ -122,7 +121,7 @@ class Agent:
         every: str | None = None,
         **said: Unpack[Said],
     ) -> Receipt:
-        """Sends later: `at` a time, `after` a while, or `every` tick of five cron fields in UTC."""
+        """Sends later: `at` a time, `after` a delay, or repeatedly: `every` is five cron fields in UTC."""
         if sum(when is not None for when in (at, after, every)) != 1:
             raise TypeError("schedule() takes one of at=, after= and every=")
         if after is not None:
@@ -136,16 +135,16 @@ class Agent:
     ) -> Attachment:
         """Uploads a file, given by its path or as bytes, for `send(…, attachments=[…])`.
 
-        The gateway keeps it as long as the message; without one it is gone after a day.
+        The gateway keeps it as long as the message; a file that no message names is removed after a day.
         """
         return await upload(self._wire, Path(file) if isinstance(file, str) else file, filename, content_type)
 
     async def fetch(self, message: Message, place: int = 0) -> bytes:
-        """The content of an attachment of a message, which is what its sender meant."""
+        """Returns the content of a message's attachment, after checking its hash."""
         return await fetch(self._wire, message, place)
 
     async def cancel(self, sent: Receipt | str) -> None:
-        """Takes back what nobody has begun to deliver; of what repeats, given by its receipt, all that would come."""
+        """Cancels deliveries that have not begun; for the receipt of a schedule, cancels the schedule."""
         if isinstance(sent, Receipt) and sent.schedule is not None:
             path = f"/v1/schedules/{quote(sent.schedule.id, safe='')}"
         else:
@@ -153,13 +152,13 @@ class Agent:
         await self._wire.call("DELETE", path)
 
     async def status(self, message_id: str) -> dict[str, Any]:
-        """What became of a message, for each of its recipients."""
+        """Returns the status of a message, for each of its recipients."""
         return (await self._wire.call("GET", f"{_path_of(message_id)}/status")).read(dict[str, Any])
 
     async def inbox(self) -> AsyncGenerator[Message, None]:
-        """What comes, oldest first, without end; each is acknowledged when you ask for the next.
+        """Yields messages, oldest first, without end; each is acknowledged when you ask for the next.
 
-        When you leave the loop, what you left with is given back, unless you acknowledged it.
+        When you leave the loop, the current message is given back, unless you acknowledged it.
         """
         open_messages: deque[Message] = deque()
         try:
@@ -173,7 +172,7 @@ class Agent:
             await self._mailbox.give_back(open_messages)
 
     async def acknowledge(self, message: Message) -> None:
-        """Done with it: it is not shown again. Once is enough, again does no harm."""
+        """Acknowledges a message, so that it is not shown again. Repeating it does no harm."""
         if self._mailbox.holds(message):
             await self._mailbox.acknowledge(message)
             self._mailbox.let_go(message)
@@ -181,8 +180,8 @@ class Agent:
     def on(self, *, schema: str | None = None, kind: Kind | None = None) -> Callable[[C], C]:
         """Registers a callback for messages of that schema or kind; without either, for all others.
 
-        What it returns is the reply: a payload, or an Answer with more to say; None is no reply. A callback
-        that is no coroutine runs in a thread.
+        It returns the reply: a payload, or an Answer for more than a payload; None sends no reply. A callback that is not
+        a coroutine function runs in a thread.
         """
 
         def register(callback: C) -> C:
@@ -192,7 +191,7 @@ class Agent:
         return register
 
     async def run(self, *, concurrency: int = CONCURRENCY, grace_seconds: float = GRACE_SECONDS) -> None:
-        """Calls the callbacks for what comes, at most `concurrency` at a time, until `stop()`."""
+        """Calls the callbacks for incoming messages, at most `concurrency` at a time, until `stop()`."""
         if not self._callbacks:
             raise ValueError(f"{self.address} has nothing to run: register a callback with @agent.on()")
         work = Work(self.address, self._mailbox, self._expected, self._callbacks, max(concurrency, 1))
@@ -203,13 +202,13 @@ class Agent:
                 self._stop.clear()
 
     def stop(self) -> None:
-        """Ends `run()`: nothing new is taken, what runs may finish, the rest is given back."""
+        """Ends `run()`: takes no new messages, lets callbacks finish, gives the rest back."""
         self._stop.set()
 
     def verify_webhook(
         self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime | None = None
     ) -> Signed:
-        """For agents that are pushed to: raises AMTPError unless the gateway sent this, just now and once."""
+        """Checks a webhook request; raises AMTPError unless the gateway sent it just now and it was not seen before."""
         return self._verifier.verify_webhook(headers, body, secrets, now)
 
     def _compose(self, to: str | Sequence[str], payload: Any, said: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Files that travel beside a message: uploaded piece by piece, and proven when they are fetched."""
+"""Attachments: uploaded piece by piece, and checked by their hash when fetched."""
 
 import asyncio
 import hashlib
@@ -14,13 +14,13 @@ from gateway.client.wire import MESSAGES, Body, Wire
 
 ATTACHMENTS = "/v1/attachments"
 PIECE_BYTES = 256 * 1024
-FILENAME, CONTENT_TYPE = "attachment", "application/octet-stream"  # of what has no name and no known kind
+FILENAME, CONTENT_TYPE = "attachment", "application/octet-stream"  # of files without a name or a known type
 
 
 async def upload(
     wire: Wire, file: Path | bytes, filename: str | None, content_type: str | None
 ) -> Attachment:
-    """The file at the gateway, as a message names it."""
+    """Uploads a file; returns the attachment by which a message names it."""
     filename = filename or (file.name if isinstance(file, Path) else FILENAME)
     headers = {"Content-Type": content_type or mimetypes.guess_type(filename)[0] or CONTENT_TYPE}
     body: Body
@@ -35,7 +35,7 @@ async def upload(
 
 
 async def fetch(wire: Wire, message: Message, place: int) -> bytes:
-    """The file as its sender meant it."""
+    """Returns the content of an attachment after checking its hash."""
     attachment = message.attachments[place]
     path = f"{MESSAGES}/{quote(message.id, safe='')}/attachments/{place}"
     content = (await wire.call("GET", path)).raw
@@ -45,7 +45,7 @@ async def fetch(wire: Wire, message: Message, place: int) -> bytes:
 
 
 async def _pieces(path: Path, size: int) -> AsyncGenerator[bytes, None]:
-    """The first `size` bytes: a file that grows meanwhile is read as far as was announced."""
+    """Yields the first `size` bytes: a file that grows meanwhile is read up to the announced length."""
     with path.open("rb") as file:
         while size > 0 and (piece := await asyncio.to_thread(file.read, min(PIECE_BYTES, size))):
             size -= len(piece)

@@ -1,4 +1,4 @@
-"""Which callback a message is for."""
+"""The callbacks of an agent, and the choice of one for a message."""
 
 import asyncio
 import inspect
@@ -13,7 +13,7 @@ Callback = Callable[[Message], Any]  # awaited where it is a coroutine function,
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A callback, and what a message must say to be its. None asks nothing."""
+    """A callback, and the schema and kind of the messages it takes; None takes any."""
 
     callback: Callback
     schema: str | None = None
@@ -26,7 +26,7 @@ class Rule:
 
     @property
     def particular(self) -> int:
-        """How much it asks: who asks more is asked first."""
+        """Returns how specific the rule is; more specific rules are tried first."""
         return (self.schema is not None) * 2 + (self.kind is not None)
 
 
@@ -48,7 +48,7 @@ class Callbacks:
         self._rules.sort(key=lambda rule: -rule.particular)
 
     def choose(self, message: Message) -> Callback | None:
-        """The callback that asks most of what this message is; None where nobody wants it."""
+        """Returns the most specific callback that fits this message; None if none does."""
         return next((rule.callback for rule in self._rules if rule.fits(message)), None)
 
 

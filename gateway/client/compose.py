@@ -1,4 +1,4 @@
-"""What is said with a message, and the bytes it becomes. A repeated attempt sends the same bytes."""
+"""Composing of messages: options and payload become bytes, and every retry sends the same bytes."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ Kind = Literal["request", "response", "broadcast", "negotiation", "coordination"
 
 
 class Said(TypedDict, total=False):
-    """What may be said with a message beside its payload. What is None is not said."""
+    """The options of a message beside its payload; None leaves one out."""
 
     subject: str | None
     schema: str | None
@@ -58,8 +58,8 @@ NO_REPLY: Any = object()  # None is a payload like others
 
 
 class Answer:
-    """What a callback returns that has more to say than the payload of its reply: all of it is accepted
-    together with the acknowledgement of the message, once.
+    """A callback's result that is more than the payload of a reply. The gateway accepts all of it in one transaction with
+    the acknowledgement of the message, exactly once.
     """
 
     __slots__ = ("letters", "payload", "said")
@@ -73,14 +73,14 @@ class Answer:
 
 
 def compose(sender: str, to: str | Sequence[str], payload: Any, said: Mapping[str, Any]) -> bytes:
-    """The message as it goes to the gateway. A payload that is msgspec.Raw goes as it is."""
+    """Returns the message as it is sent to the gateway. A payload that is msgspec.Raw is sent as it is."""
     recipients = [to] if isinstance(to, str) else list(to)
     message = {"version": "1.0", "sender": sender, "recipients": recipients}
     return msgspec.json.encode({**message, **members(payload, said)})
 
 
 def members(payload: Any, said: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said, under its names on the wire."""
+    """Returns the options and the payload, under their names on the wire."""
     found: dict[str, Any] = {}
     headers: dict[str, Any] = {}
     others: Mapping[str, Any] = {}
@@ -102,7 +102,7 @@ def members(payload: Any, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def answering(message: Message) -> dict[str, Any]:
-    """What an answer to `message` says by itself."""
+    """Returns the options that every answer to `message` has."""
     return {
         "in_reply_to": message.id,
         "kind": "response",

@@ -1,13 +1,13 @@
-"""What a call can come to, other than its answer."""
+"""Failures of a client's call."""
 
 from typing import Any
 
-# Statuses whose refusal is the same again: the message has to change, not the time.
+# Statuses that no retry changes: the message has to change.
 _FINAL = frozenset({400, 404, 405, 409, 413, 415, 422})
 
 
 class Refused(Exception):
-    """The gateway said no. `code` is for the program, the text for people; `details` may name the field."""
+    """A refusal by the gateway. `code` is for programs, the text for people; `details` may name the field."""
 
     def __init__(
         self,
@@ -28,17 +28,17 @@ class Refused(Exception):
 
     @property
     def final(self) -> bool:
-        """Whether saying the same again can't help."""
+        """Returns whether a retry of the same can't succeed."""
         return self.status in _FINAL
 
 
 class Unreachable(ConnectionError):
-    """No gateway answered for as long as the agent is patient. With the same idempotency key it is safe to
-    try again: whether the last attempt arrived is not known."""
+    """A call that no gateway answered within the agent's patience. The last attempt may have arrived; a retry with the
+    same idempotency key is safe."""
 
 
 class NoReply(TimeoutError):
-    """The reply did not come in time. When it comes later it is in the inbox, `in_reply_to` this id."""
+    """A reply that did not come in time. A later one lies in the inbox, `in_reply_to` this id."""
 
     def __init__(self, message_id: str, seconds: float, *, doubted: bool = False) -> None:
         text = f"No reply to {message_id} came within {seconds:g} seconds."
@@ -52,7 +52,7 @@ class NoReply(TimeoutError):
 
 
 class Undelivered(Exception):
-    """The request was accepted, and then could not be delivered; its sender was told so."""
+    """A request that was accepted, but could not be delivered."""
 
     def __init__(self, message_id: str, code: str, message: str) -> None:
         super().__init__(f"{message} ({code})" if code else message)

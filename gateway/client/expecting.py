@@ -1,14 +1,13 @@
-"""Requests that wait for their reply, and every way on which it can come.
+"""Requests that wait for their reply, and the ways it can arrive.
 
-The gateway answers a waiting request with the reply, and the reply lies in the inbox in any case. Whoever
-reads the inbox meanwhile finds it there too: it is handed to the request once, and to nobody else.
+The gateway answers a waiting request with the reply, which also lies in the inbox. A reply found while reading the
+inbox is handed to its request only, and once.
 
-1. A wait that ends early or breaks is begun again with the same key: a repeated key waits again.
-2. A gateway that does not wait answers at once, and more than some can't wait there at a time: for these the
-   inbox is looked through, once for all of them.
-3. Only the one who was asked can answer. Further answers of theirs are duplicates.
-4. An answer whose sender the gateway could not prove is none, unless the agent was told to take such answers: it
-   stays in the inbox, like any message.
+1. A wait that ends early or breaks is repeated with the same idempotency key, which waits again.
+2. If the gateway does not wait, or too many wait already, the inbox is polled, once for all such requests.
+3. Only the recipient of a request can answer it. Its further answers are duplicates.
+4. A reply of an unproven sender does not count, unless the agent accepts such replies: it stays in the inbox, like
+   any message.
 """
 
 import asyncio
@@ -21,30 +20,30 @@ from gateway.client.mailbox import Mailbox
 from gateway.client.message import Message, Receipt, name_of, read_message
 from gateway.client.wire import MESSAGES, Wire
 
-ANSWERED_MAX = 10_000  # requests whose further answers are known as duplicates
+ANSWERED_MAX = 10_000  # requests whose further answers are recognized as duplicates
 WAIT_SECONDS = 50.0  # of one attempt; gateways wait a minute at most
 WAITS_MAX = 384  # at once; each holds a connection, and others must get through
-EARLY = 0.5  # an answer before this part of that time comes from a gateway that doesn't wait
-LOOK_SECONDS = 1.0  # between two looks into the inbox
-LOOKS = 10  # before the gateway is asked to wait again
+EARLY = 0.5  # an answer before this part of that time means that the gateway doesn't wait
+LOOK_SECONDS = 1.0  # between two polls of the inbox
+LOOKS = 10  # polls before the gateway is asked to wait again
 
 
 class Waited(Receipt, frozen=True):
-    """What a gateway answers that may have waited."""
+    """A receipt that has the reply if the gateway waited for it."""
 
     reply: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)
 class Request:
-    """One that waits. The first id is ours, so that a reply is known before the gateway has answered; where
-    its key was used before, the gateway tells the id of then."""
+    """A waiting request. The first id is ours, so that its reply is recognized before the gateway has answered; if its
+    key was used before, the gateway returns the earlier id."""
 
     ids: list[str]
     recipient: str
     body: bytes
     reply: asyncio.Future[Message]
-    doubted: bool = False  # there is one, of a sender that proved nothing
+    doubted: bool = False  # a reply of an unproven sender came
 
 
 class Expected:
@@ -58,10 +57,10 @@ class Expected:
         self._open: dict[str, Request] = {}
         self._answered: dict[str, str] = {}  # who answered, by the request's id
         self._looking: asyncio.Task[None] | None = None
-        self._waits = 0  # of the gateway for us
+        self._waits = 0  # requests the gateway waits for
 
     async def reply(self, message_id: str, recipient: str, body: bytes, seconds: float) -> Message:
-        """The reply to what is sent here; NoReply when it doesn't come in time."""
+        """Sends the request and returns its reply; raises NoReply if none comes in time."""
         loop = asyncio.get_running_loop()
         request = Request([message_id], name_of(recipient), body, loop.create_future())
         self._open[message_id] = request
@@ -81,7 +80,7 @@ class Expected:
                 self._open.pop(known, None)
 
     def take(self, message: Message) -> bool:
-        """Whether it answers a request: then the request has it, and the inbox needs it no more."""
+        """Hands a reply to its request and acknowledges it; returns False for other messages."""
         asked = message.in_reply_to
         if asked is None:
             return False
@@ -108,7 +107,7 @@ class Expected:
             self._looking.cancel()
 
     async def _ask(self, request: Request, deadline: float) -> None:
-        """Asks until there is a reply; whoever waits for it ends this."""
+        """Sends the request until there is a reply; cancelled by the coroutine that waits for it."""
         loop = asyncio.get_running_loop()
         while not request.reply.done():
             begun = loop.time()

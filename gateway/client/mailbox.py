@@ -1,4 +1,4 @@
-"""An agent's inbox at its gateway: what it holds under leases, and what it is done with.
+"""An agent's inbox at its gateway: leases of messages and their acknowledgements.
 
 1. What is taken stays ours until it is settled: its lease is renewed as long as we live. When we die it runs
    out, and somebody else is handed the message.
@@ -22,12 +22,12 @@ from gateway.client.errors import Refused, Unreachable
 from gateway.client.message import Fault, Message, read_message
 from gateway.client.wire import FOREVER, Wire
 
-LEASE_SECONDS = 60  # how long a message of a consumer that died stays away
+LEASE_SECONDS = 60  # how long a message stays hidden after its consumer died
 RENEWALS = 3  # in the time of one lease, so that one may be lost
 WAIT_SECONDS = 50.0  # gateways wait a minute at most, and proxies hang up then
 TOGETHER_MAX, TOGETHER_BYTES_MAX = 500, 256 * 1024  # acknowledgements in one request
 SENDERS_MAX = 8  # such requests at once
-CLOSE_SECONDS = 5.0  # for the last words; leases run out by themselves otherwise
+CLOSE_SECONDS = 5.0  # for the last requests; otherwise leases run out by themselves
 
 log = logging.getLogger("gateway.client")
 
@@ -42,7 +42,7 @@ class _Page(msgspec.Struct):
 
 
 class _Result(msgspec.Struct):
-    """What became of one acknowledgement."""
+    """The result of one acknowledgement."""
 
     error: Fault | None = None
 
@@ -53,10 +53,10 @@ class _Results(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """One message to acknowledge, and who wants to know what became of that."""
+    """A message to acknowledge, and the future for the result."""
 
     message: Message
-    entry: bytes  # as the gateway is told
+    entry: bytes  # as it is sent to the gateway
     told: asyncio.Future[Fault | None]
 
 
@@ -72,7 +72,7 @@ class Mailbox:
         self._renewing: asyncio.Task[None] | None = None
 
     async def take(self, limit: int, wait_seconds: float = WAIT_SECONDS) -> list[Message]:
-        """The next messages, oldest first, ours until they are settled; none when none came in time."""
+        """Leases the next messages, oldest first, and renews the leases until they are settled; may return none."""
         wait_seconds = min(wait_seconds, self._wait_seconds_max)
         query = {"limit": str(limit), "lease": str(self._lease_seconds), "wait": f"{wait_seconds:g}"}
         try:
@@ -93,7 +93,7 @@ class Mailbox:
         return messages
 
     async def look(self) -> list[Message]:
-        """What lies in the inbox now and nobody has leased."""
+        """Returns the messages in the inbox that nobody has leased."""
         messages: list[Message] = []
         query = {"limit": "500"}
         while True:
@@ -104,17 +104,17 @@ class Mailbox:
             query["cursor"] = page.cursor
 
     async def acknowledge(self, message: Message, beside: Mapping[str, Any] | None = None) -> Fault | None:
-        """Done with it, and with `reply` and `messages` beside that, sent. Or why not: its lease has ended and
-        it is another's by now, or what is beside it was refused."""
+        """Acknowledges a message and sends `reply` and `messages` beside it. Returns the fault if that failed: its lease
+        has ended and another consumer has it, or what is beside it was refused."""
         return await self._add(message, beside or {})
 
     def dismiss(self, message: Message) -> None:
-        """Acknowledges it in the background: whoever needed it has it already."""
+        """Acknowledges in the background a message that was handed over already."""
         self._add(message, {})
         self.let_go(message)
 
     def let_go(self, message: Message) -> None:
-        """Renews its lease no more."""
+        """Stops renewing the lease of a message."""
         if entries := self._held.get(_token_of(message)):
             entries.discard(message.entry)
             if not entries:
@@ -124,13 +124,13 @@ class Mailbox:
         return message.entry in self._held.get(_token_of(message), ())
 
     async def give_back(self, messages: Sequence[Message]) -> None:
-        """Lets others have them now, with whatever else is held under their leases."""
+        """Ends the leases of these messages now, so that others get them with all else under the same leases."""
         for token in {_token_of(message) for message in messages if self.holds(message)}:
             if self._held.pop(token, None) is not None:
                 await self._extend(token, 0)
 
     async def close(self) -> None:
-        """Sends what is acknowledged and gives back what is still held, so that nobody waits for its lease."""
+        """Sends pending acknowledgements and gives back all leases, so that nobody waits for them to run out."""
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait([self._renewing])
@@ -177,7 +177,7 @@ class Mailbox:
             await self._settle(batch)
 
     async def _settle(self, batch: Sequence[_Done]) -> None:
-        """Tells each what became of it."""
+        """Sends a batch of acknowledgements and sets the result of each."""
         try:
             results = await self._post(batch)
         except asyncio.CancelledError:  # closed, and the gateway is away
@@ -186,13 +186,13 @@ class Mailbox:
             raise
         except (Refused, Unreachable) as failure:
             if isinstance(failure, Refused) and failure.final and len(batch) > 1:
-                for done in batch:  # one of them can't be read: the others shall not suffer
+                for done in batch:  # one of them is malformed: don't fail the others
                     await self._settle([done])
                 return
             for done in batch:
                 if not done.told.done():
                     done.told.set_exception(failure)
-                    done.told.exception()  # nobody may be waiting any more
+                    done.told.exception()  # marks it as retrieved: nobody may be waiting any more
             return
         for done, result in zip(batch, results, strict=True):
             if result.error is None:
@@ -214,12 +214,12 @@ class Mailbox:
 
 
 def _token_of(message: Message) -> str:
-    """The lease it is held under; none where the gateway knows no leases."""
+    """Returns the token of its lease; empty if the gateway knows no leases."""
     return message.lease or ""
 
 
 def _together(pending: Sequence[_Done]) -> list[_Done]:
-    """Those that one request can acknowledge: the first one and others under its lease, and small enough."""
+    """Returns a batch for one request: the first one and others under the same lease, up to the limits."""
     lease, size = pending[0].message.lease, 0
     batch: list[_Done] = []
     for done in pending:

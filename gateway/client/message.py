@@ -1,4 +1,4 @@
-"""What comes out of an inbox, and what a gateway answers when it is given a message."""
+"""Messages as an inbox returns them, and receipts for messages sent."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ _UNDONE = frozenset({Status.FAILED.value, Status.EXPIRED.value, Status.CANCELLED
 
 
 class Attachment(msgspec.Struct, frozen=True):
-    """A file that travels beside a message: where it is, and what it must be."""
+    """A file attached to a message: its URL, and its size and hash to check."""
 
     filename: str
     content_type: str
@@ -28,7 +28,7 @@ class Attachment(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message as it was received. `body` has every member, also those that have no name here."""
+    """A message as it was received. `body` has every member, also those without a property here."""
 
     id: str
     sender: str
@@ -69,7 +69,7 @@ class Message:
 
     @property
     def reply_to(self) -> str:
-        """Where an answer goes. An unproven sender has it within its own domain alone."""
+        """Returns the address for answers; an unproven sender can choose one in its own domain only."""
         wanted = self.headers.get("reply-to")
         if not wanted or not (self.proven or _domain_of(wanted) == _domain_of(self.sender)):
             return self.sender
@@ -77,32 +77,32 @@ class Message:
 
     @property
     def proven(self) -> bool:
-        """Whether the gateway knows that it comes from whom it says."""
+        """Returns whether the gateway verified the sender."""
         return self.body.get("sender_verification") == "pass"
 
     @property
     def automatic(self) -> bool:
-        """Written by no one who waits for an answer: answering it is how loops begin."""
+        """Returns whether no one waits for an answer; answering automatic messages causes loops."""
         return bool(self._gateway.get("automatic")) or self.headers.get("auto-submitted") in _AUTOMATIC
 
     @property
     def is_failure_report(self) -> bool:
-        """Says that a message of ours could not be delivered; believed of a proven postmaster alone."""
+        """Returns whether it reports a failed delivery; only a proven postmaster is believed."""
         reports = self.body.get("message_type") == FAILURE and self.proven
         return reports and name_of(self.sender).startswith("postmaster@")
 
     @property
     def entry(self) -> str:
-        """Its place in the inbox: two messages may share an id, never this."""
+        """Returns its id within the inbox; unlike message ids, it is unique."""
         return str(self._gateway.get("entry") or self.id)
 
     @property
     def lease(self) -> str | None:
-        """The token under which it is ours for a while."""
+        """Returns the token of its lease, if it has one."""
         return (self._gateway.get("lease") or {}).get("token")
 
     def payload_as(self, kind: type[T]) -> T:
-        """The payload as that type (a dataclass, TypedDict or msgspec.Struct), or ValueError."""
+        """Returns the payload as that type (a dataclass, TypedDict or msgspec.Struct); raises ValueError if it can't."""
         return msgspec.convert(self.payload, kind)
 
     @property
@@ -111,19 +111,19 @@ class Message:
 
 
 def read_message(body: Mapping[str, Any]) -> Message:
-    """One message of a gateway's answer."""
+    """Returns one message of a gateway's answer."""
     return Message(body.get("message_id") or "", body.get("sender") or "", body.get("payload"), body)
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """Why a recipient did not get it."""
+    """The reason why a recipient did not get a message."""
 
     code: str
     message: str
 
 
 class Recipient(msgspec.Struct, frozen=True):
-    """What became of a message for one of those it was sent to."""
+    """The status of a message for one recipient."""
 
     address: str
     status: str
@@ -131,12 +131,12 @@ class Recipient(msgspec.Struct, frozen=True):
 
     @property
     def undone(self) -> bool:
-        """Whether it ended without having been delivered."""
+        """Returns whether delivery failed, expired or was cancelled."""
         return self.status in _UNDONE
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """What makes a message go out again and again."""
+    """The schedule of a repeated message."""
 
     id: str
     repeat: str
@@ -145,7 +145,7 @@ class Schedule(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """The gateway has the message, on disk. One recipient may be refused while others are accepted."""
+    """A receipt: the gateway has committed the message. Some recipients may be refused while others are accepted."""
 
     message_id: str
     status: str
@@ -162,7 +162,7 @@ def _domain_of(address: str) -> str:
 
 
 def name_of(address: str) -> str:
-    """Who is meant by an address, however it is written."""
+    """Returns the canonical name of an address, or the text itself if it is none."""
     try:
         return parse_address(address, "address").name
     except AMTPError:

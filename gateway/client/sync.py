@@ -1,4 +1,4 @@
-"""The same agent for code that does not await. The async one lives on a thread of its own.
+"""The same agent for code that does not await; it runs the async one in a thread.
 
 with Agent("buyer@acme.test") as buyer:
     print(buyer.request("seller@acme.test", {"offer": 80}).payload)
@@ -26,7 +26,7 @@ C = TypeVar("C", bound=Callback)
 
 
 class Agent:
-    """As `gateway.client.agent.Agent`, method for method. Any thread may call it, a callback's too."""
+    """An agent with the methods of `gateway.client.agent.Agent`. Any thread may call it, also that of a callback."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Agent:
         self.close()
 
     def close(self) -> None:
-        """Gives back what is held, hangs up and ends the thread."""
+        """Gives leased messages back, closes the connections and ends the thread."""
         with self._starting:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
@@ -147,7 +147,7 @@ class Agent:
         return self._agent.verify_webhook(headers, body, secrets, now)
 
     def _wait(self, work: Coroutine[Any, Any, T], interrupted: Callable[[], None] | None = None) -> T:
-        """What the coroutine comes to. Interrupted, it is cancelled, or told to end in its own way."""
+        """Returns the coroutine's result. On Ctrl-C it is cancelled, or stopped by calling `interrupted`."""
         doing = asyncio.run_coroutine_threadsafe(work, self._started())
         try:
             return doing.result()
@@ -176,7 +176,7 @@ async def _next(messages: AsyncGenerator[Message, None]) -> Message:
 
 
 async def _ended(agent: waiting.Agent) -> None:
-    """Closes, and then ends whatever still runs on the loop."""
+    """Closes the agent and cancels the remaining tasks of the loop."""
     agent.stop()
     await agent.close()
     others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -184,4 +184,4 @@ async def _ended(agent: waiting.Agent) -> None:
         task.cancel()
     if others:
         await asyncio.wait(others)
-        await agent.close()  # what they held, and what they opened to give it back
+        await agent.close()  # leases they still held, and connections they opened

@@ -1,4 +1,4 @@
-"""For agents that are pushed to: is this request really from the gateway, and for the first time?"""
+"""Verification of webhook requests: signature, age and replay."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,9 +10,9 @@ SEEN_MAX = 100_000  # only signed requests enter, so no stranger can push others
 
 
 class Verifier:
-    """Remembers the requests it has let through, for as long as their signatures count.
+    """A verifier that remembers accepted requests for as long as their signatures are valid.
 
-    One request counts once. A retry of the gateway is another: it has the same id and another time.
+    A request is accepted once. A retry of the gateway is another request: same id, another time.
     """
 
     def __init__(self, seen_max: int = SEEN_MAX) -> None:
@@ -22,7 +22,7 @@ class Verifier:
     def verify_webhook(
         self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime | None = None
     ) -> Signed:
-        """Who sent it holds one of the secrets, and it was not here before; else AMTPError SIGNATURE_INVALID."""
+        """Checks that one of the secrets signed it and that it was not seen before; raises SIGNATURE_INVALID otherwise."""
         moment = now or datetime.now(UTC)
         signed = verify(headers, body, secrets, moment)
         if signed in self._seen:
@@ -34,7 +34,7 @@ class Verifier:
         return signed
 
     def _forget(self, now: datetime) -> None:
-        """What is too old to be accepted again, and the first ones when there are too many."""
+        """Forgets requests too old to be accepted again, and the oldest beyond the limit."""
         while self._seen:
             first = next(iter(self._seen))
             if now - first.at <= TOLERANCE and len(self._seen) < self._seen_max:

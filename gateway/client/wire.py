@@ -1,9 +1,8 @@
-"""HTTP to one gateway: an answer in the end, or the reason why there is none.
+"""HTTP to one gateway, with retries.
 
-1. What may pass is tried again, until the caller's patience ends: a lost connection, 429, every 5xx.
-2. A time that the gateway asks for is waited, never less; where it lies beyond the patience, the refusal is
-   told at once.
-3. Every request is safe to repeat. A message carries an idempotency key, and the rest is so by nature.
+1. Temporary failures are retried with backoff until the patience ends: a lost connection, 429, every 5xx.
+2. A Retry-After is obeyed; if it lies beyond the patience, the refusal is raised at once.
+3. Every request is safe to repeat: a message carries an idempotency key, other requests are idempotent.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ from gateway.protocol.retry import SPREAD
 from gateway.protocol.url import BadUrl, parse_url
 
 MESSAGES = "/v1/messages"
-FOREVER = math.inf  # the patience of whoever has nothing better to do
+FOREVER = math.inf  # patience without an end
 CONNECTIONS_MAX = 512  # a gateway gives one address about a thousand
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0  # beyond the time a request asks the gateway to wait
@@ -41,14 +40,14 @@ Body = bytes | Callable[[], AsyncIterator[bytes]] | None
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A gateway's yes."""
+    """A successful answer of a gateway."""
 
     status: int
     raw: bytes
     gateway: str
 
     def read(self, kind: type[T]) -> T:
-        """Its JSON as that type; what is none comes from something that is no gateway."""
+        """Returns its JSON as that type; raises Unreachable if it is none, since then it is not a gateway's."""
         try:
             return msgspec.json.decode(self.raw, type=kind)
         except msgspec.DecodeError as failure:
@@ -58,7 +57,7 @@ class Reached:
 
 
 class Wire:
-    """The way to one gateway, with our key. Connections are made when they are needed, and kept."""
+    """A client of one gateway, with our key. Connections are opened on demand and pooled."""
 
     def __init__(self, gateway: str, key: str | None, patience_seconds: float) -> None:
         url = parse_url(gateway, plain=True)
@@ -82,7 +81,7 @@ class Wire:
         wait_seconds: float = 0.0,
         patience_seconds: float | None = None,
     ) -> Reached:
-        """The answer; Refused, or Unreachable when patience ends. `wait_seconds` is what we ask it to wait."""
+        """Returns the answer; raises Refused or Unreachable. `wait_seconds` is how long we ask the gateway to wait."""
         loop = asyncio.get_running_loop()
         patience = self.patience_seconds if patience_seconds is None else patience_seconds
         deadline = loop.time() + patience
@@ -162,7 +161,7 @@ class Wire:
 
 
 async def hand_in(wire: Wire, body: bytes) -> Receipt:
-    """Gives a message to the gateway, and comes back when it is committed there."""
+    """Sends a message; returns once the gateway has committed it."""
     return (await wire.call("POST", MESSAGES, body)).read(Receipt)
 
 
@@ -178,13 +177,13 @@ class _Refusal(msgspec.Struct):
 
 
 def pause_seconds(attempts: int, draw: float, asked_seconds: float | None = None) -> float:
-    """From one attempt to the next: doubled each time, spread so that a crowd drifts apart; `draw` is in [0, 1)."""
+    """Returns the pause before the next attempt: exponential backoff with jitter; `draw` is random, in [0, 1)."""
     own = min(FIRST_PAUSE_SECONDS * 2.0 ** min(attempts - 1, 32), PAUSE_SECONDS_MAX)
     return max(own * (1 - SPREAD + 2 * SPREAD * draw), (asked_seconds or 0.0) * (1 + SPREAD * draw))
 
 
 def read_retry_after(text: str | None) -> float | None:
-    """Seconds; a date is passed over, our own pause serves."""
+    """Returns the seconds of Retry-After; None for a date, for which our own backoff is used."""
     if text is None or not text.isascii() or not text.isdecimal():
         return None
     return min(float(text), RETRY_AFTER_SECONDS_MAX)

@@ -1,11 +1,11 @@
-"""An agent at work: messages come, callbacks run, what they return goes out as replies.
+"""The consumer loop of an agent: calls callbacks for messages and sends what they return as replies.
 
-1. At most `concurrency` callbacks run; no more messages are taken than can be worked on at once.
-2. When a callback has succeeded, what it answers is handed in with the acknowledgement, and accepted with it or
-   not at all: a crash repeats the work, and never the answer.
-3. A callback that fails is called again, some times; then the message is left to its lease, and comes back
-   when that has run out. What nobody digests, the gateway puts aside.
-4. Told to stop, it takes nothing new, lets what runs finish for a while, and gives the rest back.
+1. At most `concurrency` callbacks run; no more messages are leased than can run at once.
+2. A callback's answer is sent with the acknowledgement, in one transaction: after a crash the work is repeated, but
+   the answer is sent only once.
+3. A failed callback is retried a few times; then the message is left until its lease runs out, and is delivered
+   again. After too many leases the gateway moves it to the dead letters.
+4. On stop it takes nothing new, lets callbacks finish within the grace, and gives the rest back.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from gateway.protocol.errors import RETRY_AFTER_STATUSES, STATUS_OF, Code
 
 CONCURRENCY = 10
 ATTEMPTS_MAX = 3  # calls of a callback for one message before it is left to its lease
-GRACE_SECONDS = 30.0  # for what runs when the agent is told to stop
+GRACE_SECONDS = 30.0  # for running callbacks when the agent is stopped
 
 log = logging.getLogger("gateway.client")
 
@@ -70,7 +70,7 @@ class Work:
             await self._mailbox.give_back(unfinished)
 
     async def _taken(self, room: int, stopping: "asyncio.Task[Any]") -> list[Message]:
-        """Messages to work on; none when told to stop, and what was just taken is given back then."""
+        """Leases messages to work on; on stop returns none and gives back what was just leased."""
         taking = asyncio.create_task(self._mailbox.take(room))
         try:
             await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -84,7 +84,7 @@ class Work:
             await asyncio.wait({taking})
 
     async def _attend(self, message: Message) -> None:
-        """From the message to its acknowledgement, or to being left alone for a while."""
+        """Handles a message: acknowledges it, or leaves it until its lease runs out."""
         try:
             said = await self._called(message)
             if said is not None:
@@ -94,7 +94,7 @@ class Work:
         self._mailbox.let_go(message)
 
     async def _called(self, message: Message) -> dict[str, msgspec.Raw] | None:
-        """What the callback has to say, to go with the acknowledgement; None when it won't."""
+        """Calls the callback; returns what to send with the acknowledgement, or None if it failed or there is none."""
         callback = self._callbacks.choose(message)
         if callback is None:
             log.warning("No callback wants message %s from %s.", message.id, message.sender)
@@ -111,7 +111,7 @@ class Work:
         return None
 
     def _said(self, message: Message, returned: Any) -> dict[str, msgspec.Raw]:
-        """A reply and letters. The gateway knows where a reply goes, and its thread."""
+        """Returns the reply and further messages; the gateway adds the reply's recipient and thread."""
         said: dict[str, msgspec.Raw] = {}
         if returned is None:
             return said
@@ -127,7 +127,7 @@ class Work:
         return said
 
     async def _settle(self, message: Message, said: dict[str, msgspec.Raw]) -> None:
-        """Acknowledges, with what is said; without it, where that is refused and always will be."""
+        """Acknowledges with the answer; without it if the answer is refused for good."""
         fault = await self._mailbox.acknowledge(message, said)
         if fault is not None and said and fault.code != Code.CONFLICT and not _passes(fault):
             log.error("The answer to message %s was refused: %s (%s)", message.id, fault.message, fault.code)
@@ -139,12 +139,12 @@ def _raw(value: Any) -> msgspec.Raw:
 
 
 def _wants_reply(message: Message) -> bool:
-    """Two agents that answer each other's answers would never end."""
+    """Returns whether the message is to be answered; answers are not, or two agents would loop."""
     return not message.automatic and message.kind != "response"
 
 
 def _passes(fault: Fault) -> bool:
-    """Whether the same may be accepted another time; then the message shall come again."""
+    """Returns whether a retry may succeed; then the message is left to be delivered again."""
     try:
         return STATUS_OF[Code(fault.code)] in RETRY_AFTER_STATUSES
     except (ValueError, KeyError):
