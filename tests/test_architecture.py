@@ -176,21 +176,15 @@ HEADLESS = re.compile(
 STILL_HEADLESS = {
     "admit": 30,
     "cli": 19,
-    "client": 34,
     "config": 3,
     "deliver": 29,
     "features": 72,
     "flow": 27,
-    "http": 42,
     "journal": 11,
-    "net": 19,
-    "postgres": 7,
     "protocol": 21,
     "receive": 34,
     "report": 11,
     "route": 21,
-    "serve": 8,
-    "wiring": 6,
 }
 
 

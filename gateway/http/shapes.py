@@ -1,4 +1,4 @@
-"""What the shapes of bodies are written with, in the words of JSON Schema."""
+"""Helpers to write the shapes of bodies, as JSON Schema."""
 
 from typing import Any
 
