@@ -178,7 +178,6 @@ STILL_HEADLESS = {
     "cli": 19,
     "config": 3,
     "deliver": 29,
-    "features": 72,
     "flow": 27,
     "journal": 11,
     "protocol": 21,

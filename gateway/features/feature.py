@@ -1,8 +1,8 @@
-"""What a feature plugs in.
+"""The seam for features.
 
 A feature is a folder beside this module with a function `feature(base) -> Feature`, named once in the list of features.
-It is called before the core is built, and gives what judges, follows or keeps messages. When the core stands, its `faces`
-are built with it: endpoints, chores and what runs beside them. A feature knows the floors below and no other feature.
+It is called before the core is built, and returns its checks, interests and leavings. When the core is built, its `faces`
+are built with it: endpoints, chores and workers. A feature imports the floors below and no other feature.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
@@ -31,7 +31,7 @@ from gateway.store.sealed import Sealer
 
 @dataclass(slots=True)
 class Base:
-    """What stands before any feature. A reload replaces the configuration."""
+    """The parts that exist before any feature. A reload replaces the configuration."""
 
     config: Config
     runtime: Runtime
@@ -61,7 +61,7 @@ class Door(Protocol):
 
 
 class Worker(Protocol):
-    """Works on its own until it is told to stop, and ends when nothing is under way any more."""
+    """A task that runs until told to stop, and ends when nothing is under way any more."""
 
     async def run(self) -> None: ...
 
@@ -70,7 +70,7 @@ class Worker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Faces:
-    """What the world sees of a feature, and what it does by itself."""
+    """The endpoints of a feature, their OpenAPI, and the work it does in the background."""
 
     doors: tuple[Door, ...] = ()
     words: Words = field(default_factory=Words)
@@ -82,7 +82,7 @@ class Faces:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """What a feature gives to the core, and its faces when that stands."""
+    """A feature's parts of the core, and the function that builds its faces on the finished core."""
 
     faces: Callable[[Core], Faces]
     checks: tuple[Check, ...] = ()

@@ -1,4 +1,4 @@
-"""A file on its way, in blocks of one size: all that is ever held of it in memory."""
+"""A file in transit, in blocks of one size: no more of it is held in memory."""
 
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -11,7 +11,7 @@ BLOCK_BYTES = 262_144
 
 
 async def in_blocks(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The same bytes in full blocks; only the last one is shorter, and none is empty."""
+    """Yields the same bytes in full blocks; only the last one is shorter, and none is empty."""
     waiting = bytearray()
     async for piece in pieces:
         waiting += piece
@@ -25,9 +25,9 @@ async def in_blocks(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]
 async def proven(
     blocks: AsyncGenerator[bytes, None], size: int, digest: bytes
 ) -> AsyncGenerator[bytes, None]:
-    """The same blocks, the last of them only when size and hash are those that were promised.
+    """Yields the same blocks, the last of them only when size and hash are as promised.
 
-    So a small file is proven before its first byte, and a large one that is not what it should be breaks off.
+    So a small file is verified before its first byte is sent, and a large one with a wrong hash breaks off.
     """
     sha, count, held = hashlib.sha256(), 0, b""
     async with aclosing(blocks):

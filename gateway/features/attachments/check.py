@@ -1,6 +1,6 @@
-"""What files a message may refer to: how many, how large, of which types; and those that lie here must be here.
+"""The check of a message's attachments: number, size and types, and that uploads to this gateway exist.
 
-A file elsewhere is believed until somebody fetches it. One that was uploaded to this gateway is compared at once,
+A file elsewhere is not looked at until somebody fetches it. One that was uploaded to this gateway is compared at once,
 and stays as long as the message does.
 """
 
@@ -18,18 +18,18 @@ from gateway.protocol.url import Url
 
 
 class AttachmentCheck:
-    """Judges the attachments of a message."""
+    """The check of the attachments of a message."""
 
     stage = Stage.ATTACHMENTS
 
     def __init__(self, rules: Attachments, uploads: Uploads, base: Url) -> None:
-        """`base` is where the uploads of this gateway are fetched."""
+        """Takes the rules; `base` is the URL under which uploads of this gateway are fetched."""
         self._rules = rules
         self._uploads = uploads
         self._base = base
 
     def judge(self, message: Message, _caller: Caller, /) -> Awaitable[Judgement] | None:
-        """Holds the uploads that the message refers to; raises where one of its attachments may not be."""
+        """Holds the uploads that the message refers to; raises where an attachment is not allowed."""
         return self._judge(message) if message.attachments else None
 
     async def _judge(self, message: Message) -> Judgement:
@@ -62,7 +62,7 @@ def type_rule(media_type: str, rules: Attachments, field: str) -> None:
 
 
 def upload_rule(attachment: Attachment, upload: Upload | None, field: str) -> None:
-    """What a message says of an upload is what the gateway knows of it."""
+    """Raises where a message contradicts what the gateway knows of an upload."""
     if upload is None:
         raise fault(f"{field}.url", "leads to no upload of this gateway", "upload the file again")
     for name, said, known in (

@@ -57,7 +57,7 @@ def feature(base: Base) -> Feature:
 
 
 def _uploads(base: Base) -> Uploads:
-    """A database of our own has our disk; gateways that share one share no other."""
+    """Returns the uploads: on disk where the database is our own; in the database where gateways share it but no disk."""
     config, rules, shared = base.config, base.config.attachments, bool(base.config.database.url)
     in_files = rules.store == "file" or (rules.store == "auto" and not shared)
     on_our_disk = in_files or not shared

@@ -1,6 +1,6 @@
-"""Files fetched from elsewhere, kept for the next reader as far as the configuration gives them room.
+"""The cache of files fetched from elsewhere, as large as the configuration allows.
 
-A file is found again by URL and hash together: who knows a hash alone, gets nothing that others fetched.
+A file is found by URL and hash together: knowing a hash alone gives access to nothing that others fetched.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ PART_SECONDS_MAX = 86_400  # one that is older was left behind by a crash
 
 class FetchedFiles:
     def __init__(self, folder: Path, bytes_max: int, room: Callable[[], bool]) -> None:
-        """0 bytes: nothing is kept; nor where the disk has no room."""
+        """Takes the folder and its size limit; keeps nothing where that is 0 bytes or the disk has no room."""
         self._folder = folder
         self._bytes_max = bytes_max
         self._room = room
@@ -47,7 +47,7 @@ class FetchedFiles:
     def keep(
         self, attachment: Attachment, blocks: AsyncGenerator[bytes, None]
     ) -> AsyncGenerator[bytes, None]:
-        """The same blocks, which are proven; they are kept when the last has come, if there is room."""
+        """Yields the same blocks, which are verified, and keeps the file after the last one if there is room."""
         if self._coming + attachment.size > self._bytes_max or not self._room():
             return blocks
         return self._keeping(attachment, blocks)
@@ -74,7 +74,7 @@ class FetchedFiles:
                 part.unlink()
 
     def _settle(self, part: Path, path: Path, size: int) -> None:
-        """Gives the file its name, and makes room: what was read longest ago goes first."""
+        """Gives the file its final name, and makes room: the least recently read goes first."""
         if part.stat().st_size != size:  # a write failed on the way
             return
         part.rename(path)
@@ -102,7 +102,7 @@ async def _read(path: Path) -> AsyncGenerator[bytes, None]:
 
 
 def _touch(path: Path) -> bool:
-    """Whether it is there; it counts as read now."""
+    """Marks the file as read now; returns whether it exists."""
     try:
         os.utime(path)
     except OSError:

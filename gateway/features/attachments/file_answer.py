@@ -1,4 +1,4 @@
-"""A file as an answer: in blocks, as they come, and never shown in a browser."""
+"""A file as an HTTP answer: sent in blocks as they come, and never displayed by a browser."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -19,7 +19,7 @@ SAFE = (
 async def answer_file(
     blocks: AsyncGenerator[bytes, None], *, filename: str, content_type: str, size: int
 ) -> Answer | Stream:
-    """The proven file in `blocks`; closes them when all is sent, or nobody listens."""
+    """Returns the answer for the verified file in `blocks`; closes them when all is sent or the client is gone."""
     headers = (("Content-Disposition", disposition(filename)), *SAFE)
     items = _twice_first(blocks)
     first = await anext(items)
@@ -59,7 +59,7 @@ async def attended(request: Request, blocks: AsyncGenerator[bytes, None]) -> Asy
 
 
 async def _twice_first(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """The first block once to look at and once to send: what was begun is closed even if nobody takes more."""
+    """Yields the first block once to look at and once to send, so that the source is closed even if no more is taken."""
     async with aclosing(blocks):
         first = await anext(blocks)
         yield first

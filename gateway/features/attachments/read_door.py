@@ -1,7 +1,7 @@
-"""The door through which agents read the attachments of their messages, wherever the files lie.
+"""The door through which agents read the attachments of their messages, whether uploaded here or fetched from elsewhere.
 
-The gateway fetches a file for whoever may see its message: it goes where an agent should not have to, and proves
-size, type and hash on the way. What was uploaded to this gateway is read where it lies.
+The gateway fetches a file for whoever may see its message: so an agent need not connect to strangers' servers, and size,
+type and hash are verified on the way. An upload to this gateway is read from its own storage.
 """
 
 import re
@@ -103,7 +103,7 @@ class MessageFileDoor:
         )
 
     async def _fetch(self, request: Request, attachment: Attachment) -> AsyncGenerator[bytes, None]:
-        """The file as it comes from where it lies, proven."""
+        """Fetches the file from its URL and verifies it on the way."""
         try:
             taken = within(self._place(attachment.url), self._taken(attachment))
             taken = within(self._load.fetches.held(request.holder), taken)
@@ -142,7 +142,7 @@ class MessageFileDoor:
 
 
 def check_head(download: Download, attachment: Attachment) -> None:
-    """Whether the file itself follows, as far as the head says; a redirect is not followed."""
+    """Raises unless the response head announces the file itself; a redirect is not followed."""
     status, headers = download.status, download.headers
     if status in (404, 410):
         raise AMTPError(Code.NOT_FOUND, f"There is no file at its URL any more (HTTP {status}).")
@@ -159,7 +159,7 @@ def check_head(download: Download, attachment: Attachment) -> None:
 
 
 def refusal_of(error: OutboundError) -> AMTPError:
-    """What an agent is told; where a name of the inside leads to is not for it to know."""
+    """Returns the error an agent gets for a failed fetch; it does not reveal what internal names resolve to."""
     match error.kind:
         case Kind.REFUSED_ADDRESS:
             return AMTPError(Code.POLICY_DENIED, "The file lies where this gateway fetches nothing from.")

@@ -91,7 +91,7 @@ class AttachmentDoor:
 
 
 class Reading:
-    """Gives out what lies here, to so many at once; proven like what comes from elsewhere: disks forget."""
+    """The download of uploads, with a limit on concurrent ones. Hashes are verified here as well: disks lose bits."""
 
     def __init__(self, uploads: Uploads, places: Pot) -> None:
         self._uploads = uploads
@@ -100,7 +100,7 @@ class Reading:
     async def answer(
         self, request: Request, token: str, attachment: Attachment | None = None
     ) -> Answer | Stream:
-        """The file, by the name that the attachment gives it."""
+        """Returns the file as an answer, under the name that the attachment gives it."""
         upload = (await self._uploads.find([token])).get(token) if is_token(token) else None
         if upload is None:
             raise AMTPError(Code.NOT_FOUND, "There is no file at this URL, or not any more.")
@@ -119,7 +119,7 @@ class Reading:
 
 
 def owner_of(caller: Caller) -> str:
-    """In whose name a file is kept: of an agent, or of whoever may hand in for agents."""
+    """Returns the owner of the caller's uploads: an agent, or a key that may submit for agents."""
     require_known(caller)
     if caller.agent is not None:
         return caller.agent

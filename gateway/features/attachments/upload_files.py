@@ -1,7 +1,7 @@
-"""Uploads that lie as files in a folder, named by their id: nothing of what a sender wrote names a file of ours.
+"""Uploads stored as files in a folder, named by their id: no text of a sender becomes part of a file name.
 
-A file is on the disk before its row says that it is whole, and goes after its row. What a crash leaves behind
-is a file without a row, which `strays` finds.
+A file is on disk before its row says that it is complete, and is deleted after its row. A crash leaves at most a file
+without a row, which `strays` finds.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ class UploadFiles:
         self._folder = folder
 
     async def append(self, upload: UUID, number: int, block: bytes) -> None:
-        """The first block makes the file, and none is ever written over."""
+        """Appends a block; the first one creates the file, and no existing file is overwritten."""
         await self._on_disk(lambda: _append(self._path(upload), block, begins=number == 0))
 
     async def seal(self, upload: UUID) -> None:
-        """Returns when neither the file nor its name can be lost any more."""
+        """Returns when file and name are synced to disk."""
         await self._on_disk(lambda: _sync(self._path(upload), self._folder))
 
     async def blocks(self, upload: UUID) -> AsyncGenerator[bytes, None]:
@@ -49,7 +49,7 @@ class UploadFiles:
         await self._on_disk(lambda: _unlink([self._path(upload) for upload in uploads]))
 
     async def strays(self, latest: UUID) -> list[UUID]:
-        """The files there are that were begun before `latest`."""
+        """Returns the files that were begun before `latest`."""
         return await asyncio.to_thread(lambda: _names_before(self._folder, latest))
 
     async def _on_disk(self, act: Callable[[], None]) -> None:
@@ -62,7 +62,7 @@ class UploadFiles:
 
 @contextmanager
 def disk_trouble(what: str) -> Iterator[None]:
-    """The disk's weather in our words."""
+    """Turns disk errors into our own."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Uploads that lie in the database, a row for each block: for gateways that share it and no disk."""
+"""Uploads stored in the database, a row for each block: for gateways that share a database but no disk."""
 
 from collections.abc import AsyncGenerator, Collection
 from uuid import UUID
@@ -21,7 +21,7 @@ class UploadRows:
         )
 
     async def seal(self, upload: UUID) -> None:
-        """Nothing to do: each block is committed."""
+        """Does nothing: each block is committed already."""
 
     async def blocks(self, upload: UUID) -> AsyncGenerator[bytes, None]:
         number = 0
@@ -32,4 +32,4 @@ class UploadRows:
             number += 1
 
     async def drop(self, uploads: Collection[UUID]) -> None:
-        """Nothing to do: the blocks went with the row of the upload."""
+        """Does nothing: the blocks were deleted with the row of the upload."""

@@ -1,10 +1,10 @@
-"""What agents uploaded: kept block by block, hashed on the way, found by a token nobody can guess.
+"""Uploads of agents: stored block by block, hashed on the way, and found by a token that can't be guessed.
 
-1. A row comes first and says how much is whole: without a digest, nothing. So a crash at any moment leaves a row
-   that nobody can refer to, and it goes like every other that nobody refers to.
-   From its first block on an upload counts with all the bytes it may come to, and at its end with those it has.
-2. What a message refers to is held in the message's own transaction, and let go when the message goes.
-3. A row goes before its file. A file without a row is a stray, and goes when the longest upload would be over.
+1. The row is written first and has no digest until the upload is complete. So a crash at any moment leaves a row that
+   no message can refer to, and it is deleted like every other that no message refers to.
+   From its first block on, an upload counts with the most it may become, and when complete with its real size.
+2. Uploads that a message refers to are held in the message's own transaction, and released when the message goes.
+3. A row is deleted before its file. A file without a row is a stray, and is deleted after the longest possible upload.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Rides with a message: the upload stays as long as the message does."""
+    """A rider of a message: the upload stays as long as the message does."""
 
     message: UUID
     upload: UUID
@@ -66,7 +66,7 @@ class Held:
 
 
 class Shelf(Protocol):
-    """Where the bytes of uploads lie."""
+    """A storage for the bytes of uploads."""
 
     @property
     def place(self) -> str: ...
@@ -88,8 +88,10 @@ class Uploads:
         total_bytes_max: int,
         room: Callable[[], bool],
     ) -> None:
-        """`in_files`: where large ones are put; small ones, of a block at most, lie in the database. One owner has
-        `unsent_bytes_max` that no message refers to, and `total_bytes_max` in all."""
+        """Takes `in_files`: whether large uploads become files; those of one block are always in the database.
+
+        One owner has at most `unsent_bytes_max` that no message refers to, and `total_bytes_max` in all.
+        """
         self._database = database
         self._mint = mint
         self._files = files
@@ -102,8 +104,10 @@ class Uploads:
     async def keep(
         self, pieces: AsyncIterator[bytes], *, owner: str, filename: str, content_type: str, bytes_max: int
     ) -> Upload:
-        """Returns when the whole upload can't be lost any more; leaves nothing where that fails. Until then it counts
-        as `bytes_max`, which it doesn't pass."""
+        """Stores an upload; returns when it is durable, and leaves nothing where that fails.
+
+        Until it is complete it counts as `bytes_max`, which is also its limit.
+        """
         async with aclosing(in_blocks(pieces)) as blocks:
             first = await anext(blocks, b"")
             large = len(first) == BLOCK_BYTES
@@ -125,7 +129,7 @@ class Uploads:
     async def _begin(
         self, owner: str, filename: str, content_type: str, place: str, size: int
     ) -> tuple[UUID, str]:
-        """A new upload's row, which holds `size` bytes of what its owner may have."""
+        """Inserts a new upload's row, which reserves `size` bytes of its owner's quota."""
         upload, token = self._mint(), token_urlsafe(TOKEN_BYTES)
         async with self._database.transaction() as connection:
             if not await connection.fetchval(_HAS_ROOM, owner, size, self._total_bytes_max):
@@ -167,7 +171,7 @@ class Uploads:
         await self._database.execute("delete from attachments where id = any($1)", ids)
 
     async def find(self, tokens: Collection[str]) -> dict[str, Upload]:
-        """Those of them there are, by token."""
+        """Returns the complete uploads among these tokens, by token."""
         rows = await self._database.fetch(
             "select id, token, filename, content_type, place, size, digest from attachments"
             " where token = any($1) and digest is not null",
@@ -180,14 +184,14 @@ class Uploads:
         return shelf.blocks(upload.id)
 
     async def clear(self, messages_days: int) -> None:
-        """One round: lets go of what messages that are gone held, and of what nobody refers to."""
+        """Runs one round: releases the uploads of deleted messages, and deletes those that no message refers to."""
         while await self._let_go(messages_days) == AT_ONCE:
             pass
         while await self._drop_unused() == DROPPED_AT_ONCE:
             pass
 
     async def _let_go(self, messages_days: int) -> int:
-        """Of what messages held whose time is over."""
+        """Releases uploads of messages that were deleted."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 "delete from attachment_uses where (message, attachment) in ("
@@ -200,7 +204,7 @@ class Uploads:
                 AT_ONCE,
             )
             freed = sorted({row["attachment"] for row in rows})
-            # Whoever takes hold of one now waits; the next statement sees whoever was before us.
+            # A message that would hold one of these waits from here on; the next statement sees those that held one before.
             await connection.execute(
                 "select from attachments where id = any($1) order by id for update", freed
             )
@@ -227,7 +231,7 @@ class Uploads:
         return len(rows)
 
     async def clear_strays(self) -> None:
-        """Lets go of files here without a row. One that is still being written has had its row from the start."""
+        """Deletes files without a row. A file that is still being written has had its row from the start."""
         latest = await self._database.fetchval(
             "select amtp_first_id(amtp_now() - make_interval(hours => $1))", UNUSED_HOURS
         )

@@ -1,7 +1,7 @@
-"""The audience: who is told of what, as this process knows it, and the notices that follow from happenings.
+"""The subscribers as this process knows them, and the notices that follow from happenings.
 
-Who subscribes, or no longer does, is known to all processes within two seconds: each looks at one number
-every second, and reads the list anew when it moved. While nobody subscribes, telling costs nothing.
+A new or ended subscription is known to all processes within two seconds: each polls one number every second, and reads
+the list again when it changed. While the list is empty, nothing is built.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Audience:
         self.stirred = asyncio.Event()  # notices are on their way into the store
 
     async def run(self) -> None:
-        """Looks each second until cancelled. A look that fails is made up for by the next."""
+        """Polls each second until cancelled. A failed poll is made up for by the next."""
         while True:
             looked_at = monotonic()
             try:
@@ -76,13 +76,13 @@ class Audience:
         return not self._house and not self._owners
 
     def listens(self, sender: Address, recipients: Iterable[Address]) -> bool:
-        """Whether anybody could be told of a message between these."""
+        """Returns whether any subscriber could be told of a message between these."""
         if self._house or sender.name in self._owners:
             return True
         return bool(self._owners) and any(recipient.name in self._owners for recipient in recipients)
 
     def notices(self, happenings: Iterable[Happening]) -> tuple[Notice, ...]:
-        """Riders for the transaction in which these things happen."""
+        """Returns the notices to write in the transaction of these happenings."""
         found: list[Notice] = []
         for happening in happenings:
             body = b""
@@ -96,11 +96,11 @@ class Audience:
         return tuple(found)
 
     def told(self, happenings: Callable[[datetime], Iterable[Happening]]) -> tuple[Notice, ...]:
-        """As `notices`, of happenings that are only thought of where somebody listens."""
+        """Does the same as `notices`, but builds the happenings only if there are subscribers."""
         return () if self.idle else self.notices(happenings(self._clock.now()))
 
     def accepted(self, message: Message, states: Sequence[RecipientState]) -> tuple[Notice, ...]:
-        """Of a message that comes in."""
+        """Returns the notices of an incoming message."""
         if not self.listens(message.sender, message.recipients):
             return ()
         return self.notices(notify.accepted(message, states, self._clock.now()))
@@ -108,7 +108,7 @@ class Audience:
     def joined(
         self, admitted: Admitted, states: Sequence[RecipientState], gained: Gained
     ) -> tuple[Notice, ...]:
-        """Of recipients that a repetition added. Entries stand in the order of those states that are delivered."""
+        """Returns the notices of recipients added by a repetition; entries are in the order of the delivered `states`."""
         message = admitted.message
         delivered = (
             recipient.name
@@ -143,7 +143,7 @@ class Audience:
         return self.told(lambda now: [notify.unavailable(agent, reason, now)])
 
     def read(self, recipient: str, items: Sequence[Item]) -> tuple[Notice, ...]:
-        """Of entries that are handed out and were unread."""
+        """Returns the notices of unread entries that are handed out."""
         now = self._clock.now()
         return self.notices(
             notify.read(recipient, _name_of(item.row, item.body), now) for item in items if item.unread
@@ -152,7 +152,7 @@ class Audience:
     def acknowledged(
         self, recipient: str, names: Sequence[Acknowledged], results: Sequence[Acknowledgement]
     ) -> tuple[Notice, ...]:
-        """Of entries that their agent is done with, each at its first acknowledgement."""
+        """Returns the notices of entries acknowledged for the first time."""
         now = self._clock.now()
         return self.notices(
             notify.acknowledged(recipient, Name(result.row, name.message_id, result.sender or ""), now)
@@ -168,7 +168,7 @@ class Audience:
 
 
 def _name_of(row: UUID, body: bytes) -> Name:
-    """The message as its stored body names it."""
+    """Returns the message as its stored body names it."""
     members = members_of(body)
     message_id, sender = (msgspec.json.decode(members[name], type=str) for name in ("message_id", "sender"))
     return Name(row, message_id, parse_address(sender, "sender").name)

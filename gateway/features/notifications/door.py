@@ -1,8 +1,8 @@
-"""The door to notifications: who is told of what, how that went, and again what was missed.
+"""The door to webhooks: managing subscriptions, their attempts, and replays.
 
-1. An agent's key has its own webhooks, which hear of messages it sent or received; operators have theirs,
-   which may hear of everything, and arrange those of agents. To anybody else there is no such webhook.
-2. A webhook is pending until its target repeats a challenge, so nobody is posted to who does not want it.
+1. An agent's key manages its own webhooks, which hear of messages it sent or received; operators have their own,
+   which may hear of everything, and manage those of agents. To anybody else such a webhook does not exist.
+2. A webhook is pending until its target repeats a challenge, so no target gets posts that it did not ask for.
 """
 
 import secrets
@@ -56,7 +56,7 @@ KEEP = "Keep the secret: it is not shown again."
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who asks: an agent, for what is its own, or an operator."""
+    """The caller: an agent, limited to its own webhooks, or an operator."""
 
     agent: str | None
     actor: str
@@ -77,7 +77,7 @@ class WebhookDoor:
         mint: Mint,
         posts: Rates,
     ) -> None:
-        """`posts` bounds what one owner causes to be posted to URLs that nobody proved to want it."""
+        """Takes its collaborators; `posts` limits the rate at which one owner causes posts to URLs not proven yet."""
         self._database = database
         self._authenticator = authenticator
         self._subscriptions = subscriptions
@@ -177,7 +177,7 @@ class WebhookDoor:
         return answer_json({"webhook_id": str(number), "message": "Webhook removed."})
 
     async def challenge(self, request: Request) -> Answer:
-        """Asks the target once more."""
+        """Sends the target another challenge."""
         holder = await self._holder(request)
         before = await self._one(request, holder)
         if before.status != "pending":
@@ -190,7 +190,7 @@ class WebhookDoor:
         return answer_json({"webhook": render_webhook(webhook), "message": f"Asked again. {PENDING}"}, 202)
 
     async def test(self, request: Request) -> Answer:
-        """Lets an event wait that says nothing; how it went stands among the attempts."""
+        """Queues a test event; its result is shown among the attempts."""
         holder = await self._holder(request)
         webhook = await self._one(request, holder)
         if webhook.status != "active":
@@ -278,7 +278,7 @@ def holder_of(caller: Caller) -> Holder:
 
 
 def _owner(holder: Holder, said: str | None) -> str | None:
-    """Whose the new webhook is; operators may make one for an agent."""
+    """Returns the owner of a new webhook; operators may name an agent."""
     if said is None:
         return holder.agent
     name = parse_address(said, "owner").name

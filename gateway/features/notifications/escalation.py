@@ -1,7 +1,7 @@
-"""The ladder of a webhook that fails: its owner is warned, and in the end it is switched off.
+"""The escalation for a webhook that keeps failing: its owner is warned, and in the end it is disabled.
 
-Each step is taken once, whatever the number of processes: the mark, the letter to the owner and the event for
-those who watch are one transaction. The letter makes no events, and nobody hears of a webhook by itself.
+Each step is taken once, by whichever process is first: the mark, the letter to the owner and the event for
+subscribers are one transaction. The letter makes no events, and no webhook is told of itself.
 """
 
 from collections.abc import Awaitable, Callable
@@ -79,7 +79,7 @@ def happening_of(event: Event, failing: Failing, now: datetime) -> Happening:
 
 
 def letter_on(event: Event, failing: Failing, domain: str, row: UUID, now: datetime) -> Message:
-    """What the owner reads in the inbox; for the operators' own, the postmaster does."""
+    """Returns the letter to the owner; for the operators' own webhooks it goes to the postmaster."""
     postmaster = f"{POSTMASTER}@{domain}"
     facts = {**_facts(event, failing), "remedy": _REMEDY[event]}
     body = {

@@ -1,7 +1,7 @@
-"""Events: what a gateway tells to those who asked to hear of it, and how a body and its id are made.
+"""Events: the facts a gateway tells its subscribers, and how a body and its id are made.
 
-A body says `type`, `timestamp` and `data`, as Standard Webhooks has it, and nothing of what a message says.
-The id follows from what happened, to whom, and who is told: it is the same in every retry and every replay.
+A body has `type`, `timestamp` and `data`, as in Standard Webhooks, and none of the message's content.
+The id is derived from what happened, to whom, and the subscriber: it is the same in every retry and every replay.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ CHALLENGE: Final = "challenge"  # the type of what a target must answer before i
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something to be told of. `subject` and `recipient` say to what it happened; `concerned` whom it concerns."""
+    """A fact to tell subscribers. `subject` and `recipient` say to what it happened; `concerned` whom it concerns."""
 
     event: Event
     at: datetime
@@ -49,7 +49,7 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """Who hears of what. Without an owner it is the operators', and may hear of everything."""
+    """A subscription's filter. Without an owner it belongs to the operators, and may hear of everything."""
 
     id: UUID
     owner: str | None
@@ -59,7 +59,7 @@ class Subscriber:
     def hears(self, happening: Happening) -> bool:
         if self.events and happening.event not in self.events:
             return False
-        if happening.subject == str(self.id):  # nobody is told of himself: he would not hear it
+        if happening.subject == str(self.id):  # no webhook is told of itself: its target would not take it
             return False
         if self.owner is not None and self.owner not in happening.concerned:
             return False
@@ -69,7 +69,7 @@ class Subscriber:
 
 
 def notice_id(happening: Happening, subscription: UUID) -> UUID:
-    """The id under which one subscription hears of it, whenever and however often."""
+    """Returns the id of a happening for one subscription, the same every time."""
     return uuid5(subscription, f"{happening.event}\n{happening.subject}\n{happening.recipient}")
 
 
@@ -84,7 +84,7 @@ def render_event(happening: Happening) -> bytes:
 
 
 def render_challenge(challenge: str, webhook: UUID, at: datetime) -> bytes:
-    """What a target answers with the same `challenge`, in JSON or as plain text."""
+    """Returns the body of a challenge; a target answers with the same `challenge`, in JSON or as plain text."""
     return msgspec.json.encode(
         {
             "type": CHALLENGE,
@@ -96,7 +96,7 @@ def render_challenge(challenge: str, webhook: UUID, at: datetime) -> bytes:
 
 
 def answers_challenge(body: bytes, challenge: str) -> bool:
-    """Whether an answer repeats the challenge: as it is, or as `{"challenge": …}`."""
+    """Returns whether an answer repeats the challenge: as it is, or as `{"challenge": …}`."""
     if body.strip() == challenge.encode():
         return True
     try:

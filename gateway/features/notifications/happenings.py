@@ -1,6 +1,6 @@
-"""Which events follow from what became of a message. Pure: facts in, happenings out.
+"""The events that follow from what happened to a message. Pure: facts in, happenings out.
 
-Who is refused at the door is told by the answer, and an attempt that will be repeated is no event of its own.
+A refusal at the door is told by the answer, and an attempt that will be retried is no event.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ _OF_STATUS: Mapping[str, Event] = {
 
 
 class Settled(Protocol):
-    """What became of one delivery: exactly one of `status`, `due` and an inbox says which."""
+    """The outcome of one delivery: exactly one of `status`, `due` and an inbox is set."""
 
     @property
     def recipient(self) -> str: ...
@@ -60,7 +60,7 @@ class Late(Protocol):
 
 
 class Undigested(Named, Protocol):
-    """What an agent had and could not digest."""
+    """A poison message: an agent took it again and again and never acknowledged it."""
 
     @property
     def agent(self) -> str: ...
@@ -76,7 +76,7 @@ def accepted(
     original: Name | None = None,
     joined: Collection[str] | None = None,
 ) -> list[Happening]:
-    """A message came in; who has an inbox here has it at once.
+    """Returns the events of an accepted message; a recipient with an inbox here has it at once.
 
     `original` is the message that this one repeats, and `joined` the recipients it had not before.
     """
@@ -95,7 +95,7 @@ def accepted(
 
 
 def settled(outcome: Settled, message: Named, now: datetime) -> list[Happening]:
-    """A delivery ended, well or badly."""
+    """Returns the events of a finished delivery, delivered or failed."""
     if outcome.due is not None:
         return []
     status = outcome.status or Status.DELIVERED.value
@@ -133,7 +133,7 @@ def cancelled(recipients: Sequence[str], message: Named, now: datetime) -> list[
 
 
 def read(recipient: str, message: Named, now: datetime) -> Happening:
-    """It was handed out for the first time."""
+    """Returns the event of an entry handed out for the first time."""
     return happened(Event.READ, message, recipient, now, status=Status.DELIVERED.value)
 
 
@@ -142,13 +142,13 @@ def acknowledged(recipient: str, message: Named, now: datetime) -> Happening:
 
 
 def undigested(buried: Iterable[Undigested], now: datetime) -> list[Happening]:
-    """Agents took them time and again and never acknowledged them."""
+    """Returns the events of entries that became dead letters of their agents."""
     status = Status.DELIVERED.value
     return [happened(Event.DEAD, one, one.agent, now, status=status, lapses=one.lapses) for one in buried]
 
 
 def unavailable(agent: str, reason: str, now: datetime) -> Happening:
-    """An agent's push target failed so often that it gets a rest. Who falters time and again is told of now and then."""
+    """Returns the event of an agent whose webhook's breaker opened; within one episode it has the same id."""
     episode = int(now.timestamp() // EPISODE_SECONDS)
     data = {"agent": agent, "status": "unavailable", "reason": reason}
     return Happening(Event.AGENT_UNAVAILABLE, now, f"{agent} {episode}", (agent,), data=data)

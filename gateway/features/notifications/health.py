@@ -1,4 +1,4 @@
-"""How subscriptions fare: those that fail for long are found, their owners warned, and in the end they rest."""
+"""The health of subscriptions: finds those that fail for long, marks them as warned, and disables them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _RETURNED = " returning s.id, (select a.name from agents a where a.id = s.agent)
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """A subscription as its owner is told of it."""
+    """A failing subscription, with the facts its owner is told."""
 
     id: UUID
     owner: str | None
@@ -26,7 +26,7 @@ class Failing:
 
 
 async def failing(database: Database, seconds: float, *, unwarned: bool) -> Sequence[UUID]:
-    """Active ones that were told nothing for so long, although something was to be told."""
+    """Returns active subscriptions that took nothing for so long, although there were notices for them."""
     rows = await database.fetch(
         "select id from subscriptions where status = 'active' and failing_since is not null"
         " and failing_since <= amtp_now() - make_interval(secs => $1) and (not $2 or warned_at is null)"
@@ -39,7 +39,7 @@ async def failing(database: Database, seconds: float, *, unwarned: bool) -> Sequ
 
 
 async def warn(connection: Any, subscription: UUID) -> Failing | None:
-    """Marks it as warned; None where somebody did so before, or it is well again."""
+    """Marks it as warned; None where it was warned before, or works again."""
     row = await connection.fetchrow(
         "update subscriptions s set warned_at = amtp_now()"
         " where id = $1 and warned_at is null and failing_since is not null and status = 'active'"
@@ -50,7 +50,7 @@ async def warn(connection: Any, subscription: UUID) -> Failing | None:
 
 
 async def disable(connection: Any, subscription: UUID) -> Failing | None:
-    """Switches it off; None where it is off already, or well again."""
+    """Disables it; None where it is disabled already, or works again."""
     await subscribers_changed(connection)
     row = await connection.fetchrow(
         "update subscriptions s set status = 'disabled', disabled_at = amtp_now()"

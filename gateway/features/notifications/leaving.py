@@ -1,4 +1,4 @@
-"""What becomes of an agent's webhooks when its key or the agent itself goes."""
+"""The fate of an agent's webhooks when its key or the agent itself goes."""
 
 from collections.abc import Collection
 from typing import Any
@@ -32,7 +32,7 @@ class WebhookLeaving:
             await subscribers_changed(connection)
 
     async def retire(self, _connection: Any, _agent: int, /) -> None:
-        """They go on: whoever is retired still hears what became of its messages."""
+        """Leaves them active: a retired agent still hears what becomes of its messages."""
 
     async def remove(self, connection: Any, agent: int, /) -> None:
         if await connection.execute("delete from subscriptions where agent = $1", agent) != "DELETE 0":

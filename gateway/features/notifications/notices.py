@@ -1,8 +1,8 @@
-"""Notices: what waits to be told to subscribers, what was told, and every try.
+"""Notices: those waiting for subscribers, those sent, and every attempt.
 
 1. A notice is written in the transaction of what it tells of.
 2. As in the queue, a lease has a token, and a result under another token changes nothing.
-3. Targets are found by jumping from one to the next in the index, so what waits for one costs the others nothing.
+3. Targets are found by jumping from one to the next in the index, so a backlog of one costs the others nothing.
 """
 
 from collections.abc import Collection, Sequence
@@ -35,7 +35,7 @@ class Notice:
 
     @staticmethod
     async def write(line: Any, riders: Sequence["Notice"], /) -> None:
-        """Whoever has unsubscribed meanwhile is told nothing; what waits already, waits once."""
+        """Inserts the notices whose subscription still takes them; one that waits already is not inserted again."""
         await line.execute(
             "insert into notices (id, subscription, event, body, at, due, until)"
             " select u.id, s.id, u.event, u.body, amtp_now(), amtp_now(), amtp_now() + $5"
@@ -54,7 +54,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A notice under our lease, and where it goes. Attempts include the one at hand."""
+    """A leased notice, and its target. Attempts include the current one."""
 
     id: UUID
     subscription: UUID
@@ -113,7 +113,7 @@ async def claim(
     lease_seconds: float,
     token: int,
 ) -> list[Due]:
-    """Leases what is due, oldest first for each target that is not closed."""
+    """Leases due notices, oldest first for each target that is not closed."""
     rows = await database.fetch(
         _CLAIM,
         list(closed),
@@ -127,7 +127,7 @@ async def claim(
 
 
 async def hand_back(database: Database, leased: Sequence[Due]) -> None:
-    """Gives leases back: due at once, and not counted as attempts."""
+    """Releases leases: due at once, and not counted as attempts."""
     await database.execute(
         "update notices n set due = amtp_now(), token = null, attempts = n.attempts - 1"
         " from unnest($1::uuid[], $2::bigint[]) as u (id, token) where n.id = u.id and n.token = u.token",
@@ -138,7 +138,7 @@ async def hand_back(database: Database, leased: Sequence[Due]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What became of one try: told, to be tried again at `again`, or given up."""
+    """The result of one attempt: taken, to be retried at `again`, or given up."""
 
     due: Due
     told: bool
@@ -197,7 +197,7 @@ returning s.id, s.open_until is not null as closed
 
 
 async def settle(database: Database, tries: Sequence[Tried]) -> tuple[list[Tried], list[UUID]]:
-    """Writes what became of tries; returns those that took effect, and the targets that get a rest now."""
+    """Writes the results of attempts; returns those that took effect, and the targets whose breaker opened."""
     async with database.transaction() as connection:
         rows = await connection.fetch(
             _SETTLE,
@@ -240,7 +240,7 @@ async def _note_health(connection: Any, kept: Sequence[Tried]) -> list[UUID]:
 
 
 async def _activate(connection: Any, answered: Sequence[Due]) -> None:
-    """Who answered the challenge of now is proven; an answer to one before it proves another URL."""
+    """Activates subscriptions that answered their latest challenge; an earlier challenge proves an earlier URL."""
     for due in answered:
         await subscribers_changed(connection)
         await connection.execute(
@@ -266,7 +266,7 @@ class Attempt:
 async def attempts(
     database: Database, subscription: UUID, *, before: int | None, limit: int
 ) -> list[Attempt]:
-    """The tries of late, newest first."""
+    """Returns recent attempts, newest first."""
     rows = await database.fetch(
         "select number, notice, event, attempt, at, status, error, milliseconds from notice_attempts"
         " where subscription = $1 and ($2::bigint is null or number < $2) order by number desc limit $3",
@@ -278,7 +278,7 @@ async def attempts(
 
 
 async def challenged_within(database: Database, subscription: UUID, seconds: float) -> bool:
-    """Whether its target was asked to repeat a challenge so shortly ago."""
+    """Returns whether its target was sent a challenge within these seconds."""
     found: bool = await database.fetchval(
         "select exists (select from notice_attempts where subscription = $1 and event = 'challenge'"
         " and at > amtp_now() - make_interval(secs => $2))",
@@ -298,7 +298,7 @@ async def waiting(database: Database, subscription: UUID) -> int:
 
 
 async def replay(database: Database, subscription: UUID, since: datetime, event: str | None = None) -> int:
-    """What was told or given up since then waits again under its ids, the oldest first; how much that is."""
+    """Queues ended notices since then again under their ids, oldest first; returns their number."""
     done = await database.execute(
         "with again as (delete from notices_ended where id in (select id from notices_ended"
         "     where subscription = $1 and at >= $2 and ($5::text is null or event = $5)"

@@ -1,8 +1,8 @@
-"""The notifier: tells subscribers what waits for them, each target at its own pace.
+"""The notifier: posts waiting notices to subscribers, each target at its own pace.
 
-1. A target has a window of its own, and a breaker after failures in a row; a dead one delays nobody else.
-2. Results are written together: what came back while one batch was written makes the next.
-3. At a stop whoever is under way gets a moment; what is not back by then is handed back, and told again
+1. A target has a window of its own, and a breaker after failures in a row; a dead one delays no other.
+2. Results are written together: those that come back while one batch is written are the next.
+3. At a stop, attempts under way get a moment; those not back by then are released, and sent again
    under the same id.
 """
 
@@ -48,7 +48,7 @@ class Notifier:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Ends after `stop`, when nothing is under way any more."""
+        """Runs until `stop`, and ends when nothing is under way any more."""
         pause = POLL_SECONDS
         while not self._stopping.is_set():
             stirred = self._audience.stirred.is_set()
@@ -110,7 +110,7 @@ class Notifier:
             self._journal.broke("a notice", failure)
 
     async def _write(self) -> None:
-        """Whoever comes first writes for all."""
+        """Writes all results gathered so far, those of other callers too."""
         async with self._writing:
             tries, self._done = self._done, []
             if not tries:

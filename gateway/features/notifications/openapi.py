@@ -1,4 +1,4 @@
-"""Notifications, as the interface document shows them."""
+"""The OpenAPI shapes of webhooks."""
 
 from collections.abc import Mapping
 

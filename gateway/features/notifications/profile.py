@@ -1,4 +1,4 @@
-"""What is said of a webhook, and what is shown of it: read once, rendered once.
+"""Webhooks as bodies: one parse of what callers send, one render of what they are shown.
 
 A secret is shown once, a URL to its owner and to operators.
 """
@@ -57,7 +57,7 @@ class SecretChange(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What a body says, checked; None where it says nothing."""
+    """The members of a request body, checked; None where absent."""
 
     url: str | None
     events: Sequence[str] | None
@@ -120,7 +120,7 @@ def _stated(said: NewWebhook | WebhookChange, target_fault: TargetFault) -> Stat
 
 
 def _events(names: Sequence[str]) -> list[str]:
-    """Each once; none where all are meant."""
+    """Returns the events without duplicates; an empty list where all are meant."""
     if EVERYTHING in names:
         return []
     known = [event.value for event in Event if event is not Event.TEST]
@@ -137,7 +137,7 @@ def _about(names: Sequence[str]) -> list[str]:
 
 
 def render_webhook(webhook: Subscription, **more: Any) -> dict[str, Any]:
-    """A webhook as its owner and operators see it; `more` holds what is shown this one time."""
+    """Returns a webhook as its owner and operators see it; `more` holds what is shown this one time."""
     shown: Mapping[str, Any] = {
         "webhook_id": str(webhook.id),
         "url": webhook.url,

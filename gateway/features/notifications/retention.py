@@ -1,4 +1,4 @@
-"""Notices whose time is over: given up, kept for a while to be told again, and forgotten."""
+"""The retention of notices: given up when too old or too many, kept a while for replays, then deleted."""
 
 from gateway.store.database import Database
 
@@ -43,7 +43,7 @@ _KEPT = {"notices_ended": ("id", "at"), "notice_attempts": ("number", "at")}
 
 
 async def give_up(database: Database) -> int:
-    """Notices that nobody took in their time, or that are too many; how many they are."""
+    """Gives up notices that are too old or too many for their subscriber; returns their number."""
     given_up = 0
     for chosen in (_TOO_OLD, _TOO_MANY):
         while count := await database.fetchval(_GIVE_UP.format(chosen=chosen), AT_ONCE):
@@ -52,7 +52,7 @@ async def give_up(database: Database) -> int:
 
 
 async def forget(database: Database) -> None:
-    """What ended long ago, and all of those whose subscription is gone."""
+    """Deletes notices that ended long ago, and all of subscriptions that are gone."""
     for table, (key, column) in {**_KEPT, "notices": ("id", "at")}.items():
         await _empty(database, _ORPHANS.format(table=table, key=key), AT_ONCE)
         if table in _KEPT:

@@ -1,6 +1,6 @@
-"""Subscriptions: who wants to be told of what, where, and how well that works.
+"""Subscriptions: who is told of which events, at which URL, and how well that works.
 
-What changes who hears counts up one number, in the same transaction, so that every process looks again.
+Each change counts up one number in its own transaction, so that every process reads the list again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ class NewSubscription:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to become different; None leaves a thing as it is."""
+    """The changes to a subscription; None leaves a member unchanged."""
 
     url: str | None = None
     challenge: str | None = None  # with a URL, or to ask again
@@ -68,7 +68,7 @@ class Change:
 
 
 async def subscribers(database: Database) -> tuple[int, list[Subscriber]]:
-    """Everyone for whom events are kept, and the version of that list."""
+    """Returns all subscriptions for which events are kept, and the version of that list."""
     rows = await database.fetch(
         "select v.version, s.id, a.name, s.events, s.about from subscriptions_version v"
         " left join (subscriptions s left join agents a on a.id = s.agent)"
@@ -94,14 +94,14 @@ async def subscribers_changed(connection: Any) -> None:
 
 
 class Subscriptions:
-    """The register. `own` is the agent whose subscriptions are meant, None where an operator asks for any."""
+    """The register. `own` limits a call to the subscriptions of that agent; None is an operator's call."""
 
     def __init__(self, database: Database, audit: Audit) -> None:
         self._database = database
         self._audit = audit
 
     async def add(self, new: NewSubscription, body: bytes, actor: str) -> Subscription:
-        """Keeps it as pending, and lets its challenge wait to be sent."""
+        """Inserts it as pending, and queues its challenge."""
         async with self._database.transaction() as connection:
             await subscribers_changed(connection)  # its lock makes the count below hold
             agent = await _agent_of(connection, new.owner)
@@ -135,7 +135,7 @@ class Subscriptions:
             return await _require(connection, number, own)
 
     async def all(self, own: str | None, after: UUID | None, limit: int) -> list[Subscription]:
-        """In the order in which they were made."""
+        """Returns subscriptions in the order in which they were made."""
         rows = await self._database.fetch(
             f"{_SHOWN} where ($1::text is null or a.name = $1) and ($2::uuid is null or s.id > $2)"
             " order by s.id limit $3",
@@ -148,7 +148,7 @@ class Subscriptions:
     async def change(
         self, number: UUID, own: str | None, change: Change, body: bytes | None, actor: str
     ) -> Subscription:
-        """Another URL has to answer a challenge first; `body` is what it gets."""
+        """Changes a subscription; another URL must answer the challenge `body` first."""
         async with self._database.transaction() as connection:
             await subscribers_changed(connection)
             before = await _require(connection, number, own)
@@ -170,7 +170,7 @@ class Subscriptions:
     async def rotate(
         self, number: UUID, own: str | None, secret: bytes, grace_seconds: int, actor: str
     ) -> Subscription:
-        """A new secret; the one before it signs too while the grace lasts."""
+        """Sets a new secret; the one before signs too during the grace period."""
         async with self._database.transaction() as connection:
             await _require(connection, number, own)
             await connection.execute(
@@ -185,7 +185,7 @@ class Subscriptions:
             return await _require(connection, number, own)
 
     async def remove(self, number: UUID, own: str | None, actor: str) -> None:
-        """What waits for it is told to nobody any more; a chore clears it away."""
+        """Deletes it. Its waiting notices are not sent any more; a chore deletes them."""
         async with self._database.transaction() as connection:
             await subscribers_changed(connection)
             await _require(connection, number, own)
@@ -193,7 +193,7 @@ class Subscriptions:
             await self._audit.write(connection, actor, "webhook.removed", str(number))
 
 
-# A URL that is new, or proven never yet, has to answer; one that is merely switched on again need not.
+# A URL that is new or not proven yet has to answer a challenge; one that is merely enabled again need not.
 _CHANGE = """
 update subscriptions set
     url = coalesce($2, url), challenge = coalesce($3, challenge), events = coalesce($4, events),
@@ -214,7 +214,7 @@ where id = $1
 
 
 async def send_challenge(connection: Any, subscription: UUID, body: bytes) -> None:
-    """One challenge at a time waits, under an id of its own each time it is asked for."""
+    """Queues a challenge, under a new id each time; an earlier one that still waits is replaced."""
     await connection.execute(
         "delete from notices where subscription = $1 and event = 'challenge'", subscription
     )
@@ -253,7 +253,7 @@ def _subscription(row: Mapping[str, Any]) -> Subscription:
 
 
 def _told(change: Change) -> dict[str, Any]:
-    """A change as the audit shows it. A URL may hold a secret of its owner's, so only that it changed is told."""
+    """Returns a change as the audit shows it. Of a URL, which may contain a secret, only that it changed."""
     said = {
         "url": change.url and "changed",
         "events": None if change.events is None else list(change.events),

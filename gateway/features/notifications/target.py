@@ -1,8 +1,8 @@
-"""Telling one target: a signed POST, what came of it, and when it is tried again.
+"""The delivery of one notice: a signed POST, its result, and the time of the next attempt.
 
-1. A target has taken what it answers with a 2xx, whatever else it says; a challenge must be repeated, too.
-2. 410 means that nobody wants to hear any more. Everything else is temporary: a target may be mended.
-3. What is kept of a try is a status or a few words of ours, never what the target said or where it is.
+1. A target has taken a notice when it answers 2xx, whatever the body; a challenge must be repeated, too.
+2. 410 disables the subscription. Everything else is temporary: a target may be repaired.
+3. An attempt's record holds a status or a few words of ours, never the target's own words or its URL.
 """
 
 import random
@@ -31,7 +31,7 @@ GONE: Final = 410
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What came back: a status, or why there is none."""
+    """A target's answer: a status, or the reason why there is none."""
 
     status: int | None = None
     body: bytes = b""
@@ -40,7 +40,7 @@ class Heard:
 
 
 def verdict_on(due: Due, heard: Heard, now: datetime, draw: float, milliseconds: int) -> Tried:
-    """What follows from an answer. `draw` is random in [0, 1) and spreads the retries."""
+    """Returns the result of an attempt. `draw` is random in [0, 1) and spreads the retries."""
     error = fault_of(due, heard)
     if error is None:
         return Tried(due, told=True, status=heard.status, milliseconds=milliseconds)
@@ -52,7 +52,7 @@ def verdict_on(due: Due, heard: Heard, now: datetime, draw: float, milliseconds:
 
 
 def fault_of(due: Due, heard: Heard) -> str | None:
-    """Why the target has not taken it; None where it has."""
+    """Returns why the target has not taken it; None where it has."""
     if heard.status is None:
         return heard.fault or "The target did not answer."
     if not 200 <= heard.status < 300:
@@ -63,10 +63,10 @@ def fault_of(due: Due, heard: Heard) -> str | None:
 
 
 class Target:
-    """Posts notices to where they are due."""
+    """The client that posts notices to their targets."""
 
     def __init__(self, outbound: Outbound, sealer: Sealer, clock: Clock, *, plain: bool = False) -> None:
-        """`plain` allows http:// URLs."""
+        """Takes its collaborators; `plain` allows http:// URLs."""
         self._outbound = outbound
         self._plain = plain
         self._open = lru_cache(SECRETS_REMEMBERED)(sealer.open)

@@ -1,1 +1,1 @@
-"""What operators steer a running gateway with: queue, destinations, dead letters and peers."""
+"""Operators' endpoints of a running gateway: queue, destinations, dead letters and peers."""

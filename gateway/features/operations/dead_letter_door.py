@@ -195,7 +195,7 @@ class DeadLetterDoor:
 
 
 def own_of(caller: Caller) -> str | None:
-    """Whose messages' letters the caller may see; None for an operator, who sees all."""
+    """Returns the agent whose messages' dead letters the caller may see; None for an operator, who sees all."""
     viewer = viewer_of(caller)
     if viewer.operator:
         return None

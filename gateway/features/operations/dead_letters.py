@@ -1,10 +1,10 @@
-"""Dead letters: what could not be delivered, kept with its message until an operator replays or purges it.
+"""Dead letters: failed deliveries, kept with their message until an operator replays or purges them.
 
-1. A replay takes back the failure: the settled row goes, the delivery lives again under the same ids, and the
-   books say one less is finished.
+1. A replay undoes the failure: the settled row is deleted, the delivery is queued again under the same ids, and the
+   tally counts one finished recipient less.
 2. Recipients that may have it already are tried as a repetition, never as a first attempt.
-3. What an agent took and never acknowledged is its own dead letter (poison.py). Operators see it here, and a replay
-   puts the entry back into its inbox. It was delivered, so the books say nothing of it.
+3. A poison message is its agent's own dead letter (poison.py). Operators see it here, and a replay puts the entry back
+   into its inbox. It was delivered, so the tally does not change.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ REMEMBERED = timedelta(days=14)  # how long a recipient's gateway knows a repeti
 
 @dataclass(frozen=True, slots=True)
 class Which:
-    """Open dead letters: all that every given condition holds for."""
+    """Conditions on open dead letters; all that are given must hold."""
 
     number: int | None = None
     sender: str | None = None
@@ -36,7 +36,7 @@ class Which:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """`agent` is set where it is an inbox entry that its own agent could not digest."""
+    """A dead letter; `agent` is set for an inbox entry that its own agent never acknowledged."""
 
     number: int
     message_id: str
@@ -57,7 +57,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """One that is delivered again; `forgotten` where its recipient may no longer know it for a repetition."""
+    """A replayed dead letter; `forgotten` where its recipient may no longer recognise it as a repetition."""
 
     number: int
     message_id: str
@@ -78,7 +78,7 @@ _CONDITIONS = {
 
 
 def _conditions(which: Which, arguments: list[Any]) -> str:
-    """The choice as SQL; its values join the arguments."""
+    """Returns the conditions as SQL; appends their values to the arguments."""
     found = []
     for name, condition in _CONDITIONS.items():
         value = getattr(which, name)
@@ -100,7 +100,7 @@ _OWN = "(${0}::text is null or (m.sender = ${0} and m.proven and l.agent is null
 async def dead_letters(
     database: Database, which: Which, *, own: str | None, before: int | None, limit: int
 ) -> list[DeadLetter]:
-    """The open ones, newest first; those of messages that `own` sent, where it is given."""
+    """Returns open dead letters, newest first; only those of messages that `own` sent, where it is given."""
     arguments: list[Any] = [before, limit, own]
     chosen = _conditions(which, arguments)
     rows = await database.fetch(
@@ -117,7 +117,7 @@ async def dead_letter(database: Database, number: int, *, own: str | None) -> De
 
 
 async def original(database: Database, number: int) -> bytes | None:
-    """The message itself, as it is stored."""
+    """Returns the message itself, as it is stored."""
     body: bytes | None = await database.fetchval(
         "select m.body from dead_letters l join messages m on m.id = l.message where l.id = $1", number
     )
@@ -185,12 +185,12 @@ _PURGE = "with {picked} delete from dead_letters l using picked where l.id = pic
 
 
 class DeadLetters:
-    """The operators' acts."""
+    """The operators' actions on dead letters."""
 
     def __init__(
         self, database: Database, mint: Mint, audit: Audit, *, domains: Sequence[str], horizon: timedelta
     ) -> None:
-        """`domains` are this house's; `horizon` is the time that a replayed delivery gets anew."""
+        """Takes its collaborators; `domains` are local, `horizon` is the new time limit of a replayed delivery."""
         self._database = database
         self._mint = mint
         self._audit = audit
@@ -198,7 +198,7 @@ class DeadLetters:
         self._horizon = horizon
 
     async def count(self, which: Which, *, replayable: bool) -> int:
-        """How many are meant: those that can be replayed, or all."""
+        """Returns the number of matching dead letters: the replayable ones, or all."""
         arguments: list[Any] = []
         meant = f"{_REPLAYABLE if replayable else _PURGEABLE} and {_conditions(which, arguments)}"
         count: int = await self._database.fetchval(f"select count(*) {_LETTERS} where {meant}", *arguments)
@@ -207,7 +207,7 @@ class DeadLetters:
     async def replay(
         self, which: Which, *, actor: str, limit: int = 1, per_second: float | None = None
     ) -> list[Replayed]:
-        """Puts letters back into the queue, the oldest first, due one after another at the rate, or into their inbox."""
+        """Replays dead letters, oldest first: into the queue, due one after another at the rate, or into their inbox."""
         arguments: list[Any] = [
             limit,
             1 / per_second if per_second else 0.0,
@@ -226,7 +226,7 @@ class DeadLetters:
         return [Replayed(*row[:5]) for row in rows]
 
     async def purge(self, which: Which, *, actor: str, limit: int = 1) -> int:
-        """Lets go of letters; their deliveries stay failed."""
+        """Deletes dead letters; their deliveries stay failed."""
         arguments: list[Any] = [limit]
         picked = _PICKED.format(meant=f"{_PURGEABLE} and {_conditions(which, arguments)}")
         async with self._database.transaction() as connection:

@@ -1,4 +1,4 @@
-"""The operators' door to destinations: what waits for each, why, and what may be done about it."""
+"""The operators' door to destinations: their backlog, the reasons for it, and pause, resume, flush and reset."""
 
 from typing import Any, assert_never
 
@@ -130,7 +130,7 @@ class TrafficDoor:
 def reasons(
     found: Destination, lane: Lane | None, known: Known | None, outage: Outage | None = None
 ) -> list[str]:
-    """Why what waits for it is not delivered right now, the weightiest first."""
+    """Returns why the mail for a destination is not delivered now, the weightiest reason first."""
     told = []
     if found.paused_at is not None:
         until = f"until {moment(found.paused_until)}" if found.paused_until else "until it is resumed"
@@ -171,7 +171,7 @@ def _counted(found: Destination, lane: Lane | None) -> list[tuple[int, str]]:
 
 
 def state_of(found: Destination) -> str:
-    """How the destination is, in a word."""
+    """Returns the state of a destination, in a word."""
     if found.paused_at is not None:
         return "paused"
     if found.open_until is not None or found.failures:
@@ -212,12 +212,12 @@ def _paused(found: Destination) -> dict[str, Any]:
 
 
 def render_lane(lane: Lane) -> dict[str, Any]:
-    """How much of it goes at once from this process."""
+    """Returns how much this process sends there at once."""
     return {"size": int(lane.window), "active": lane.active, "batch": lane.batch}
 
 
 def render_known(domain: str, known: Known) -> dict[str, Any]:
-    """What the directory holds on the domain, without asking anew."""
+    """Returns what the directory holds on the domain, without a DNS query."""
     match known.result:
         case Speaks(capabilities):
             told = f"Its gateway is {capabilities.gateway_url}."

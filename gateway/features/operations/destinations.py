@@ -1,4 +1,4 @@
-"""What operators see of destinations, and do to them: pause, resume, flush, reset. Workers learn of it within a second."""
+"""Destinations for operators: shown, paused, resumed, flushed, reset. Workers learn of a change within a second."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from gateway.store.wakeups.topics import DESTINATIONS, call_workers
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """What waits for a destination, and what all processes know of it."""
+    """A destination's backlog, and what all processes know of it."""
 
     name: str
     queued: int = 0
@@ -65,7 +65,7 @@ left join lateral (
 
 
 async def destinations(database: Database, *, after: str, limit: int) -> list[Destination]:
-    """Everywhere something waits for, or something is known of, by name."""
+    """Returns the destinations that have mail or are known for something, by name."""
     rows = await database.fetch(
         f"{_SHOWN.format(which='where destination > $1', errors=0)} order by destination limit $2",
         after,
@@ -75,26 +75,26 @@ async def destinations(database: Database, *, after: str, limit: int) -> list[De
 
 
 async def destination(database: Database, name: str) -> Destination:
-    """One of them, whether or not anything waits for it."""
+    """Returns one destination, whether or not it has mail."""
     row = await database.fetchrow(_SHOWN.format(which="where destination = $1", errors=1), name)
     return Destination(name) if row is None else Destination(*row)
 
 
 async def destinations_named(database: Database, names: Collection[str]) -> dict[str, Destination]:
-    """Of these, those that something waits for or is known of."""
+    """Returns those of the named destinations that have mail or are known for something."""
     rows = await database.fetch(_SHOWN.format(which="where destination = any ($1)", errors=1), list(names))
     return {row[0]: Destination(*row) for row in rows}
 
 
 class Traffic:
-    """The operators' acts; each tells how many deliveries it changed."""
+    """The operators' actions; each returns how many deliveries it changed."""
 
     def __init__(self, database: Database, audit: Audit) -> None:
         self._database = database
         self._audit = audit
 
     async def pause(self, name: str, *, actor: str, reason: str, seconds: int | None) -> None:
-        """Nothing more is begun there, until the time is over or somebody resumes it."""
+        """Stops new deliveries there until the time is over or an operator resumes it."""
         async with self._database.transaction() as connection:
             await connection.execute(
                 "insert into destinations (destination, paused_at, paused_by, pause_reason, paused_until)"
@@ -121,7 +121,7 @@ class Traffic:
         )
 
     async def reset(self, name: str, *, actor: str) -> None:
-        """Closes the breaker. What waits keeps its own next attempt; flush makes it due."""
+        """Closes the breaker. Waiting deliveries keep their next attempt; flush makes them due."""
         await self._change(
             "update destinations set failures = 0, open_until = null, unreachable = false"
             " where destination = $1 and (failures > 0 or open_until is not null)",
@@ -131,9 +131,9 @@ class Traffic:
         )
 
     async def flush(self, name: str, *, actor: str) -> int:
-        """Tries now what waits for a next attempt or behind the breaker; returns how many deliveries that is.
+        """Makes deliveries due that wait for a next attempt or behind the breaker; returns their number.
 
-        What its sender scheduled for later, or an operator holds, stays.
+        Deliveries that their sender scheduled for later, or that an operator holds, stay as they are.
         """
         async with self._database.transaction() as connection:
             await connection.execute(

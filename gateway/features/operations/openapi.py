@@ -19,7 +19,7 @@ from gateway.http.shapes import (
 
 
 def closed(optional: Shape, description: str = "") -> Shape:
-    """An object of these members and no others, none of them required."""
+    """Returns the shape of an object with these members and no others, none of them required."""
     return {**shape({}, optional, description), "additionalProperties": False}
 
 

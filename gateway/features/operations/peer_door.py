@@ -1,4 +1,4 @@
-"""The operators' door to other domains' gateways: what they publish, how they are, and when they were in touch."""
+"""The operators' door to other domains' gateways: their records, their state, and the last contacts."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -31,7 +31,7 @@ class PeerDoor:
         directory: Directory,
         configured: Callable[[], Collection[str]],
     ) -> None:
-        """`configured` tells the domains whose gateways the configuration names."""
+        """Takes its collaborators; `configured` returns the domains whose gateways the configuration names."""
         self._database = database
         self._authenticator = authenticator
         self._lanes = lanes
@@ -97,7 +97,7 @@ class PeerDoor:
 
 
 def _published(found: Peer, result: object) -> Capabilities | None:
-    """What it says of itself now, else what it said last."""
+    """Returns the capabilities that a peer publishes now, else those of its last good record."""
     if not isinstance(result, Speaks) and found.record is not None:
         result = parse_record(found.record, plain=True)
     return result.capabilities if isinstance(result, Speaks) else None

@@ -9,7 +9,7 @@ from gateway.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A domain, what it said of itself last, and when it was in touch."""
+    """A domain, its last good record, and the last contacts with it."""
 
     domain: str
     record: str | None
@@ -29,7 +29,7 @@ where {which} order by n.domain limit $3
 
 
 async def peers(database: Database, configured: Collection[str], *, after: str, limit: int) -> list[Peer]:
-    """By name; `configured` are among them, whether or not they were ever in touch."""
+    """Returns peers by name; `configured` are among them, with or without contact."""
     rows = await database.fetch(_KNOWN.format(which="n.domain > $2"), sorted(configured), after, limit)
     return [Peer(*row) for row in rows]
 

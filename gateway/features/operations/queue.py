@@ -1,8 +1,8 @@
-"""What operators see of the queue and do to it: by message, or by whatever a selection says.
+"""The queue for operators: shown, and changed by message or by a selection.
 
-1. A delivery under lease is being carried at this moment: nobody touches it, it is counted as busy.
-2. What was done stands in the audit, in the transaction that did it.
-3. One act changes a bounded number of rows; it tells when there are more.
+1. A leased delivery is being carried at this moment: it is not changed, and is counted as busy.
+2. Each action is audited, in the transaction that did it.
+3. One action changes a bounded number of rows; it tells when there are more.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -28,7 +28,7 @@ CANCELLED = "Cancelled by an operator."
 
 
 class Act(StrEnum):
-    """What an operator does to deliveries that wait."""
+    """The actions of an operator on waiting deliveries."""
 
     HOLD = "hold"
     RELEASE = "release"
@@ -38,7 +38,7 @@ class Act(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Live deliveries: all that every given condition holds for."""
+    """Conditions on live deliveries; all that are given must hold."""
 
     ids: tuple[str, ...] | None = (
         None  # public ids of their messages, or rows, of which each names one message
@@ -79,7 +79,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One that did not end well."""
+    """A failed attempt."""
 
     message: UUID
     recipient: str
@@ -93,7 +93,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The recipients of one message that were cancelled."""
+    """The cancelled recipients of one message."""
 
     message: UUID
     message_id: str
@@ -108,7 +108,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What an act did, or would do."""
+    """The effect of an action, or of its dry run."""
 
     matched: int  # deliveries that are meant
     busy: int  # of them under lease
@@ -119,7 +119,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Deliveries of one destination in one bucket of age; without a destination, of all the others."""
+    """The deliveries of one destination in one bucket of age; without a destination, of all the others."""
 
     destination: str | None
     bucket: int
@@ -128,7 +128,7 @@ class Slice:
 
 _FREE = "(d.token is null or d.due <= amtp_now())"
 
-# Whom an act changes. What its sender scheduled for later was never tried, and is not tried early.
+# The deliveries that each act changes. A retry leaves alone what its sender scheduled for later: it was never tried.
 _ELIGIBLE = {
     Act.HOLD: f"d.state = 'queued' and {_FREE}",
     Act.RELEASE: f"d.state = 'held' and {_FREE}",
@@ -159,7 +159,7 @@ _NAMED = (
 
 
 def _conditions(selection: Selection, arguments: list[Any]) -> str:
-    """The selection as SQL; its values join the arguments."""
+    """Returns the selection as SQL; appends its values to the arguments."""
 
     def place(value: object) -> str:
         arguments.append(value)
@@ -190,7 +190,7 @@ from deliveries d join messages m on m.id = d.message left join destinations n u
 async def waiting(
     database: Database, selection: Selection, *, after: tuple[UUID, str] | None = None, limit: int
 ) -> list[Waiting]:
-    """What waits, oldest first, behind the place where the page before ended."""
+    """Returns a page of live deliveries, oldest first."""
     arguments: list[Any] = [*(after or (UUID(int=0), "")), limit]
     rows = await database.fetch(
         f"{_SHOWN} where (d.message, d.recipient) > ($1, $2) and {_conditions(selection, arguments)}"
@@ -201,7 +201,7 @@ async def waiting(
 
 
 async def attempts(database: Database, shown: Sequence[Waiting]) -> dict[tuple[UUID, str], list[Attempt]]:
-    """The history of each of these deliveries, oldest first."""
+    """Returns the failed attempts of each of these deliveries, oldest first."""
     rows = await database.fetch(
         "select a.* from unnest($1::uuid[], $2::text[]) u (message, recipient) cross join lateral ("
         " select message, recipient, attempt, at, via, code, error, milliseconds from attempts"
@@ -217,7 +217,7 @@ async def attempts(database: Database, shown: Sequence[Waiting]) -> dict[tuple[U
 
 
 async def shape(database: Database, bounds_seconds: Sequence[int], top: int) -> list[Slice]:
-    """Age by destination: those with the most deliveries first, the others in one."""
+    """Returns the number of deliveries by destination and age: the largest destinations, and the others as one."""
     rows = await database.fetch(
         "with sliced as (select destination, count(*) as count, width_bucket("
         "    extract(epoch from amtp_now() - accepted_at)::float8, $1::float8[]) as bucket"
@@ -233,7 +233,7 @@ async def shape(database: Database, bounds_seconds: Sequence[int], top: int) -> 
     return [Slice(*row) for row in rows]
 
 
-# Rows that somebody else is changing right now are passed over: they are as good as under lease.
+# Rows that another transaction is changing are skipped: they count as leased.
 _PICKED = """
 picked as (
     select d.message, d.recipient from deliveries d where {eligible} and {selected}
@@ -266,7 +266,7 @@ Report = Callable[[Ended], Awaitable[Admitted | None]]
 
 
 class Queue:
-    """The operators' acts."""
+    """The operators' actions."""
 
     def __init__(self, database: Database, mint: Mint, audit: Audit) -> None:
         self._database = database
@@ -274,7 +274,7 @@ class Queue:
         self._audit = audit
 
     async def count(self, act: Act, selection: Selection) -> Effect:
-        """What the act would do."""
+        """Returns the effect the action would have."""
         return await _count(self._database, act, selection)
 
     async def change(self, act: Act, selection: Selection, *, actor: str, reason: str | None) -> Effect:
@@ -369,7 +369,7 @@ def _ended(rows: Sequence[Any]) -> Ended:
 
 
 def _said(selection: Selection) -> dict[str, Any]:
-    """The conditions that were given, as the audit keeps them."""
+    """Returns the given conditions, as the audit keeps them."""
     said = {name: getattr(selection, name) for name in _CONDITIONS}
     return {**said, "ids": None if selection.ids is None else list(selection.ids)}
 

@@ -1,4 +1,4 @@
-"""The operators' door to the queue: what waits and why, and what they do to it."""
+"""The operators' door to the queue: live deliveries, why they wait, and actions on them."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -82,7 +82,7 @@ class QueueDoor:
         return answer_json(_page(found, limit))
 
     async def show(self, request: Request) -> Answer:
-        """The deliveries of one message that wait, each with its attempts."""
+        """Returns the live deliveries of one message, each with its attempts."""
         await self._operator(request)
         limit = limit_of(request.query)
         selection = Selection(ids=(request.params["id"],))
@@ -139,7 +139,7 @@ class QueueDoor:
 
 
 def why(one: Waiting) -> str:
-    """Why it is not delivered yet, in a sentence."""
+    """Returns why it is not delivered yet, in a sentence."""
     if one.under_way:
         return "It is on the way right now."
     if one.state == "held":
@@ -187,7 +187,7 @@ def render_attempt(one: Attempt) -> dict[str, Any]:
 
 
 def render_shape(slices: Sequence[Slice]) -> dict[str, Any]:
-    """A row for each destination: how many of each age."""
+    """Returns a row for each destination: how many deliveries of each age."""
     rows: dict[str | None, dict[str, int]] = {}
     for one in slices:
         ages = rows.setdefault(one.destination, dict.fromkeys(BUCKETS, 0))
@@ -231,7 +231,7 @@ def _page(
 
 
 def _place(query: Mapping[str, str]) -> tuple[UUID, str] | None:
-    """Where the page before ended."""
+    """Returns the place where the page before ended."""
     text = query.get("cursor")
     if text is None:
         return None

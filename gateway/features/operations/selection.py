@@ -1,6 +1,6 @@
-"""What operators mean: deliveries, destinations and dead letters, chosen by query parameters or by members of a body.
+"""Selections: deliveries, destinations and dead letters, chosen by query parameters or by members of a body.
 
-Acts name what they mean: without any condition they take `all: true`, so that a slip never empties the queue.
+An action needs conditions, or `all: true`, so that a slip never empties the queue.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ CODES = frozenset(map(str, Code))
 
 
 class Chosen(msgspec.Struct, forbid_unknown_fields=True):
-    """The deliveries that an act is for; `older_than` in seconds since they were accepted."""
+    """The deliveries that an action is for; `older_than` in seconds since they were accepted."""
 
     ids: list[str] | None = None
     sender: str | None = None
@@ -41,7 +41,7 @@ class Chosen(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ChosenLetters(msgspec.Struct, forbid_unknown_fields=True):
-    """The dead letters that an act is for; ages in seconds since they died."""
+    """The dead letters that an action is for; ages in seconds since they died."""
 
     sender: str | None = None
     recipient: str | None = None
@@ -104,7 +104,7 @@ def rate_of(replay: Replay) -> float | None:
 
 
 def destination_of(text: str, field: str = "destination") -> str:
-    """A domain, or the address of an agent here that mail is queued for."""
+    """Returns the destination in `text`: a domain, or the address of an agent here."""
     name = text.removeprefix(REMOVED)
     parsed = parse_address(name, field).name if "@" in name else parse_domain(name, field)
     return parsed if name == text else REMOVED + parsed

@@ -1,4 +1,4 @@
-"""Keeps a message that asks to be repeated, instead of sending it now."""
+"""The check that stores a message with `headers.repeat` as a schedule, instead of sending it now."""
 
 from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from gateway.store.clock import Clock
 
 
 class ScheduleCheck:
-    """Takes messages of local agents that carry `headers.repeat`; from peers it is carried as data."""
+    """The check for messages of local agents that carry `headers.repeat`; from peers the header is carried as data."""
 
     stage = Stage.TIME
 
@@ -34,7 +34,7 @@ class ScheduleCheck:
 
 @dataclass(frozen=True, slots=True)
 class _Keeping:
-    """Keeps one message, handed in with a key or without."""
+    """The keeper of one message, handed in with a key or without."""
 
     schedules: Schedules
     clock: Clock

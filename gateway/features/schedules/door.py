@@ -1,4 +1,4 @@
-"""The door to what repeats: `/v1/schedules`, an agent's own, and to operators everyone's.
+"""The door to schedules, `/v1/schedules`: an agent's own, and all of them for operators.
 
 A schedule is set up by handing in a message with `headers.repeat`.
 """
@@ -62,7 +62,7 @@ class ScheduleDoor:
 
 
 def whose(viewer: Viewer, query: Mapping[str, str]) -> str | None:
-    """The agent whose schedules are meant; None: everyone's, which operators see."""
+    """Returns the agent whose schedules are meant; None: everyone's, which operators see."""
     wanted = name_of(query, "sender")
     if viewer.operator:
         return wanted

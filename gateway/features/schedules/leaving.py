@@ -1,4 +1,4 @@
-"""What becomes of an agent's schedules when its key or the agent itself goes."""
+"""The fate of an agent's schedules when its key or the agent itself goes."""
 
 from collections.abc import Collection
 from typing import Any

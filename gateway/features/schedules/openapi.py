@@ -1,4 +1,4 @@
-"""What repeats, as the interface document shows it."""
+"""The OpenAPI shapes of schedules."""
 
 from collections.abc import Mapping
 

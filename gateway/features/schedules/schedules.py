@@ -1,9 +1,9 @@
-"""Messages that repeat: each is a row with its next tick, and whoever holds the row sends what is due.
+"""Schedules: each is a row with its next tick, and the process that locks the row sends what is due.
 
-1. A tick's message, and the tick after it, are committed together: whatever the number of processes and of their
-   deaths, each tick is sent once. What was missed is sent once, not as often as it was missed.
+1. A tick's message, and the tick after it, are committed together: however many processes run or crash, each tick is
+   sent once. Several missed ticks are sent as one.
 2. The key under which a schedule was handed in counts as any message's does.
-3. A schedule ends with its agent, and stays for a while to tell so.
+3. A schedule ends with its agent, and its row stays for a while to show that.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -55,7 +55,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What one schedule sends now, and when it comes next."""
+    """The message of one tick of a schedule, and the time of the next."""
 
     schedule: UUID
     message: Admitted | None  # None: nobody may have it
@@ -64,7 +64,7 @@ class Tick:
 
 
 class Schedules:
-    """The register of what repeats."""
+    """The register of schedules."""
 
     def __init__(
         self, database: Database, mint: Mint, audit: Audit, *, per_agent_max: Callable[[], int]
@@ -75,7 +75,7 @@ class Schedules:
         self._per_agent_max = per_agent_max  # as the configuration has it now
 
     async def add(self, admitted: Admitted, plan: Plan, key: str | None = None) -> Schedule:
-        """Keeps the message, to be sent at every tick; or finds the one that was kept under its key."""
+        """Stores the message, to be sent at every tick; returns the existing schedule for a repeated key."""
         message = admitted.message
         async with self._database.transaction() as connection:
             agent = await self._owner(connection, message.sender.name)
@@ -100,7 +100,7 @@ class Schedules:
             return await _known(connection, message.row)
 
     async def _owner(self, connection: Any, name: str) -> int:
-        """The agent, held so that it is neither retired nor given another schedule meanwhile."""
+        """Returns the agent's id, locked so that it is neither retired nor given another schedule meanwhile."""
         agent: int | None = await connection.fetchval(
             "select id from agents where name = $1 and state = 'active' for no key update", name
         )
@@ -124,7 +124,7 @@ class Schedules:
             )
 
     async def find(self, *, agent: str | None, after: UUID | None, limit: int) -> list[Schedule]:
-        """Those that go on, oldest first: of one agent, or of all."""
+        """Returns active schedules, oldest first: of one agent, or of all."""
         rows = await self._database.fetch(
             f"select {_SHOWN} from schedules s join agents a on a.id = s.agent"
             " where s.next_at is not null and ($1::text is null or a.name = $1 and a.state <> 'removed')"
@@ -136,7 +136,7 @@ class Schedules:
         return [Schedule(*row) for row in rows]
 
     async def cancel(self, schedule: UUID, *, agent: str | None, actor: str) -> Schedule | None:
-        """Ends it: an agent its own, an operator any, which is audited. Again is as good as once."""
+        """Ends a schedule: an agent its own, an operator any, which is audited. Repeating it changes nothing."""
         async with self._database.transaction() as connection:
             ended = await connection.fetchval(
                 "update schedules s set next_at = null, ended_at = amtp_now(), end_reason = $3"
@@ -154,7 +154,7 @@ class Schedules:
         return found if found is not None and agent in (None, found.agent) else None
 
     async def fire(self, tick: Callable[[Schedule], Awaitable[Tick | None]]) -> list[Tick]:
-        """Sends some of what is due; of what `tick` has no answer for, the tick stays due."""
+        """Sends some of the due ticks; one for which `tick` returns None stays due."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 f"select {_SHOWN} from schedules s join agents a on a.id = s.agent"
@@ -176,7 +176,7 @@ class Schedules:
         ]
 
     async def _send(self, connection: Any, due: Sequence[Admitted]) -> Collection[UUID]:
-        """Returns those whose ids were used before, which are as good as sent: who else could compute them?"""
+        """Commits the messages; returns those whose derived ids exist already, which means that they were sent."""
         seen = await claim(connection, [(admitted, hashes_of(admitted)) for admitted in due])
         new = [admitted for admitted in due if admitted.message.row not in seen]
         if new:
@@ -184,7 +184,7 @@ class Schedules:
         return seen
 
     async def forget(self, days: int) -> None:
-        """Lets go of those that ended so long ago that their keys are gone, too."""
+        """Deletes schedules that ended so long ago that their keys are gone, too."""
         await self._database.execute(
             "delete from schedules where ended_at < amtp_now() - make_interval(days => $1)", days
         )

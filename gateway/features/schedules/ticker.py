@@ -1,4 +1,4 @@
-"""The ticker: sends what repeats, tick by tick, by the rules that any message of its agent would pass."""
+"""The ticker: sends the messages of schedules, by the rules that any message of its agent would pass."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
@@ -38,7 +38,7 @@ class Ticker:
         self._postmaster = postmaster
 
     async def fire(self) -> None:
-        """Sends everything that is due."""
+        """Sends every due tick."""
         while len(await self._some()) == FIRED_AT_ONCE:
             pass
 
@@ -60,7 +60,7 @@ class Ticker:
         return ticks
 
     async def _tick(self, enter: Enter, schedule: Schedule) -> Tick | None:
-        """What a schedule sends at its tick; None where that can't be told at the moment."""
+        """Returns what a schedule sends at its tick; None where that can't be decided at the moment."""
         now, at = self._runtime.clock.now(), schedule.next_at
         assert at is not None, "what ended is never due"
         following = Plan(schedule.repeat, at, schedule.ends_at).next_after(now)
@@ -80,7 +80,7 @@ class Ticker:
     async def _report(
         self, message: Message, refusal: AMTPError, places: Places | None = None
     ) -> Admitted | None:
-        """What the answer would have said, had its agent handed the message in just now."""
+        """Returns a failure report with what the answer would have said if the agent had sent the message itself."""
         self._runtime.journal.noted(
             "warning", f"A tick of {message.sender.name} was refused: {refusal.message}"
         )
