@@ -1,6 +1,6 @@
 """The write of a batch of admitted messages: one statement for all of it, and one for the riders of each kind."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -70,7 +70,7 @@ _INSERT_UNSEEN = _WRITE.format(
 
 
 async def insert(
-    line: Any, batch: UUID, new: Sequence[Admitted], promised: Container[Place] = ()
+    line: Any, batch: UUID, new: Sequence[Admitted], promised: Collection[Place] = ()
 ) -> datetime:
     """Writes the messages, whose keys and ids are registered, and their riders. Returns the time of acceptance."""
     at: datetime = await line.fetchval(_INSERT, *_columns(batch, new, promised))
@@ -79,7 +79,7 @@ async def insert(
 
 
 async def insert_unseen(
-    line: Any, batch: UUID, new: Sequence[Admitted], promised: Container[Place], wanted: Sequence[Wanted]
+    line: Any, batch: UUID, new: Sequence[Admitted], promised: Collection[Place], wanted: Sequence[Wanted]
 ) -> datetime | None:
     """Writes the messages and registers their keys and ids by one statement; returns None, writing nothing, if it can't."""
     try:
@@ -91,7 +91,7 @@ async def insert_unseen(
     return at
 
 
-def _columns(batch: UUID, new: Sequence[Admitted], promised: Container[Place]) -> list[Any]:
+def _columns(batch: UUID, new: Sequence[Admitted], promised: Collection[Place]) -> list[Any]:
     messages = [(a.message, a) for a in new]
     entries = [(a.message.row, e, a.message.expires_at) for a in new for e in a.entries]
     queued = [(a.message.row, d) for a in new for d in a.deliveries]
@@ -122,7 +122,7 @@ def _columns(batch: UUID, new: Sequence[Admitted], promised: Container[Place]) -
         notice_of(topics_of(new)),
         _rare([e.receipt or None for _, e, _ in entries]),
         _rare([d.receipt for _, d in queued]),
-        _rare([(row, e.agent) in promised or None for row, e, _ in entries]),
+        _rare([(row, e.agent) in promised or None for row, e, _ in entries]) if promised else [],
         _rare([a.weight for a in new for _ in a.entries]),
         _rare([a.weight for a in new for _ in a.deliveries]),
     ]
@@ -130,4 +130,4 @@ def _columns(batch: UUID, new: Sequence[Admitted], promised: Container[Place]) -
 
 def _rare(column: list[Any]) -> list[Any]:
     """Returns an empty list for a column without values: unnest pads it with nulls, and the driver encodes none."""
-    return column if any(value is not None for value in column) else []
+    return [] if column.count(None) == len(column) else column

@@ -196,7 +196,7 @@ class Intake:
         await line.execute("begin")  # behind a pooler always: it gives a statement alone to several servers
         repeats = await claim(line, [(w.admitted, w.hashes) for w in batch.waiting])
         new = [w.admitted for w in batch.waiting if w.admitted.message.row not in repeats]
-        at = await insert(line, batch.id, new, batch.promises) if new else None
+        at = await insert(line, batch.id, new, batch.promises.places) if new else None
         try:
             await line.execute("commit")
         except WEATHER as failure:
@@ -282,8 +282,8 @@ async def _insert_at_once(line: Any, batch: _Batch) -> datetime | None:
     wanted = wanted_of([(waiting.admitted, waiting.hashes) for waiting in batch.waiting])
     try:
         if wanted:
-            return await insert_unseen(line, batch.id, new, batch.promises, wanted)
-        return await insert(line, batch.id, new, batch.promises)
+            return await insert_unseen(line, batch.id, new, batch.promises.places, wanted)
+        return await insert(line, batch.id, new, batch.promises.places)
     except WEATHER as failure:
         if _told_no(failure):
             raise

@@ -8,7 +8,7 @@
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -119,8 +119,10 @@ class Promises:
         self._made = made or {}
         self._give_back = give_back
 
-    def __contains__(self, place: object) -> bool:
-        return place in self._made
+    @property
+    def places(self) -> Collection[Place]:
+        """The entries that are promised."""
+        return self._made
 
     def keep(self, committed: Sequence[Admitted], at: datetime | None) -> set[Topic]:
         """Hands over the promised entries that were committed; returns the topics that are left to ring.

@@ -27,10 +27,12 @@ def topics_of(admitted: Iterable[Admitted]) -> set[Topic]:
     """Returns the topics to ring when these are committed."""
     topics = set[Topic]()
     for each in admitted:
-        topics.update(entry.agent for entry in each.entries)
+        for entry in each.entries:
+            topics.add(entry.agent)
         if each.automatic and any(queued.token is None for queued in each.deliveries):
             topics.add(QUEUE)  # a report or a receipt; other mail is known to the worker beside its writer
-        topics.update(reply_topics(each.message))
+        if each.message.in_reply_to is not None:
+            topics.update(reply_topics(each.message))
     return topics
 
 

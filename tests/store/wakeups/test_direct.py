@@ -201,7 +201,7 @@ async def test_what_was_promised_to_a_stream_that_goes_before_the_commit_is_unre
     async with stream(desk):
         admitted = Admitted(desk.message(), proven=True, entries=(Entry(AGENT, None),))
         promises = desk.straight.promise([admitted])
-        assert (admitted.message.row, AGENT) in promises
+        assert (admitted.message.row, AGENT) in promises.places
     await written_as_read(desk, admitted)
     with desk.bell.ear(AGENT) as other:
         assert promises.keep([admitted], datetime.now(UTC)) == set()
