@@ -68,6 +68,7 @@ class Journal:
         self._log = LogWriter(stream or sys.stderr, form, level)
         self._seldom = Seldom()
         self._labelled: dict[tuple[Any, ...], Any] = {}
+        self._answered: dict[tuple[str, int], tuple[Any, Any]] = {}
         self._database_up, self._disk_full = True, False
         self._doubts: Sequence[str] = ()
         self.metrics.database_up.set(1)
@@ -240,8 +241,15 @@ class Journal:
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """`route` is the template of the routing table, never the path a stranger sent."""
-        self._label(self.metrics.requests, route, str(status)).inc()
-        self._label(self.metrics.request_seconds, route).observe(seconds)
+        answered = self._answered.get((route, status))
+        if answered is None:
+            label, metrics = self._label, self.metrics
+            answered = label(metrics.requests, route, str(status)), label(metrics.request_seconds, route)
+            if len(self._answered) < LABELS_MAX:
+                self._answered[route, status] = answered
+        count, duration = answered
+        count.inc()
+        duration.observe(seconds)
 
     def reader_cut(self, reason_: str) -> None:
         """A client took too little of an answer or a stream."""
@@ -373,7 +381,9 @@ class Journal:
         self._log.adopt(form, level)
 
     def flush(self) -> None:
+        """Writes the lines that wait, and hands on what was counted."""
         self._log.flush()
+        self.metrics.hand_on()
 
     def _label(self, metric: Any, *labels: str) -> Any:
         # prometheus-client looks a label up under a lock, which costs more than the count itself.

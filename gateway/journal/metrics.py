@@ -1,9 +1,11 @@
 """The counters, gauges and histograms of a gateway process, and how they are shown to Prometheus.
 
 Labels come from small fixed sets: routes, statuses, codes. What grows with what strangers send is no label.
-With several processes (see gateway.metrics_folder) every process shows the sum of all.
+With several processes (see `metrics_folder`) every process shows the sum of all. What happens for every message is
+gathered first (see `gathered`), so what other processes counted is at most a second old.
 """
 
+import asyncio
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -12,6 +14,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from gateway.journal.gathered import HAND_ON_SECONDS, GatheredCounter, GatheredHistogram
 from gateway.journal.metrics_folder import VARIABLE
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -24,11 +27,16 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
+        self._gathered: list[GatheredCounter | GatheredHistogram] = []
         if VARIABLE not in os.environ:
             ProcessCollector(registry=registry)
 
         def counter(name: str, doc: str, *labels: str) -> Counter:
             return Counter(f"amtp_{name}", doc, labels, registry=registry)
+
+        def gathered(name: str, doc: str, *labels: str) -> GatheredCounter:
+            self._gathered.append(each := GatheredCounter(counter(name, doc, *labels)))
+            return each
 
         def gauge(name: str, doc: str, mode: str, *labels: str) -> Gauge:
             return Gauge(f"amtp_{name}", doc, labels, registry=registry, multiprocess_mode=mode)  # type: ignore[arg-type] # a Literal there
@@ -36,26 +44,28 @@ class Metrics:
         def histogram(name: str, doc: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(f"amtp_{name}", doc, labels, registry=registry, buckets=buckets)
 
-        self.messages = counter("messages_accepted", "Messages committed and acknowledged.")
-        self.recipients = counter("recipients_accepted", "Their recipients.")
-        self.message_bytes = counter("message_bytes_accepted", "Their bytes.")
+        self.messages = gathered("messages_accepted", "Messages committed and acknowledged.")
+        self.recipients = gathered("recipients_accepted", "Their recipients.")
+        self.message_bytes = gathered("message_bytes_accepted", "Their bytes.")
         self.refusals = counter("refusals", "Submissions refused, by code.", "code")
         self.connections_refused = counter(
             "connections_refused", "Connections refused, and idle ones closed for others, by cause.", "cause"
         )
         self.security = counter("security_events", "Keys, names and relays refused, by kind.", "kind")
-        self.settled = counter("recipients_settled", "Final outcomes of recipients.", "status", "via")
+        self.settled = gathered("recipients_settled", "Final outcomes of recipients.", "status", "via")
         self.deferrals = counter("deliveries_deferred", "Attempts that will be repeated, by code.", "code")
         self.leases_lost = counter("leases_lost", "Deliveries taken back from a worker that never finished.")
-        self.fetched = counter("inbox_fetched", "Inbox entries handed to agents.")
-        self.acknowledged = counter("inbox_acknowledged", "Inbox entries acknowledged.")
+        self.fetched = gathered("inbox_fetched", "Inbox entries handed to agents.")
+        self.acknowledged = gathered("inbox_acknowledged", "Inbox entries acknowledged.")
         self.poisoned = counter("inbox_poisoned", "Inbox entries put aside after too many leases ran out.")
         self.notices = counter("notices", "Tries to notify a webhook, and notices given up.", "result")
         self.webhook_steps = counter("webhook_steps", "Webhooks warned of or switched off.", "step")
         self.batch_messages = histogram("batch_messages", "Messages in one commit.", BATCH)
         self.batch_seconds = histogram("batch_seconds", "Duration of one commit.", SECONDS)
-        self.requests = counter("requests", "Requests answered.", "route", "status")
-        self.request_seconds = histogram("request_seconds", "Duration of requests.", SECONDS, "route")
+        self.requests = gathered("requests", "Requests answered.", "route", "status")
+        request_seconds = histogram("request_seconds", "Duration of requests.", SECONDS, "route")
+        self.request_seconds = GatheredHistogram(request_seconds, SECONDS)
+        self._gathered.append(self.request_seconds)
         self.readers_lost = counter("readers_lost", "Child processes that died over a large body.", "why")
         self.held = gauge(
             "held", "What clients hold of what a process shares out among them.", "livesum", "what"
@@ -102,8 +112,20 @@ class Metrics:
             "livemostrecent",
         )
 
+    def hand_on(self) -> None:
+        """Adds what was gathered to what is shown."""
+        for each in self._gathered:
+            each.hand_on()
+
+    async def run(self) -> None:
+        """Hands on each second, for the other processes and those who look at their files, until cancelled."""
+        while True:
+            await asyncio.sleep(HAND_ON_SECONDS)
+            self.hand_on()
+
     def render(self) -> bytes:
         """The exposition text, of all processes where there are several."""
+        self.hand_on()
         if VARIABLE not in os.environ:
             return generate_latest(self._registry)
         together = CollectorRegistry()

@@ -136,6 +136,7 @@ async def _at_work(parts: Parts) -> AsyncIterator[None]:
                 parts.housekeeping.run(),
                 *(watch() for faces in parts.faces for watch in faces.watches),
                 Stalls(parts.journal).run(),
+                parts.journal.metrics.run(),
             )
         ]
         try:
