@@ -130,9 +130,9 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         waiter = self._waiter
         idle = waiter is not None and not (waiter.done() or self._close or self._force_close)
-        if data and (plain := self._plain.take(data, idle=idle)) is not None:
-            self._messages.append(cast(Any, plain))
-            cast("asyncio.Future[None]", waiter).set_result(None)
+        if data and (plain := self._plain.take(data, idle=idle)) is not None and waiter is not None:
+            self._messages.append(plain)  # type: ignore[arg-type] # aiohttp queues what its own parser read
+            waiter.set_result(None)
             return
         messages = self._messages
         queued, in_head = len(messages), self._in_head
@@ -225,7 +225,9 @@ class Connection(RequestHandler):
         return not last
 
     def _next_head(self) -> Head:
-        message, body = cast(tuple[Any, Any], self._messages.popleft())
+        message: Any
+        body: Any
+        message, body = self._messages.popleft()
         if isinstance(message, Head):  # a plain request
             self.incoming.begin(EMPTY_PAYLOAD, body)
             return message
