@@ -16,6 +16,15 @@ MAYBE_KEY = ("", *ANY_KEY)  # a gateway without a key may relay to agents here
 
 
 @dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter. The same name may mean different things at different endpoints."""
+
+    name: str
+    schema: Mapping[str, Any]
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """`answers` name the shapes, by status and content type; `refusals` come beside those every route has."""
 
@@ -24,7 +33,7 @@ class Operation:
     answers: Mapping[int, Mapping[str, str]]
     keys: tuple[str, ...] = ANY_KEY
     refusals: tuple[int, ...] = ()
-    parameters: tuple[str, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
     body: Mapping[str, str] | None = None
     body_required: bool = True
 
@@ -39,10 +48,10 @@ def json_body(shape: str) -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The description of a family of endpoints: operations by method and path, and the shapes that they name."""
+    """The shapes and path parts that the operations of a family of endpoints refer to, by name."""
 
-    operations: Mapping[tuple[str, str], Operation] = field(default_factory=dict)
     shapes: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
     def __or__(self, other: "Words") -> "Words":
-        return Words({**self.operations, **other.operations}, {**self.shapes, **other.shapes})
+        return Words({**self.shapes, **other.shapes}, {**self.parts, **other.parts})

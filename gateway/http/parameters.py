@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
+from gateway.http.operation import Parameter
 from gateway.http.request import bad_parameter
+from gateway.http.shapes import text
 from gateway.protocol.address import parse_address
 from gateway.protocol.timestamp import parse_timestamp
 
@@ -14,6 +16,18 @@ LIMIT_MAX = 1000
 OFFSET_MAX = 10_000  # skipped rows are read all the same; a cursor goes further
 
 _COUNT = re.compile(r"[0-9]{1,9}")
+
+LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX}, "Items on a page: 100.")
+OFFSET = Parameter(
+    "offset",
+    {"type": "integer", "minimum": 0, "maximum": OFFSET_MAX},
+    "Items to skip; `cursor` goes further.",
+)
+SINCE = Parameter("since", text(format="date-time"), "Only what was accepted then or later.")
+ID_CURSOR = Parameter("cursor", text(format="uuid"), "As the page before gave it.")
+NUMBER_CURSOR = Parameter("cursor", text(pattern="^[0-9]{1,18}$"), "As the page before gave it.")
+NAME_CURSOR = Parameter("cursor", text(minLength=1, maxLength=256), "As the page before gave it.")
+PAGING = (LIMIT, OFFSET, SINCE, ID_CURSOR)
 
 
 def count_of(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from urllib.parse import unquote
 
 from gateway.http.answers import Answer, Stream
+from gateway.http.operation import Operation
 from gateway.http.request import Request
 from gateway.protocol.errors import AMTPError, Code
 
@@ -41,14 +42,20 @@ def roles_of(names: Collection[str]) -> frozenset[Role]:
 class Route:
     """A route. `path` is a template such as `/v1/inbox/{address}/{id}`; `{id}` matches message ids only.
 
-    `query` names the query parameters it takes; with None its handler checks them.
+    `operation` describes it; a gateway does not start with a route that has none. `query` follows from it: the names
+    of the query parameters the route takes. Without an operation it is None, and the handler checks them.
     """
 
     method: str
     path: str
     handler: Handler
     roles: frozenset[Role] = EVERYWHERE
-    query: frozenset[str] | None = None
+    operation: Operation | None = None
+    query: frozenset[str] | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        taken = self.operation and frozenset(parameter.name for parameter in self.operation.parameters)
+        object.__setattr__(self, "query", taken)
 
 
 @dataclass(frozen=True, slots=True)

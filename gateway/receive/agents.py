@@ -34,6 +34,17 @@ from gateway.receive.agent_profile import (
     render_key,
     render_made,
 )
+from gateway.receive.openapi_operations import (
+    CHANGE_AGENT,
+    DISCOVER,
+    DISCOVER_OF_DOMAIN,
+    FIND_AGENTS,
+    REGISTER,
+    RETIRE_AGENT,
+    ROTATE_KEY,
+    ROTATE_PUSH_SECRET,
+    SHOW_AGENT,
+)
 from gateway.store.agents.agents import Agent, Agents, Profile, Search
 from gateway.store.agents.keys import NewKey
 from gateway.store.agents.push_secrets import replace_secret
@@ -82,15 +93,17 @@ class AgentDoor:
     def routes(self) -> list[Route]:
         one = "/v1/admin/agents/{local}"
         return [
-            Route("POST", "/v1/admin/agents", self.register, OPERATORS),
-            Route("GET", "/v1/admin/agents", self.find, OPERATORS),
-            Route("GET", one, self.show, OPERATORS),
-            Route("PATCH", one, self.update, OPERATORS),
-            Route("DELETE", one, self.delete, OPERATORS),
-            Route("POST", f"{one}/rotate-key", self.rotate_key, OPERATORS),
-            Route("POST", f"{one}/rotate-push-secret", self.rotate_push_secret, OPERATORS),
-            Route("GET", "/v1/discovery/agents", self.discover, AGENTS),
-            Route("GET", "/v1/discovery/agents/{domain}", self.discover, AGENTS),
+            Route("POST", "/v1/admin/agents", self.register, OPERATORS, REGISTER),
+            Route("GET", "/v1/admin/agents", self.find, OPERATORS, FIND_AGENTS),
+            Route("GET", one, self.show, OPERATORS, SHOW_AGENT),
+            Route("PATCH", one, self.update, OPERATORS, CHANGE_AGENT),
+            Route("DELETE", one, self.delete, OPERATORS, RETIRE_AGENT),
+            Route("POST", f"{one}/rotate-key", self.rotate_key, OPERATORS, ROTATE_KEY),
+            Route(
+                "POST", f"{one}/rotate-push-secret", self.rotate_push_secret, OPERATORS, ROTATE_PUSH_SECRET
+            ),
+            Route("GET", "/v1/discovery/agents", self.discover, AGENTS, DISCOVER),
+            Route("GET", "/v1/discovery/agents/{domain}", self.discover, AGENTS, DISCOVER_OF_DOMAIN),
         ]
 
     async def register(self, request: Request) -> Answer:

@@ -12,6 +12,7 @@ from gateway.protocol.address import parse_domain
 from gateway.protocol.discovery import Broken, Capabilities, Silent, Speaks, render_record
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.timestamp import render_timestamp
+from gateway.receive.openapi_operations import SHOW_CAPABILITIES
 from gateway.route.decide import Temporary
 from gateway.route.directory import Directory, Known
 
@@ -36,7 +37,7 @@ class CapabilityDoor:
         self._lookups = lookups
 
     def routes(self) -> list[Route]:
-        return [Route("GET", "/v1/capabilities/{domain}", self.get)]
+        return [Route("GET", "/v1/capabilities/{domain}", self.get, operation=SHOW_CAPABILITIES)]
 
     async def get(self, request: Request) -> Answer:
         caller = await self._authenticator.caller(request)

@@ -16,6 +16,7 @@ from gateway.journal.metrics import CONTENT_TYPE, Metrics
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import VERSION
 from gateway.protocol.timestamp import render_timestamp
+from gateway.receive.openapi_operations import HEALTH, METRICS, READY
 from gateway.store.clock import Clock
 from gateway.store.database import Database
 from gateway.store.health import Ailment, ailment
@@ -89,9 +90,9 @@ class HealthDoor:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", "/health", self.health),
-            Route("GET", "/ready", self.ready),
-            Route("GET", "/metrics", self.metrics, frozenset({Role.ADMIN})),
+            Route("GET", "/health", self.health, operation=HEALTH),
+            Route("GET", "/ready", self.ready, operation=READY),
+            Route("GET", "/metrics", self.metrics, frozenset({Role.ADMIN}), METRICS),
         ]
 
     async def health(self, _request: Request) -> Answer:

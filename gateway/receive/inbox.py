@@ -49,6 +49,15 @@ from gateway.receive.inbox_query import (
     parse_renewal,
     parse_said,
 )
+from gateway.receive.openapi_operations import (
+    ACKNOWLEDGE,
+    ACKNOWLEDGE_MANY,
+    CHANGE_LEASE,
+    DROP_OWN_LETTER,
+    LIST_OWN_LETTERS,
+    READ_INBOX,
+    REPLAY_OWN_LETTER,
+)
 from gateway.report.interests import Interests
 from gateway.store.agents.keys import NAMED_KEYS
 from gateway.store.clock import Clock
@@ -109,13 +118,19 @@ class InboxDoor:
     def routes(self) -> list[Route]:
         box = "/v1/inbox/{address}"
         return [
-            Route("GET", box, self.read, ROLES),
-            Route("DELETE", f"{box}/{{id}}", self.acknowledge, ROLES),
-            Route("POST", f"{box}/ack", self.acknowledge_many, ROLES),
-            Route("POST", f"{box}/lease", self.renew, ROLES),
-            Route("GET", f"{box}/dead-letters", self.list_dead_letters, ROLES),
-            Route("POST", f"{box}/dead-letters/{{number}}/replay", self.replay_dead_letter, ROLES),
-            Route("DELETE", f"{box}/dead-letters/{{number}}", self.drop_dead_letter, ROLES),
+            Route("GET", box, self.read, ROLES, READ_INBOX),
+            Route("DELETE", f"{box}/{{id}}", self.acknowledge, ROLES, ACKNOWLEDGE),
+            Route("POST", f"{box}/ack", self.acknowledge_many, ROLES, ACKNOWLEDGE_MANY),
+            Route("POST", f"{box}/lease", self.renew, ROLES, CHANGE_LEASE),
+            Route("GET", f"{box}/dead-letters", self.list_dead_letters, ROLES, LIST_OWN_LETTERS),
+            Route(
+                "POST",
+                f"{box}/dead-letters/{{number}}/replay",
+                self.replay_dead_letter,
+                ROLES,
+                REPLAY_OWN_LETTER,
+            ),
+            Route("DELETE", f"{box}/dead-letters/{{number}}", self.drop_dead_letter, ROLES, DROP_OWN_LETTER),
         ]
 
     async def read(self, request: Request) -> Answer | Stream:

@@ -22,6 +22,7 @@ from gateway.protocol.message import Message
 from gateway.protocol.status import Receipt, render_receipt, render_recipients
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.hops import hops_of
+from gateway.receive.openapi_operations import SEND
 from gateway.receive.parsing import Parsing
 from gateway.receive.waiting import Sent, Waiting, sent, wait_seconds
 from gateway.store.clock import Clock
@@ -64,7 +65,7 @@ class MessageDoor:
         self._room = Lately(room)  # whether the disk has room for more
 
     def routes(self) -> list[Route]:
-        return [Route("POST", "/v1/messages", self.post, frozenset({Role.PUBLIC, Role.AGENTS}))]
+        return [Route("POST", "/v1/messages", self.post, frozenset({Role.PUBLIC, Role.AGENTS}), SEND)]
 
     async def post(self, request: Request) -> Answer:
         kind = request.require_content_type(JSON, LINES)

@@ -212,6 +212,15 @@ SHAPES: dict[str, Shape] = {
         "additionalProperties": False,
     },
     "LeaseHeld": shape({"lease": TEXT, "seconds": {"type": "number"}, "message_count": COUNT}),
+    "Purge": {
+        **shape(
+            {}, {"older_than": COUNT, "sender": TEXT, "unproven": YES_NO, "all": YES_NO, "dry_run": YES_NO}
+        ),
+        "additionalProperties": False,
+    },
+    "InboxPurged": shape(
+        {"recipient": TEXT, "dry_run": YES_NO, "matched": COUNT, "purged": COUNT, "has_more": YES_NO}
+    ),
     "OwnDeadLetters": shape({"dead_letters": listed(ANY_OBJECT), **PAGE, "cursor": CURSOR}),
     "OwnDeadLetter": shape(
         {"dead_letter": COUNT, "status": {"enum": ["replayed", "deleted"]}, "timestamp": MOMENT}

@@ -15,6 +15,7 @@ from gateway.http.routing import Role, Route
 from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.receive.agent_profile import BODY_BYTES_MAX, read_body
+from gateway.receive.openapi_operations import PURGE_INBOX
 from gateway.store.inbox.purging import Purging, Unwanted
 
 ROLES = frozenset({Role.AGENTS, Role.ADMIN})
@@ -37,7 +38,7 @@ class PurgeDoor:
         self._purging = purging
 
     def routes(self) -> list[Route]:
-        return [Route("POST", "/v1/inbox/{address}/purge", self.purge, ROLES)]
+        return [Route("POST", "/v1/inbox/{address}/purge", self.purge, ROLES, PURGE_INBOX)]
 
     async def purge(self, request: Request) -> Answer:
         address = parse_address(request.params["address"], "address")

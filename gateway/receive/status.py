@@ -25,6 +25,7 @@ from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import members_of
 from gateway.protocol.status import RecipientState, Status, render_status, status_of_message
 from gateway.protocol.timestamp import render_timestamp
+from gateway.receive.openapi_operations import CANCEL_MESSAGE, LIST_MESSAGES, SHOW_MESSAGE, SHOW_STATUS
 from gateway.report.interests import Interests
 from gateway.store.database import Database
 from gateway.store.messages.listing import Page, Wanted, listing
@@ -88,10 +89,10 @@ class StatusDoor:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", "/v1/messages", self.list_messages, ROLES),
-            Route("GET", "/v1/messages/{id}", self.show, ROLES),
-            Route("GET", "/v1/messages/{id}/status", self.status, ROLES),
-            Route("DELETE", "/v1/messages/{id}", self.cancel, ROLES),
+            Route("GET", "/v1/messages", self.list_messages, ROLES, LIST_MESSAGES),
+            Route("GET", "/v1/messages/{id}", self.show, ROLES, SHOW_MESSAGE),
+            Route("GET", "/v1/messages/{id}/status", self.status, ROLES, SHOW_STATUS),
+            Route("DELETE", "/v1/messages/{id}", self.cancel, ROLES, CANCEL_MESSAGE),
         ]
 
     async def status(self, request: Request) -> Answer:

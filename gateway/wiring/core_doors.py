@@ -5,6 +5,7 @@ from functools import partial
 
 from gateway.features.feature import Door
 from gateway.http.limits import Manners
+from gateway.http.openapi import OpenApiDoor
 from gateway.http.server import Door as HttpDoor
 from gateway.journal.journal import Journal
 from gateway.net.rates import Rates
@@ -15,7 +16,7 @@ from gateway.receive.capabilities import CapabilityDoor
 from gateway.receive.health import DatabaseLook, HealthDoor, Look, disk_look, draining_look
 from gateway.receive.inbox import InboxDoor
 from gateway.receive.messages import MessageDoor
-from gateway.receive.openapi import CORE, OpenApiDoor, with_query
+from gateway.receive.openapi import CORE, INFO
 from gateway.receive.purging import PurgeDoor
 from gateway.receive.status import StatusDoor
 from gateway.receive.waiting import Waiting
@@ -34,7 +35,7 @@ def door_of(parts: Parts) -> HttpDoor:
     for faces in parts.faces:
         words |= faces.words
     return HttpDoor(
-        routes=[with_query(route, words) for route in (*routes, *OpenApiDoor(routes, words).routes())],
+        routes=[*routes, *OpenApiDoor(INFO, routes, words).routes()],
         load=parts.load,
         manners=Manners(),
         watch=DoorWatch(parts.journal),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.receive.every_route import WORDS
+from tests.receive.every_route import every_route
 from tests.world import World
 
 PLACES = {"id": "m-1", "address": "alice@acme.test", "local": "alice", "domain": "acme.test", "number": "1"}
@@ -17,7 +17,7 @@ def filled(path: str) -> str:
 
 async def test_every_endpoint_refuses_a_parameter_that_it_does_not_know(world: World) -> None:
     async with world.gateway() as gateway:
-        for method, path in WORDS.operations:
+        for method, path in [(route.method, route.path) for route in every_route()]:
             reply = await gateway.call(method, f"{filled(path)}?no_such_parameter=1", key=gateway.admin_key)
             assert (reply.status, reply.code) == (400, "INVALID_MESSAGE_FORMAT"), (method, path)
             assert reply.json["error"]["details"]["field"] == "no_such_parameter", (method, path)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import jsonschema
@@ -9,18 +10,29 @@ import pytest
 import schemathesis
 from schemathesis.schemas import BaseSchema
 
+import gateway.features
 from gateway import __version__
-from gateway.receive.openapi import OpenApiDoor, document
-from gateway.receive.openapi_operations import PARAMETERS, PATH_PARTS
-from gateway.receive.openapi_shapes import message_shapes
+from gateway.http.answers import Answer
+from gateway.http.openapi import OpenApiDoor, document
+from gateway.http.operation import Operation, Parameter
+from gateway.http.request import Request
+from gateway.http.routing import Route
+from gateway.receive.openapi import CORE, INFO
 from tests.receive.doorway import doorway, get
-from tests.receive.every_route import WORDS, every_route
+from tests.receive.every_route import (
+    FEATURES,
+    ROOMS_OF_THE_CORE,
+    WORDS,
+    every_route,
+    modules_in,
+    routes_in,
+)
 
 MESSAGE: dict[str, Any] = {"sender": "a@acme.test", "recipients": ["b@acme.test"]}
 
 
 def document_of_all() -> dict[str, Any]:
-    served: dict[str, Any] = json.loads(json.dumps(document(every_route(), WORDS)))
+    served: dict[str, Any] = json.loads(json.dumps(document(INFO, every_route(), WORDS)))
     return served
 
 
@@ -35,13 +47,24 @@ def operations_in(served: dict[str, Any]) -> dict[tuple[str, str], Any]:
 def test_every_route_is_described_and_nothing_else_is() -> None:
     routes = {(route.method, route.path) for route in every_route()}
     assert len(routes) > 20
-    assert routes == set(WORDS.operations)
     assert routes == set(operations_in(document_of_all()))
 
 
-def test_what_is_described_and_not_there_is_not_shown() -> None:
-    some = [route for route in every_route() if route.path == "/health"]
-    assert set(operations_in(document(some, WORDS))) == {("GET", "/health")}
+def test_a_gateway_with_a_route_that_is_not_described_does_not_start() -> None:
+    async def serve(_request: Request) -> Answer:
+        return Answer()
+
+    with pytest.raises(ValueError, match="GET /thing has no operation"):
+        OpenApiDoor(INFO, [Route("GET", "/thing", serve)], WORDS)
+
+
+@pytest.mark.parametrize("feature", [None, *FEATURES])
+def test_the_core_and_each_feature_have_all_their_words(feature: str | None) -> None:
+    routes, words = routes_in(*ROOMS_OF_THE_CORE), CORE
+    if feature is not None:
+        routes += routes_in(import_module(f"gateway.features.{feature}"))
+        words |= FEATURES[feature]
+    check_references(json.loads(json.dumps(document(INFO, routes, words))))
 
 
 def test_the_document_is_what_openapi_3_1_says_one_is() -> None:
@@ -61,7 +84,10 @@ def references(found: Any) -> Iterator[str]:
 
 
 def test_every_reference_leads_somewhere() -> None:
-    served = document_of_all()
+    check_references(document_of_all())
+
+
+def check_references(served: Any) -> None:
     for reference in set(references(served)):
         _, *steps = reference.split("/")
         place = served
@@ -74,12 +100,19 @@ def test_every_operation_has_a_name_of_its_own() -> None:
     assert len(names) == len(set(names))
 
 
-def test_whatever_is_named_in_a_table_is_used() -> None:
-    used = {name for operation in WORDS.operations.values() for name in operation.parameters}
-    assert used == set(PARAMETERS)
-    parts = {part for _, path in WORDS.operations for part in path.split("/") if part.startswith("{")}
-    assert {part.strip("{}") for part in parts} == set(PATH_PARTS)
-    assert used_shapes() == set({**WORDS.shapes, **message_shapes()})
+def test_whatever_has_a_name_is_used() -> None:
+    operations = [route.operation for route in every_route() if route.operation is not None]
+    parameters = [parameter for operation in operations for parameter in operation.parameters]
+    assert named(Operation) == [operation for operation in named(Operation) if operation in operations]
+    assert named(Parameter) == [parameter for parameter in named(Parameter) if parameter in parameters]
+    parts = {part for route in every_route() for part in route.path.split("/") if part.startswith("{")}
+    assert {part.strip("{}") for part in parts} == set(WORDS.parts)
+    assert used_shapes() == set(WORDS.shapes)
+
+
+def named(kind: type[Any]) -> list[Any]:
+    rooms = (*ROOMS_OF_THE_CORE, gateway.features)
+    return [value for module in modules_in(*rooms) for value in vars(module).values() if type(value) is kind]
 
 
 def used_shapes() -> set[str]:
@@ -122,7 +155,7 @@ def test_the_shape_of_a_message_is_its_own_schema(change: dict[str, Any], good: 
 
 
 async def test_the_document_is_served_to_whoever_asks() -> None:
-    door = OpenApiDoor([route for route in every_route() if route.path != "/openapi.json"], WORDS)
+    door = OpenApiDoor(INFO, [route for route in every_route() if route.path != "/openapi.json"], WORDS)
     async with doorway(door.routes()) as entrance:
         reply = await entrance.ask(get("/openapi.json"))
     assert (reply.status, reply.headers["content-type"]) == (200, "application/json")

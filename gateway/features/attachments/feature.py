@@ -2,6 +2,7 @@
 
 from gateway.features.attachments.check import AttachmentCheck
 from gateway.features.attachments.fetched_files import FetchedFiles
+from gateway.features.attachments.openapi import WORDS
 from gateway.features.attachments.read_door import MessageFileDoor
 from gateway.features.attachments.upload_door import AttachmentDoor, Reading
 from gateway.features.attachments.upload_files import UploadFiles
@@ -47,6 +48,7 @@ def feature(base: Base) -> Feature:
                     load=core.load,
                 ),
             ),
+            words=WORDS,
             chores=(
                 Chore("uploads", 600, lambda: uploads.clear(base.config.retention.messages_days)),
                 Chore("stray files", 3600, uploads.clear_strays),

@@ -13,6 +13,7 @@ from gateway.config.sections import Attachments
 from gateway.features.attachments.blocks import in_blocks, mismatch, proven
 from gateway.features.attachments.fetched_files import FetchedFiles
 from gateway.features.attachments.file_answer import answer_file, attended, within
+from gateway.features.attachments.openapi import FETCH_ATTACHMENT
 from gateway.features.attachments.upload_door import Reading
 from gateway.http.answers import Answer, Stream
 from gateway.http.limits import Load
@@ -67,7 +68,7 @@ class MessageFileDoor:
         self._load = load
 
     def routes(self) -> list[Route]:
-        return [Route("GET", "/v1/messages/{id}/attachments/{n}", self.fetch, ROLES)]
+        return [Route("GET", "/v1/messages/{id}/attachments/{n}", self.fetch, ROLES, FETCH_ATTACHMENT)]
 
     async def fetch(self, request: Request) -> Answer | Stream:
         caller = await self._authenticator.caller(request)

@@ -13,6 +13,7 @@ from gateway.config.sections import Attachments
 from gateway.features.attachments.blocks import proven
 from gateway.features.attachments.check import type_rule
 from gateway.features.attachments.file_answer import answer_file, within
+from gateway.features.attachments.openapi import FETCH_UPLOAD, UPLOAD
 from gateway.features.attachments.uploads import BYTES_PER_SECOND_MIN, Upload, Uploads
 from gateway.http.answers import Answer, Stream, answer_json
 from gateway.http.request import Request
@@ -56,8 +57,14 @@ class AttachmentDoor:
 
     def routes(self) -> list[Route]:
         return [
-            Route("POST", "/v1/attachments", self.upload, frozenset({Role.AGENTS, Role.ADMIN})),
-            Route("GET", "/v1/attachments/{token}", self.fetch, frozenset({Role.PUBLIC, Role.AGENTS})),
+            Route("POST", "/v1/attachments", self.upload, frozenset({Role.AGENTS, Role.ADMIN}), UPLOAD),
+            Route(
+                "GET",
+                "/v1/attachments/{token}",
+                self.fetch,
+                frozenset({Role.PUBLIC, Role.AGENTS}),
+                FETCH_UPLOAD,
+            ),
         ]
 
     async def upload(self, request: Request) -> Answer:

@@ -18,6 +18,18 @@ from gateway.features.notifications import notices
 from gateway.features.notifications.audience import Audience
 from gateway.features.notifications.events import Event, Happening, render_challenge, render_event
 from gateway.features.notifications.notices import REPLAYED_MAX, Notice
+from gateway.features.notifications.openapi import (
+    ADD,
+    ATTEMPTS,
+    CHALLENGE,
+    CHANGE,
+    FIND,
+    REMOVE,
+    REPLAY,
+    ROTATE,
+    SHOW,
+    TEST,
+)
 from gateway.features.notifications.profile import (
     TargetFault,
     read_change,
@@ -91,16 +103,16 @@ class WebhookDoor:
     def routes(self) -> list[Route]:
         one = "/v1/webhooks/{webhook}"
         return [
-            Route("POST", "/v1/webhooks", self.add, ROLES),
-            Route("GET", "/v1/webhooks", self.list, ROLES),
-            Route("GET", one, self.show, ROLES),
-            Route("PATCH", one, self.change, ROLES),
-            Route("DELETE", one, self.remove, ROLES),
-            Route("POST", f"{one}/challenge", self.challenge, ROLES),
-            Route("POST", f"{one}/test", self.test, ROLES),
-            Route("POST", f"{one}/rotate", self.rotate, ROLES),
-            Route("POST", f"{one}/replay", self.replay, ROLES),
-            Route("GET", f"{one}/attempts", self.attempts, ROLES),
+            Route("POST", "/v1/webhooks", self.add, ROLES, ADD),
+            Route("GET", "/v1/webhooks", self.list, ROLES, FIND),
+            Route("GET", one, self.show, ROLES, SHOW),
+            Route("PATCH", one, self.change, ROLES, CHANGE),
+            Route("DELETE", one, self.remove, ROLES, REMOVE),
+            Route("POST", f"{one}/challenge", self.challenge, ROLES, CHALLENGE),
+            Route("POST", f"{one}/test", self.test, ROLES, TEST),
+            Route("POST", f"{one}/rotate", self.rotate, ROLES, ROTATE),
+            Route("POST", f"{one}/replay", self.replay, ROLES, REPLAY),
+            Route("GET", f"{one}/attempts", self.attempts, ROLES, ATTEMPTS),
         ]
 
     async def add(self, request: Request) -> Answer:

@@ -1,9 +1,10 @@
-"""The OpenAPI shapes of webhooks."""
+"""The OpenAPI operations and shapes of webhooks."""
 
 from collections.abc import Mapping
 
 from gateway.features.notifications.events import Event
-from gateway.http.operation import Operation, Words, json_body, ok
+from gateway.http.operation import Operation, Parameter, Words, json_body, ok
+from gateway.http.parameters import ID_CURSOR, LIMIT, NUMBER_CURSOR
 from gateway.http.shapes import (
     COUNT,
     CURSOR,
@@ -18,9 +19,10 @@ from gateway.http.shapes import (
     shape,
     text,
 )
+from gateway.receive.openapi_operations import ADDRESS
 
 WEBHOOKS = "webhooks"
-ONE = "/v1/webhooks/{webhook}"
+OWNER = Parameter("owner", ADDRESS, "Only those of this agent.")
 
 
 def act(summary: str, answer: Mapping[int, Mapping[str, str]], body: str | None = None) -> Operation:
@@ -29,53 +31,51 @@ def act(summary: str, answer: Mapping[int, Mapping[str, str]], body: str | None 
     )
 
 
-WEBHOOK_OPERATIONS: Mapping[tuple[str, str], Operation] = {
-    ("POST", "/v1/webhooks"): Operation(
-        WEBHOOKS,
-        "Have a URL told of events; pending until it repeats the challenge that is posted to it.",
-        ok("WebhookAnswer", 201),
-        refusals=(403, 404, 409),
-        body=json_body("NewWebhook"),
-    ),
-    ("GET", "/v1/webhooks"): Operation(
-        WEBHOOKS,
-        "Your webhooks; to operators, all.",
-        ok("WebhookList"),
-        refusals=(403,),
-        parameters=("limit", "cursor", "owner"),
-    ),
-    ("GET", ONE): Operation(
-        WEBHOOKS, "A webhook, how it fares and how much waits for it.", ok("WebhookAnswer"), refusals=(403,)
-    ),
-    ("PATCH", ONE): act(
-        "Change it, switch it off or on again; another URL is challenged first.",
-        ok("WebhookAnswer"),
-        "WebhookChange",
-    ),
-    ("DELETE", ONE): act("Remove it; what waits for it goes.", ok("WebhookRemoved")),
-    ("POST", f"{ONE}/challenge"): act("Challenge its target once more.", ok("WebhookAnswer", 202)),
-    ("POST", f"{ONE}/test"): act("Send an event that says nothing.", ok("WebhookTested", 202)),
-    ("POST", f"{ONE}/rotate"): Operation(
-        WEBHOOKS,
-        "A new secret; the one before signs too, for a grace period.",
-        ok("WebhookAnswer"),
-        refusals=(403,),
-        body=json_body("WebhookSecret"),
-        body_required=False,
-    ),
-    ("POST", f"{ONE}/replay"): act(
-        "Send what was told or given up since then again, under the same ids.",
-        ok("WebhookReplayed", 202),
-        "WebhookReplay",
-    ),
-    ("GET", f"{ONE}/attempts"): Operation(
-        WEBHOOKS,
-        "Every try of late, newest first.",
-        ok("WebhookAttempts"),
-        refusals=(403,),
-        parameters=("limit", "number_cursor"),
-    ),
-}
+ADD = Operation(
+    WEBHOOKS,
+    "Have a URL told of events; pending until it repeats the challenge that is posted to it.",
+    ok("WebhookAnswer", 201),
+    refusals=(403, 404, 409),
+    body=json_body("NewWebhook"),
+)
+FIND = Operation(
+    WEBHOOKS,
+    "Your webhooks; to operators, all.",
+    ok("WebhookList"),
+    refusals=(403,),
+    parameters=(LIMIT, ID_CURSOR, OWNER),
+)
+SHOW = Operation(
+    WEBHOOKS, "A webhook, how it fares and how much waits for it.", ok("WebhookAnswer"), refusals=(403,)
+)
+CHANGE = act(
+    "Change it, switch it off or on again; another URL is challenged first.",
+    ok("WebhookAnswer"),
+    "WebhookChange",
+)
+REMOVE = act("Remove it; what waits for it goes.", ok("WebhookRemoved"))
+CHALLENGE = act("Challenge its target once more.", ok("WebhookAnswer", 202))
+TEST = act("Send an event that says nothing.", ok("WebhookTested", 202))
+ROTATE = Operation(
+    WEBHOOKS,
+    "A new secret; the one before signs too, for a grace period.",
+    ok("WebhookAnswer"),
+    refusals=(403,),
+    body=json_body("WebhookSecret"),
+    body_required=False,
+)
+REPLAY = act(
+    "Send what was told or given up since then again, under the same ids.",
+    ok("WebhookReplayed", 202),
+    "WebhookReplay",
+)
+ATTEMPTS = Operation(
+    WEBHOOKS,
+    "Every try of late, newest first.",
+    ok("WebhookAttempts"),
+    refusals=(403,),
+    parameters=(LIMIT, NUMBER_CURSOR),
+)
 
 EVENTS = {
     **listed({"enum": [*(event.value for event in Event if event is not Event.TEST), "*"]}),
@@ -160,4 +160,4 @@ WEBHOOK_SHAPES: dict[str, Shape] = {
     ),
 }
 
-WORDS = Words(WEBHOOK_OPERATIONS, WEBHOOK_SHAPES)
+WORDS = Words(WEBHOOK_SHAPES, {"webhook": text("The id of a webhook.", format="uuid")})

@@ -18,6 +18,14 @@ from gateway.features.operations.dead_letters import (
     dead_letters,
     original,
 )
+from gateway.features.operations.openapi import (
+    FIND_LETTERS,
+    PURGE_LETTER,
+    PURGE_LETTERS,
+    REPLAY_LETTER,
+    REPLAY_LETTERS,
+    SHOW_LETTER,
+)
 from gateway.features.operations.selection import (
     ChosenLetters,
     Replay,
@@ -62,12 +70,12 @@ class DeadLetterDoor:
     def routes(self) -> list[Route]:
         path = "/v1/dead-letters"
         return [
-            Route("GET", path, self.find, READERS),
-            Route("GET", f"{path}/{{number}}", self.show, READERS),
-            Route("DELETE", f"{path}/{{number}}", self.purge, OPERATORS),
-            Route("POST", f"{path}/{{number}}/replay", self.replay, OPERATORS),
-            Route("POST", f"{path}/replay", self.replay_many, OPERATORS),
-            Route("POST", f"{path}/purge", self.purge_many, OPERATORS),
+            Route("GET", path, self.find, READERS, FIND_LETTERS),
+            Route("GET", f"{path}/{{number}}", self.show, READERS, SHOW_LETTER),
+            Route("DELETE", f"{path}/{{number}}", self.purge, OPERATORS, PURGE_LETTER),
+            Route("POST", f"{path}/{{number}}/replay", self.replay, OPERATORS, REPLAY_LETTER),
+            Route("POST", f"{path}/replay", self.replay_many, OPERATORS, REPLAY_LETTERS),
+            Route("POST", f"{path}/purge", self.purge_many, OPERATORS, PURGE_LETTERS),
         ]
 
     async def find(self, request: Request) -> Answer:

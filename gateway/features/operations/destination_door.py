@@ -7,6 +7,7 @@ import msgspec
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.rules import require_admin
 from gateway.features.operations.destinations import Destination, Traffic, destination, destinations
+from gateway.features.operations.openapi import EXPLAIN, FIND_DESTINATIONS, FLUSH, PAUSE, RESET, RESUME
 from gateway.features.operations.queue_door import OPERATORS, moment
 from gateway.features.operations.selection import destination_of
 from gateway.flow.lane import Lane
@@ -51,12 +52,12 @@ class TrafficDoor:
     def routes(self) -> list[Route]:
         one = "/v1/admin/destinations/{destination}"
         return [
-            Route("GET", "/v1/admin/destinations", self.find, OPERATORS),
-            Route("GET", f"{one}/explain", self.explain, OPERATORS),
-            Route("POST", f"{one}/pause", self.pause, OPERATORS),
-            Route("POST", f"{one}/resume", self.resume, OPERATORS),
-            Route("POST", f"{one}/flush", self.flush, OPERATORS),
-            Route("POST", f"{one}/reset", self.reset, OPERATORS),
+            Route("GET", "/v1/admin/destinations", self.find, OPERATORS, FIND_DESTINATIONS),
+            Route("GET", f"{one}/explain", self.explain, OPERATORS, EXPLAIN),
+            Route("POST", f"{one}/pause", self.pause, OPERATORS, PAUSE),
+            Route("POST", f"{one}/resume", self.resume, OPERATORS, RESUME),
+            Route("POST", f"{one}/flush", self.flush, OPERATORS, FLUSH),
+            Route("POST", f"{one}/reset", self.reset, OPERATORS, RESET),
         ]
 
     async def find(self, request: Request) -> Answer:

@@ -1,6 +1,10 @@
-"""The shapes of what operators see and do: the queue, destinations, dead letters."""
+"""The OpenAPI operations and shapes of the queue, destinations, peers and dead letters."""
 
-from gateway.http.operation import Words
+from collections.abc import Mapping
+
+from gateway.features.operations.queue import Act
+from gateway.http.operation import ADMIN_KEY, Operation, Parameter, Words, json_body, ok
+from gateway.http.parameters import LIMIT, NAME_CURSOR, NUMBER_CURSOR
 from gateway.http.shapes import (
     ANY_OBJECT,
     COUNT,
@@ -15,6 +19,124 @@ from gateway.http.shapes import (
     ref,
     shape,
     text,
+)
+from gateway.receive.openapi_operations import ADDRESS, CONTENT_REASON, DOMAIN, RECIPIENT, SENDER
+
+QUEUE, DESTINATIONS, DEAD_LETTERS = "queue", "destinations", "dead letters"
+DESTINATION_NAME = text("A domain, or the address of an agent here.", maxLength=330)
+AGE = {"type": "integer", "minimum": 0, "maximum": 100_000_000}
+
+LIVE_STATUS = Parameter("status", {"enum": ["queued", "held"]}, "Only what waits in this state.")
+OF_DESTINATION = Parameter("destination", text(maxLength=330), "Only for this domain, or this agent of ours.")
+RECIPIENT_DOMAIN = Parameter("domain", DOMAIN, "Only to recipients of this domain.")
+CODE = Parameter("code", ref("Code"), "Only with this error code.")
+OLDER_THAN = Parameter("older_than", AGE, "Only what waits, or is dead, for more seconds.")
+YOUNGER_THAN = Parameter("younger_than", AGE, "Only what is dead for fewer seconds.")
+TOP = Parameter("top", {"type": "integer", "minimum": 1, "maximum": 1000}, "Destinations that are named: 20.")
+QUEUE_CURSOR = Parameter("cursor", text(maxLength=360), "As the page before gave it.")
+
+
+def look(tag: str, summary: str, shape: str, *parameters: Parameter) -> Operation:
+    """Returns the operation of an endpoint that shows operators something."""
+    return Operation(tag, summary, ok(shape), keys=ADMIN_KEY, refusals=(403,), parameters=parameters)
+
+
+def queue_act(summary: str) -> Operation:
+    return Operation(
+        QUEUE, summary, ok("QueueEffect"), keys=ADMIN_KEY, refusals=(403,), body=json_body("Chosen")
+    )
+
+
+def destination_act(summary: str, body: str | None = None) -> Operation:
+    return Operation(
+        DESTINATIONS,
+        summary,
+        ok("Destination"),
+        keys=ADMIN_KEY,
+        refusals=(403,),
+        body=None if body is None else json_body(body),
+    )
+
+
+FIND_QUEUED = look(
+    QUEUE,
+    "What waits, oldest first, and why.",
+    "QueuePage",
+    *(SENDER, RECIPIENT, OF_DESTINATION, LIVE_STATUS, CODE, OLDER_THAN),
+    *(LIMIT, QUEUE_CURSOR),
+)
+SHOW_QUEUED = look(
+    QUEUE,
+    "What waits of one message, with the history of its attempts.",
+    "QueuePage",
+    *(LIMIT, QUEUE_CURSOR),
+)
+SHOW_QUEUE_SHAPE = look(QUEUE, "How much waits, by age and destination.", "QueueShape", TOP)
+ACTS: Mapping[Act, Operation] = {
+    Act.HOLD: queue_act("Keep what is chosen from being delivered."),
+    Act.RELEASE: queue_act("Let what is held go on."),
+    Act.RETRY: queue_act("Try what failed before now."),
+    Act.CANCEL: queue_act("End what is chosen, and report it to the senders."),
+}
+FIND_PEERS = look(
+    DESTINATIONS, "Gateways of other domains that are known, by name.", "Peers", LIMIT, NAME_CURSOR
+)
+SHOW_PEER = look(
+    DESTINATIONS, "What a domain's gateway publishes, how it is, and when it was in touch.", "Peer"
+)
+FIND_DESTINATIONS = look(
+    DESTINATIONS,
+    "Where mail waits for, and what is known of it, by name.",
+    "Destinations",
+    *(LIMIT, NAME_CURSOR),
+)
+EXPLAIN = look(DESTINATIONS, "Why what waits for it is not delivered right now.", "Explanation")
+PAUSE = destination_act("Begin no more deliveries there.", "Pause")
+RESUME = destination_act("End a pause.")
+FLUSH = destination_act("Make due what failed before.")
+RESET = destination_act("Close its breaker.")
+FIND_LETTERS = Operation(
+    DEAD_LETTERS,
+    "What could not be delivered, newest first: of what you sent; to operators, all.",
+    ok("DeadLetters"),
+    refusals=(403,),
+    parameters=(
+        *(SENDER, RECIPIENT, RECIPIENT_DOMAIN, CODE, OLDER_THAN, YOUNGER_THAN),
+        *(LIMIT, NUMBER_CURSOR),
+    ),
+)
+SHOW_LETTER = Operation(
+    DEAD_LETTERS,
+    "A dead letter and its message; to operators its envelope, or all of it with a reason.",
+    ok("DeadLetterShown"),
+    refusals=(403,),
+    parameters=(CONTENT_REASON,),
+)
+PURGE_LETTER = Operation(
+    DEAD_LETTERS, "Let go of one.", ok("DeadLetterEnded"), keys=ADMIN_KEY, refusals=(403, 409)
+)
+REPLAY_LETTER = Operation(
+    DEAD_LETTERS,
+    "Put one back into the queue, under its ids.",
+    ok("DeadLetterReplayed"),
+    keys=ADMIN_KEY,
+    refusals=(403, 409),
+)
+REPLAY_LETTERS = Operation(
+    DEAD_LETTERS,
+    "Put what is chosen back into the queue, the oldest first, at a rate.",
+    ok("DeadLettersReplayed"),
+    keys=ADMIN_KEY,
+    refusals=(403,),
+    body=json_body("ReplayedLetters"),
+)
+PURGE_LETTERS = Operation(
+    DEAD_LETTERS,
+    "Let go of what is chosen, the oldest first.",
+    ok("DeadLettersPurged"),
+    keys=ADMIN_KEY,
+    refusals=(403,),
+    body=json_body("ChosenLetters"),
 )
 
 
@@ -101,27 +223,25 @@ DEAD_LETTER = {
     "accepted_at": MOMENT,
     "replayed_at": nullable(MOMENT),
 }
-ADDRESS = nullable(text("`alice@example.com`.", maxLength=318))
-AGE = nullable({"type": "integer", "minimum": 0, "maximum": 100_000_000})
 CHOSEN = {
     "ids": nullable({**listed(text(pattern="^[A-Za-z0-9._:-]{1,128}$")), "minItems": 1, "maxItems": 1000}),
-    "sender": ADDRESS,
-    "recipient": ADDRESS,
-    "destination": nullable(text("A domain, or the address of an agent here.", maxLength=330)),
+    "sender": nullable(ADDRESS),
+    "recipient": nullable(ADDRESS),
+    "destination": nullable(DESTINATION_NAME),
     "status": nullable({"enum": ["queued", "held"]}),
     "code": nullable(ref("Code")),
-    "older_than": AGE,
+    "older_than": nullable(AGE),
     "all": YES_NO,
     "dry_run": YES_NO,
     "reason": nullable(text("For the audit, and for the reports.", minLength=1, maxLength=500)),
 }
 CHOSEN_LETTERS = {
-    "sender": ADDRESS,
-    "recipient": ADDRESS,
+    "sender": nullable(ADDRESS),
+    "recipient": nullable(ADDRESS),
     "domain": nullable(text("Of the recipients.", maxLength=253)),
     "code": nullable(ref("Code")),
-    "older_than": AGE,
-    "younger_than": AGE,
+    "older_than": nullable(AGE),
+    "younger_than": nullable(AGE),
     "all": YES_NO,
     "dry_run": YES_NO,
     "limit": {"type": "integer", "minimum": 1, "maximum": 10_000},
@@ -202,13 +322,7 @@ OPERATOR_SHAPES: dict[str, Shape] = {
             "warnings": listed(TEXT),
         }
     ),
-    "Purge": closed(
-        {"older_than": COUNT, "sender": TEXT, "unproven": YES_NO, "all": YES_NO, "dry_run": YES_NO}
-    ),
-    "InboxPurged": shape(
-        {"recipient": TEXT, "dry_run": YES_NO, "matched": COUNT, "purged": COUNT, "has_more": YES_NO}
-    ),
     "DeadLettersPurged": shape({"dry_run": YES_NO, "matched": COUNT, "purged": COUNT, "has_more": YES_NO}),
 }
 
-WORDS = Words(shapes=OPERATOR_SHAPES)
+WORDS = Words(OPERATOR_SHAPES, {"destination": DESTINATION_NAME})

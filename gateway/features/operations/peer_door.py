@@ -7,6 +7,7 @@ from gateway.admit.authenticate import Authenticator
 from gateway.admit.rules import require_admin
 from gateway.features.operations.destination_door import render_destination, render_known, render_lane
 from gateway.features.operations.destinations import Destination, destinations_named
+from gateway.features.operations.openapi import FIND_PEERS, SHOW_PEER
 from gateway.features.operations.peers import Peer, peer, peers
 from gateway.features.operations.queue_door import OPERATORS, moment
 from gateway.flow.lanes import Lanes
@@ -40,8 +41,8 @@ class PeerDoor:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", "/v1/admin/peers", self.find, OPERATORS),
-            Route("GET", "/v1/admin/peers/{domain}", self.show, OPERATORS),
+            Route("GET", "/v1/admin/peers", self.find, OPERATORS, FIND_PEERS),
+            Route("GET", "/v1/admin/peers/{domain}", self.show, OPERATORS, SHOW_PEER),
         ]
 
     async def find(self, request: Request) -> Answer:

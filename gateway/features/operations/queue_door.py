@@ -8,6 +8,7 @@ from uuid import UUID
 
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.rules import require_admin
+from gateway.features.operations.openapi import ACTS, FIND_QUEUED, SHOW_QUEUE_SHAPE, SHOW_QUEUED
 from gateway.features.operations.queue import (
     CANCELLED,
     Act,
@@ -68,10 +69,13 @@ class QueueDoor:
     def routes(self) -> list[Route]:
         path = "/v1/admin/queue"
         return [
-            Route("GET", path, self.find, OPERATORS),
-            Route("GET", f"{path}/shape", self.shape, OPERATORS),
-            Route("GET", f"{path}/{{id}}", self.show, OPERATORS),
-            *(Route("POST", f"{path}/{act.value}", partial(self.act, act), OPERATORS) for act in Act),
+            Route("GET", path, self.find, OPERATORS, FIND_QUEUED),
+            Route("GET", f"{path}/shape", self.shape, OPERATORS, SHOW_QUEUE_SHAPE),
+            Route("GET", f"{path}/{{id}}", self.show, OPERATORS, SHOW_QUEUED),
+            *(
+                Route("POST", f"{path}/{act.value}", partial(self.act, act), OPERATORS, ACTS[act])
+                for act in Act
+            ),
         ]
 
     async def find(self, request: Request) -> Answer:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from gateway.admit.authenticate import Authenticator
+from gateway.features.schedules.openapi import CANCEL, FIND
 from gateway.features.schedules.schedules import Schedule, Schedules
 from gateway.http.answers import Answer, answer_json
 from gateway.http.parameters import cursor_of, limit_of, name_of
@@ -30,8 +31,8 @@ class ScheduleDoor:
 
     def routes(self) -> list[Route]:
         return [
-            Route("GET", "/v1/schedules", self.find, ROLES),
-            Route("DELETE", "/v1/schedules/{id}", self.cancel, ROLES),
+            Route("GET", "/v1/schedules", self.find, ROLES, FIND),
+            Route("DELETE", "/v1/schedules/{id}", self.cancel, ROLES, CANCEL),
         ]
 
     async def find(self, request: Request) -> Answer:

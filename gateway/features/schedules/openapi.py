@@ -1,8 +1,7 @@
-"""The OpenAPI shapes of schedules."""
-
-from collections.abc import Mapping
+"""The OpenAPI operations and shapes of schedules."""
 
 from gateway.http.operation import Operation, Words, ok
+from gateway.http.parameters import ID_CURSOR, LIMIT
 from gateway.http.shapes import (
     ANY_OBJECT,
     COUNT,
@@ -16,21 +15,18 @@ from gateway.http.shapes import (
     ref,
     shape,
 )
+from gateway.receive.openapi_operations import SENDER
 
 SCHEDULES = "schedules"
 
-SCHEDULE_OPERATIONS: Mapping[tuple[str, str], Operation] = {
-    ("GET", "/v1/schedules"): Operation(
-        SCHEDULES,
-        "Your messages that repeat, oldest first; to operators, everyone's.",
-        ok("ScheduleList"),
-        refusals=(403,),
-        parameters=("limit", "cursor", "sender"),
-    ),
-    ("DELETE", "/v1/schedules/{id}"): Operation(
-        SCHEDULES, "Send no more of it.", ok("Schedule"), refusals=(403,)
-    ),
-}
+FIND = Operation(
+    SCHEDULES,
+    "Your messages that repeat, oldest first; to operators, everyone's.",
+    ok("ScheduleList"),
+    refusals=(403,),
+    parameters=(LIMIT, ID_CURSOR, SENDER),
+)
+CANCEL = Operation(SCHEDULES, "Send no more of it.", ok("Schedule"), refusals=(403,))
 
 SCHEDULE_SHAPES: dict[str, Shape] = {
     "ScheduleList": shape({"schedules": listed(ref("Schedule")), **PAGE, "cursor": CURSOR}),
@@ -51,4 +47,4 @@ SCHEDULE_SHAPES: dict[str, Shape] = {
     ),
 }
 
-WORDS = Words(SCHEDULE_OPERATIONS, SCHEDULE_SHAPES)
+WORDS = Words(SCHEDULE_SHAPES)
