@@ -181,7 +181,7 @@ STILL_HEADLESS = {
     "flow": 27,
     "journal": 11,
     "protocol": 21,
-    "receive": 34,
+    "receive": 3,
     "report": 11,
     "route": 21,
 }

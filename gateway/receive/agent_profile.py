@@ -1,7 +1,6 @@
-"""What operators say of an agent, and what is shown of it: read once, rendered once.
+"""Profiles of agents: how they are parsed from operators' requests, and how they are shown.
 
-Operators see everything but secrets; the world sees what helps to write to an agent, never where its mail
-goes.
+Operators see everything but secrets; others see what helps to write to an agent, never where its mail goes.
 """
 
 import re
@@ -34,15 +33,15 @@ _WHERE = re.compile(r"at `\$\.([a-z_]+)")
 _UNKNOWN = re.compile(r"unknown field `([A-Za-z_-]{1,32})`")
 
 Wanted = TypeVar("Wanted", bound=msgspec.Struct)
-TargetFault = Callable[[str], str | None]  # why nothing is posted to a URL, as far as it tells by itself
+TargetFault = Callable[[str], str | None]  # why a URL is refused as a push target; None if allowed
 
 
 class Described(msgspec.Struct, forbid_unknown_fields=True):
-    """What may be said at registration and changed later; null takes a detail away."""
+    """The fields of a profile that can be set at registration and changed later; null removes a detail."""
 
     delivery_mode: Literal["pull", "push"] | None = None
     push_target: str | None = None
-    push_secret: str | None = None  # the caller's own; one is minted where none is given
+    push_secret: str | None = None  # the caller's own; one is generated if none is given
     description: str | UnsetType | None = UNSET
     capabilities: list[str] | UnsetType | None = UNSET
     supported_schemas: list[str] | UnsetType | None = UNSET
@@ -55,17 +54,17 @@ class Registration(Described, forbid_unknown_fields=True, kw_only=True):
 
 class Rotation(msgspec.Struct, forbid_unknown_fields=True):
     grace_seconds: int = GRACE_SECONDS_DEFAULT
-    drop: bool = False  # what the keys before it made
+    drop: bool = False  # also end what the previous keys made
 
 
 class SecretRotation(msgspec.Struct, forbid_unknown_fields=True):
     grace_seconds: int = GRACE_SECONDS_DEFAULT
-    push_secret: str | None = None  # the caller's own; one is minted where none is given
+    push_secret: str | None = None  # the caller's own; one is generated if none is given
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a body says of an agent, checked; None where it says nothing."""
+    """The checked fields of a profile; None for those the body leaves out."""
 
     delivery_mode: str | None
     push_url: str | None
@@ -74,7 +73,7 @@ class Statement:
 
 
 def read_body(raw: bytes, wanted: type[Wanted]) -> Wanted:
-    """The body as one of the shapes above."""
+    """Parses a body as one of the structs above."""
     try:
         return msgspec.convert(read_strict(raw), wanted)
     except msgspec.ValidationError as failure:
@@ -93,7 +92,7 @@ def _misread(failure: str, wanted: type[msgspec.Struct]) -> AMTPError:
 
 
 def read_statement(said: Described, target_fault: TargetFault) -> Statement:
-    """What is said, checked value by value."""
+    """Checks a profile field by field."""
     return Statement(
         delivery_mode=said.delivery_mode,
         push_url=_push_url(said.push_target, target_fault) if said.push_target else None,
@@ -103,14 +102,14 @@ def read_statement(said: Described, target_fault: TargetFault) -> Statement:
 
 
 def read_rotation(raw: bytes) -> Rotation:
-    """The grace that the old key gets, a day where the body is empty, and whether what it made ends."""
+    """Parses the grace of the old key (a day if the body is empty), and whether to end what it made."""
     said = read_body(raw, Rotation) if raw else Rotation()
     _grace(said.grace_seconds)
     return said
 
 
 def read_secret_rotation(raw: bytes) -> tuple[int, str | None]:
-    """The grace that the old secret gets, and the caller's own new one."""
+    """Parses the grace of the old secret, and the caller's own new one."""
     said = read_body(raw, SecretRotation) if raw else SecretRotation()
     return _grace(said.grace_seconds), _own_secret(said.push_secret) if said.push_secret else None
 
@@ -128,7 +127,7 @@ def mint_secret() -> str:
 
 
 def _own_secret(text: str) -> str:
-    if not text.isprintable():  # they are kept one to a line
+    if not text.isprintable():  # secrets are stored one per line
         raise fault("push_secret", "is no secret", "send 16 to 128 printable characters, or leave it to us")
     parse_secret(text, "push_secret")
     return text
@@ -167,7 +166,7 @@ def _lines(items: Sequence[str], name: str) -> list[str]:
 
 
 def render_agent(agent: Agent, **once: str | None) -> dict[str, Any]:
-    """An agent as operators see it; `once` holds secrets that are shown this one time."""
+    """Renders an agent for operators; `once` holds secrets that are shown only now."""
     shown = {
         **_public(agent),
         "state": agent.state,
@@ -180,7 +179,7 @@ def render_agent(agent: Agent, **once: str | None) -> dict[str, Any]:
 
 
 def render_discovered(agent: Agent) -> dict[str, Any]:
-    """An agent as the world sees it."""
+    """Renders an agent for discovery."""
     return {name: value for name, value in _public(agent).items() if value is not None}
 
 
@@ -197,7 +196,7 @@ def _public(agent: Agent) -> dict[str, Any]:
 
 
 def render_made(made: Made, *, dropped: bool) -> dict[str, Any]:
-    """What an agent's keys made, as operators see it."""
+    """Renders for operators what an agent's keys made."""
     listed = {name: [dict(each.shown) for each in left] for name, left in made.left.items()}
     return {**listed, "queued": made.queued, "dropped": dropped}
 
@@ -208,6 +207,6 @@ def render_brought_back(back: BroughtBack) -> dict[str, Any]:
 
 
 def render_key(key: AgentKey) -> dict[str, Any]:
-    """A key as operators see it: never the key itself."""
+    """Renders a key for operators, without the key itself."""
     times = {"created_at": key.created_at, "expires_at": key.expires_at, "last_used_at": key.last_used_at}
     return {"key": key.id, **{name: render_timestamp(at) for name, at in times.items() if at is not None}}

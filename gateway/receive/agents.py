@@ -1,4 +1,4 @@
-"""The operators' door to the register of agents, and what everyone with a key may discover of it."""
+"""The endpoints for registering agents, for operators, and for discovering them, for every caller with a key."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -54,7 +54,7 @@ from gateway.store.sealed import Sealer
 
 LIMIT_DEFAULT, LIMIT_MAX = 100, 1000
 TEXT_CHARACTERS_MAX = 256  # of a search term
-ACTIVE = timedelta(days=30)  # who was seen since counts as recently active
+ACTIVE = timedelta(days=30)  # agents seen since then count as recently active
 
 OPERATORS = frozenset({Role.ADMIN})
 AGENTS = frozenset({Role.PUBLIC, Role.AGENTS})
@@ -65,7 +65,7 @@ KEEP_BOTH = "Keep the api_key and the push_secret: they are not shown again."
 
 
 class AgentDoor:
-    """Registers, shows, changes and retires agents."""
+    """The endpoints that register, show, change, retire and discover agents."""
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class AgentDoor:
     async def delete(self, request: Request) -> Answer:
         caller, name = await self._caller(request), self._changeable(request)
         mail = request.query.get("mail")
-        # In development mode programs come and go by themselves, with the key they were given when they came.
+        # In development mode programs register and retire themselves, with the key they got at registration.
         leaving = self._development and mail is None and caller.agent == name
         actor = name if leaving else require_admin(caller)
         if mail is None:
@@ -239,7 +239,7 @@ class AgentDoor:
         return address
 
     def _named(self, request: Request) -> str:
-        """The name of the agent in the path; what can't be one is unknown like any other."""
+        """Returns the agent name in the path; raises AGENT_UNKNOWN if it can't be one."""
         text = request.params["local"]
         return parse_address(self._full(text, "the path"), "the path", Code.AGENT_UNKNOWN).name
 
@@ -272,7 +272,7 @@ class AgentDoor:
         )
 
     async def _missing_secret(self, name: str, statement: Statement) -> str | None:
-        """A new secret where the agent gets its first URL and brings none of its own."""
+        """Returns a new secret if the agent gets its first push URL without one of its own."""
         if statement.push_url is None or statement.push_secret is not None:
             return None
         return None if (await self._agents.get(name)).push_secured else mint_secret()

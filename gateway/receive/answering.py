@@ -1,10 +1,10 @@
-"""Acknowledging with an answer: a reply and messages that are accepted in the acknowledgement's own transaction.
+"""Acknowledgements with answers: a reply and messages, accepted in the same transaction.
 
-1. What is said is judged before the transaction, by every rule for messages. One refused recipient refuses the
-   acknowledgement of its entry: nobody hears half an answer.
-2. The reply is written for the message that the name means. Where it means another one by the time of the
-   transaction, everything begins again.
-3. Who acknowledges what is acknowledged sends nothing, and is told what the first one sent.
+1. Messages are checked before the transaction, by every rule for messages. One refused recipient refuses the
+   acknowledgement of its entry, so that no partial answer is sent.
+2. A reply answers the message that the given id names. If the id names another one by the time of the transaction,
+   all is tried again.
+3. Repeating an acknowledgement sends nothing more, and returns what the first one sent.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,15 +35,15 @@ from gateway.store.runtime import Runtime
 
 T = TypeVar("T")
 
-ORIGINALS_BYTES = 8 * 1024 * 1024  # of messages that are answered, held at a time
-MOVES_MAX = 3  # of what a name means, under one request
+ORIGINALS_BYTES = 8 * 1024 * 1024  # of answered messages, in memory at a time
+MOVES_MAX = 3  # times a name may come to mean another message during one request
 
 Outcome = Acknowledgement | AMTPError
 
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """Who acknowledges, in which inbox, and under which lease."""
+    """The caller that acknowledges, with its inbox and lease."""
 
     owner: Resident
     caller: Caller
@@ -52,7 +52,7 @@ class Consumer:
 
 @dataclass(slots=True)
 class _Round:
-    """One try at a request: by the number of its entry, what is decided, and what is to be committed."""
+    """One try at a request: what is decided and what is to be committed, by the number of the entry."""
 
     entering: AsyncExitStack
     decided: dict[int, Outcome] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class _Round:
 
 
 class Answering:
-    """Acknowledges the entries of an inbox, and accepts what its agent says with that."""
+    """The acknowledging of inbox entries, with the messages sent along."""
 
     def __init__(
         self,
@@ -85,11 +85,11 @@ class Answering:
         self._room = Lately(room)  # whether the disk has room for more
 
     async def read(self, parse: Callable[[bytes], T], body: bytes, caller: Caller) -> T:
-        """Returns what the body of an acknowledgement says, read where it holds up nobody."""
+        """Parses the body of an acknowledgement without blocking the event loop."""
         return await self._parsing.read(parse, body, caller.holder)
 
     async def acknowledge(self, consumer: Consumer, entries: Sequence[Asked]) -> Sequence[Outcome]:
-        """What became of each entry, in their order."""
+        """Acknowledges entries; returns the outcome of each, in order."""
         if not any(entry.said for entry in entries):
             names = [entry.name for entry in entries]
             return await acknowledge(
@@ -129,7 +129,7 @@ class Answering:
         return [outcomes[number] for number in range(len(entries))]
 
     async def _prepare(self, now: _Round, consumer: Consumer, entries: Sequence[Asked]) -> None:
-        """Judges everything that is said."""
+        """Checks all messages of a request."""
         names = [entry.name for entry in entries]
         meant = await look(self._database, consumer.owner.id, names, consumer.lease)
         answered: dict[UUID, list[tuple[int, Meant]]] = {}
@@ -150,11 +150,11 @@ class Answering:
             now.decided[number] = Acknowledgement(Result.UNKNOWN)
 
     async def _originals(self, rows: Iterable[UUID]) -> AsyncIterator[tuple[UUID, Letter]]:
-        """The messages that are answered, as far as they are there; not all of them in memory at once."""
+        """Yields the answered messages that still exist, without holding all of them in memory."""
         left = sorted(rows)
         while left:
             found = await letters(self._database, left, bytes_max=ORIGINALS_BYTES)
-            found = found or await letters(self._database, left[:1])  # alone it may be larger
+            found = found or await letters(self._database, left[:1])  # a single one may be larger
             last = max(found, default=left[0])
             left = [row for row in left if row > last]
             for row in sorted(found):
@@ -163,7 +163,7 @@ class Answering:
     async def _enter(
         self, now: _Round, number: int, consumer: Consumer, entry: Asked, found: Meant, original: Letter
     ) -> None:
-        """Lets in what is said with one entry, all of it or nothing."""
+        """Checks the messages of one entry, all or nothing."""
         messages = []
         fields = now.fields.setdefault(number, [])
         for place, message in await self._read(consumer, entry, original):
@@ -175,7 +175,7 @@ class Answering:
         now.answers[number] = Answer(entry.name, found.row, tuple(messages))
 
     async def _read(self, consumer: Consumer, entry: Asked, original: Letter) -> list[tuple[str, Message]]:
-        """The messages that are said, each with the field where it stands."""
+        """Parses the messages of one entry; returns each with its field in the body."""
         read = []
         if entry.said.reply is not None:
             place = f"{entry.field}reply"
@@ -199,7 +199,7 @@ class Answering:
             row=self._mint(),
             now=self._clock.now(),
             submitted=BY_HAND,
-            # Accepted once, with the acknowledgement: it needs no key, and can't meet the one of a namesake's reply.
+            # Accepted once, with the acknowledgement: it needs no key, and can't collide with that of another reply.
             members={**reply.members, "idempotency_key": None},
             headers=reply.headers,
         )
@@ -209,7 +209,7 @@ class Answering:
         return message
 
     async def _admit(self, now: _Round, message: Message, consumer: Consumer) -> Admitted:
-        """A message by every rule, for all of its recipients."""
+        """Checks a message for all of its recipients."""
         refuse_apart(message, consumer.owner)
         entrance = await now.entering.enter_async_context(self._accept.entering(message, consumer.caller))
         places = entrance.places
@@ -220,7 +220,7 @@ class Answering:
         return entrance.admitted
 
     async def _commit(self, now: _Round, consumer: Consumer) -> Answered:
-        """Commits what can be; an answer that repeats a key with other content is taken out."""
+        """Commits the entries, except answers that repeat an idempotency key with other content."""
         while True:
             left = {n: each for n, each in now.answers.items() if n not in now.decided}
             try:
@@ -238,7 +238,7 @@ class Answering:
 
 
 def refuse_apart(message: Message, owner: Resident) -> None:
-    """What an acknowledgement can't carry, though the agent may hand it in by itself."""
+    """Refuses a message that can't be sent with an acknowledgement, only by itself."""
     if message.sender.name != owner.name:
         raise AMTPError(
             Code.SENDER_NOT_ALLOWED,
@@ -260,7 +260,7 @@ def refuse_apart(message: Message, owner: Resident) -> None:
 
 @contextmanager
 def standing(place: str) -> Iterator[None]:
-    """Errors of a message name the field that it stands in."""
+    """Puts the message's field in the body in front of the fields of its errors."""
     try:
         yield
     except AMTPError as error:
@@ -268,7 +268,7 @@ def standing(place: str) -> Iterator[None]:
 
 
 def at(error: AMTPError, place: str) -> AMTPError:
-    """The error, its field being a part of `place`."""
+    """Returns the error with `place` in front of its field."""
     details = dict(error.details or {})
     inner = details.get("field")
     details["field"] = f"{place}.{inner}" if inner else place

@@ -1,4 +1,4 @@
-"""The door to what other domains' gateways can do: `GET /v1/capabilities/{domain}`."""
+"""The endpoint for the capabilities of other domains' gateways: `GET /v1/capabilities/{domain}`."""
 
 from collections.abc import Collection
 from typing import Any
@@ -18,7 +18,7 @@ from gateway.route.directory import Directory, Known
 
 
 class CapabilityDoor:
-    """Tells known callers what a domain publishes: questions to the DNS are not for anybody to cause."""
+    """The endpoint for the capabilities of domains. It needs a key, since it makes DNS queries."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class CapabilityDoor:
         published: Capabilities,
         lookups: Rates,
     ) -> None:
-        """`published` is what the `domains` of this house say of themselves."""
+        """`published` holds the capabilities of this gateway's own `domains`."""
         self._directory = directory
         self._authenticator = authenticator
         self._domains = frozenset(domains)

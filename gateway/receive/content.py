@@ -1,4 +1,4 @@
-"""What messages say is for their agents: an operator sees it with a reason, and the audit keeps who, what and why."""
+"""Access to the content of messages: agents see their own; an operator must give a reason, which is audited."""
 
 from gateway.admit.caller import Caller
 from gateway.http.bodies import reason_of
@@ -11,14 +11,14 @@ WITHHELD = "Payload and files are shown to an operator with ?reason=, which is a
 
 
 class ContentRule:
-    """Decides whether a caller who may see that there is a message may see what it says."""
+    """The rule for callers who may see a message's envelope: whether they may see its content, too."""
 
     def __init__(self, database: Database, audit: Audit) -> None:
         self._database = database
         self._audit = audit
 
     async def opens(self, request: Request, caller: Caller, message_id: str, what: str) -> bool:
-        """Returns whether the content is shown; an operator's look is in the audit before that."""
+        """Returns whether the content is shown; writes an operator's access to the audit first."""
         if caller.agent is not None or caller.development:
             return True
         reason = reason_of(request.query.get("reason"))
@@ -30,7 +30,7 @@ class ContentRule:
         return True
 
     async def require(self, request: Request, caller: Caller, message_id: str, what: str) -> None:
-        """Raises where the content is not shown."""
+        """Raises POLICY_DENIED if the content is not shown."""
         if not await self.opens(request, caller, message_id, what):
             raise AMTPError(
                 Code.POLICY_DENIED,

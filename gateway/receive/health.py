@@ -1,6 +1,6 @@
-"""What load balancers, orchestrators and monitors ask: is it alive, may it be sent work, how does it fare.
+"""The endpoints for load balancers, orchestrators and monitors: liveness, readiness, metrics.
 
-Why it is not ready, and how it fares, is told on listeners for operators only.
+The causes of unreadiness, and the metrics, are shown on listeners for operators only.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ from gateway.store.database import Database
 from gateway.store.health import Ailment, ailment
 
 RETRY_AFTER_SECONDS = 5
-REMEMBERED_SECONDS = 1.0  # what the database said last
+REMEMBERED_SECONDS = 1.0  # how long the last result is reused
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why the gateway should be sent no work, and what helps."""
+    """The cause why the gateway is not ready, with its remedy."""
 
     name: str
     text: str
@@ -45,7 +45,7 @@ REMEDIES = {
 
 
 class DatabaseLook:
-    """Asks the database, but not for everyone who asks us."""
+    """A check of the database; its result is reused for a while."""
 
     def __init__(self, database: Database, remembered_seconds: float = REMEMBERED_SECONDS) -> None:
         self._database = database
@@ -83,7 +83,7 @@ def draining_look(draining: Callable[[], bool]) -> Look:
 
 class HealthDoor:
     def __init__(self, *, looks: Sequence[Look], metrics: Metrics, clock: Clock) -> None:
-        """`looks` each see whether one thing stands in the way."""
+        """`looks` are the checks of readiness."""
         self._looks = tuple(looks)
         self._metrics = metrics
         self._clock = clock
@@ -96,7 +96,7 @@ class HealthDoor:
         ]
 
     async def health(self, _request: Request) -> Answer:
-        """Alive, whatever else is wrong: nothing is cured by a restart that the database would not cure."""
+        """Answers that the process is alive, even if the database is down: a restart would not help that."""
         return answer_json(
             {
                 "status": "healthy",

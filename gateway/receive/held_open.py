@@ -1,4 +1,4 @@
-"""Requests that stay open for long: whoever they were let in as is looked at again when its keys change."""
+"""Long-lived requests: their authorization is checked again when the keys of their agent change."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from gateway.store.wakeups.bell import Ear
 
 
 class HeldOpen:
-    """Wakes those who wait where the directory changed for them; they then ask whether they may go on."""
+    """The waiting requests by agent. A change of an agent wakes its requests, which then check their authorization."""
 
     def __init__(self, watch: DirectoryWatch) -> None:
         self._ears: dict[str, set[Ear]] = {}
@@ -16,7 +16,7 @@ class HeldOpen:
 
     @contextmanager
     def listening(self, names: Collection[str], ear: Ear) -> Iterator[None]:
-        """Wakes this ear when one of the names changes, as long as the block lasts."""
+        """Rings this ear when one of the names changes, for as long as the block lasts."""
         for name in names:
             self._ears.setdefault(name, set()).add(ear)
         try:

@@ -1,7 +1,7 @@
-"""The way a request came, as its Via headers tell, and the end of messages that go in circles. Pure.
+"""The hops of a request from its Via headers, and the detection of mail loops. Pure.
 
-`Via: 1.1 amtp.example.com, HTTP/2.0 proxy:8443 (comment)`: protocol and host, perhaps a comment, hop by hop.
-Proxies write there too and are counted like gateways.
+`Via: 1.1 amtp.example.com, HTTP/2.0 proxy:8443 (comment)`: protocol, host and perhaps a comment for each hop.
+Proxies add hops, too, and count like gateways.
 """
 
 import re
@@ -11,9 +11,9 @@ from typing import Final
 from gateway.protocol.errors import AMTPError, Code
 
 HOPS_MAX: Final = 25
-OWN_HOPS_MAX: Final = 2  # a message may come back to us, as through a list; the third time is a circle
+OWN_HOPS_MAX: Final = 2  # a message may come back to us, as through a list; a third time is a loop
 CHARACTERS_MAX: Final = 8190  # all Via headers together; 25 hops need a fifth of it
-UNREADABLE: Final = "unknown"  # stands for a hop that can't be read: it counts, and is passed on as this
+UNREADABLE: Final = "unknown"  # replaces a malformed hop, which still counts
 
 _PIECE = re.compile(r"[^()\\]+|\\.?|[()]", re.DOTALL)
 _HOP = re.compile(
@@ -22,7 +22,7 @@ _HOP = re.compile(
 
 
 def hops_of(values: Sequence[str], hostname: str) -> tuple[str, ...]:
-    """The hosts a message passed, oldest first; LOOP_DETECTED where they, or we among them, are too many."""
+    """Returns the hosts a message passed, oldest first; raises LOOP_DETECTED if they, or our own passes, are too many."""
     written = ",".join(values)
     if not written:
         return ()
@@ -37,7 +37,7 @@ def hops_of(values: Sequence[str], hostname: str) -> tuple[str, ...]:
 
 
 def _without_comments(written: str) -> str:
-    """Comments stand in brackets and nest; in them a backslash takes the next character's meaning."""
+    """Removes comments, which stand in parentheses and nest; a backslash in them escapes a character."""
     if "(" not in written:
         return written
     kept, depth = [], 0

@@ -1,9 +1,9 @@
-"""The door to an inbox: `/v1/inbox/{address}`, listed, waited for, streamed, leased and acknowledged.
+"""The endpoints of an inbox, `/v1/inbox/{address}`: list, wait, stream, lease, acknowledge, dead letters.
 
-1. An inbox opens to its own agent alone; operators read the postmaster's.
-2. Whoever waits holds neither a connection to the database nor a place in admission, and the key must still
-   be good when something is handed out.
-3. What was handed out and not acknowledged is handed out again: at the next look, or when its lease ends.
+1. Only its own agent can open an inbox; operators read the postmaster's.
+2. A waiting request holds neither a database connection nor a slot of admission, and its key is checked again before
+   messages are returned.
+3. Messages that were returned and not acknowledged are returned again: by the next read, or when their lease ends.
 """
 
 import asyncio
@@ -71,11 +71,11 @@ from gateway.store.wakeups.bell import Bell, hushed_at
 from gateway.store.wakeups.direct import Straight
 
 EVENTS = "text/event-stream"
-RECONNECT_MILLISECONDS = 1000  # what a stream's client waits before it comes back
-STREAM_LOOK_SECONDS = 60.0  # a stream looks this often even where nothing rings
-LEASES_KNOWN_SECONDS = 1.0  # how long a stream goes by what it knows of leases, if it is kept busy
-LEASE_SLACK_SECONDS = 0.05  # so that whoever waits for a lease's end looks after it
-STREAM_PAGE_BYTES = 262_144  # of bodies, of which a stream holds no more, or one message
+RECONNECT_MILLISECONDS = 1000  # how long a stream's client waits before it reconnects
+STREAM_LOOK_SECONDS = 60.0  # a stream polls this often even without a ring
+LEASES_KNOWN_SECONDS = 1.0  # how long a busy stream relies on the lease end it last looked up
+LEASE_SLACK_SECONDS = 0.05  # so that a request that waits for a lease's end looks after it
+STREAM_PAGE_BYTES = 262_144  # of bodies; a stream holds at most so much, or one message
 ROLES = frozenset({Role.AGENTS, Role.ADMIN})
 
 
@@ -137,11 +137,11 @@ class InboxDoor:
         owner = await self._owner(request)
         question = parse_question(request.query, self._rules)
         if request.method == "HEAD":
-            return Answer()  # looking marks read, and a HEAD must change nothing
+            return Answer()  # reading marks messages read, and a HEAD must change nothing
         if EVENTS in (request.header("Accept") or ""):
             last = request.header("Last-Event-ID")
             events = self._events(request, owner, question, last)
-            await anext(events)  # takes its place, and a refusal is an answer
+            await anext(events)  # counts the stream; a refusal is then still an ordinary answer
             return Stream(events)
         lease = question.lease()
         if question.wait_seconds:
@@ -177,7 +177,7 @@ class InboxDoor:
         return answer_json(render_results(entries, outcomes))
 
     async def renew(self, request: Request) -> Answer:
-        """Lets a lease end later, or now."""
+        """Extends a lease, or ends it now."""
         owner = await self._owner(request)
         renewal = parse_renewal(await request.json_body(BODY_BYTES_MAX), self._rules)
         if renewal.seconds:
@@ -192,7 +192,7 @@ class InboxDoor:
         return answer_json({"lease": str(renewal.lease), "seconds": renewal.seconds, "message_count": held})
 
     async def list_dead_letters(self, request: Request) -> Answer:
-        """What the agent itself could not digest."""
+        """Lists the dead letters of the inbox: messages leased too often without an acknowledgement."""
         owner = await self._owner(request)
         after, limit = dead_letter_page(request.query)
         shown, has_more = await undigested(
@@ -222,11 +222,11 @@ class InboxDoor:
         return answer_json(self._done(number, "deleted"))
 
     async def _owner(self, request: Request) -> Resident:
-        """Whose inbox it is; raises where it is not the caller's to open."""
+        """Returns the owner of the inbox; raises if the caller may not open it."""
         return (await self._opened(request))[1]
 
     async def _opened(self, request: Request) -> tuple[Caller, Resident]:
-        """Who opens an inbox, and whose it is."""
+        """Returns the caller and the owner of the inbox; raises if the caller may not open it."""
         address = parse_address(request.params["address"], "address")
         caller = await self._authenticator.caller(request)
         inbox_rule(caller, address)
@@ -240,7 +240,7 @@ class InboxDoor:
     async def _awaited(
         self, request: Request, owner: Resident, question: Question, lease: Lease | None
     ) -> Page:
-        """The first page that is not empty; an empty one when the time is over or nobody waits any more."""
+        """Waits for a page that is not empty; returns an empty one after the timeout or when the client is gone."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + question.wait_seconds
         with (
@@ -251,7 +251,7 @@ class InboxDoor:
         ):
             while True:
                 page = await self._fetch(owner, question.listing, lease, self._page_bytes_max)
-                if page.items and lease and request.gone:  # nobody would hear of it before it ends
+                if page.items and lease and request.gone:  # else they stay hidden until it ends
                     await inbox.give_back(self._database, owner.id, lease.token)
                     return Page((), has_more=False)
                 left = deadline - loop.time()
@@ -265,8 +265,8 @@ class InboxDoor:
     async def _events(
         self, request: Request, owner: Resident, question: Question, last: str | None
     ) -> AsyncGenerator[bytes, None]:
-        """Yields nothing once it has its place, then all that is open, then what becomes unread. A client cut off
-        early comes back and hears why."""
+        """Yields an empty piece once it is counted, then all open messages, then new unread ones. On an error the stream
+        ends; its client reconnects and gets the error as the answer."""
         listing = question.listing
         unread = Listing(listing.limit, since=listing.since, mark=Mark.UNREAD)
         time = asyncio.get_running_loop().time
@@ -285,13 +285,13 @@ class InboxDoor:
                 page = await self._fetch(owner, listing, lease, STREAM_PAGE_BYTES)
                 new = [item for item in page.items if lease is not None or str(item.row) != last]
                 after = page.items[-1].row if page.has_more else None
-                del page  # what is not sent yet is enough to hold
+                del page  # frees the messages; `new` keeps only those to send
                 pieces = _pieces(new, owner, lease)
                 while piece := next(pieces, None):
                     yield piece
                 hand.caught_up = after is None
                 if after is not None:
-                    if lease is None:  # what is leased is no longer listed
+                    if lease is None:  # with a lease, listed messages drop out of the next listing
                         listing = replace(listing, offset=0, after=after)
                     owner = await self._owner(request)
                     continue
@@ -311,7 +311,7 @@ class InboxDoor:
                         break
 
     def _willing(self, question: Question) -> Callable[[], bool]:
-        """Whether a stream takes what comes without a look: not under a lease, and not where others hear of it."""
+        """Returns a check: may new messages skip the query? Not if leased, or if others are told of reads."""
         plain = question.lease_seconds is None and question.listing.since is None
         return lambda: plain and self._interests.idle
 
@@ -330,7 +330,7 @@ class InboxDoor:
         return page
 
     async def _pause(self, owner: Resident, seconds: float) -> float:
-        """How long to wait for a ring: no longer than the next lease lasts, for its end rings nowhere."""
+        """Returns how long to wait for a ring: at most until the next lease ends, which causes no ring."""
         ends = await inbox.seconds_to_lease_end(self._database, owner.id)
         return seconds if ends is None else min(seconds, ends + LEASE_SLACK_SECONDS)
 
@@ -350,12 +350,12 @@ class InboxDoor:
 
 
 def _admitting(owner: Resident) -> tuple[str, ...]:
-    """Whose change may end the right to this inbox."""
+    """Returns the names whose change may end the right to read this inbox."""
     return (owner.name, NAMED_KEYS) if owner.name.startswith(f"{POSTMASTER}@") else (owner.name,)
 
 
 def _pieces(items: list[Item], owner: Resident, lease: Lease | None) -> Iterator[bytes]:
-    """The items as events, each taken from the list when its turn comes: none is held twice."""
+    """Yields the items as events and removes each from the list, so that none is held in memory twice."""
     items.reverse()
     return together(render_event(items.pop(), owner.name, lease) for _ in range(len(items)))
 

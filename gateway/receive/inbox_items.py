@@ -1,4 +1,4 @@
-"""What an agent is shown of its inbox: messages keep their bytes, what we say stands in members that no sender has."""
+"""Rendering of inbox entries: messages keep their bytes; what we add stands in members that senders can't set."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +16,12 @@ FAULTS = {
     Result.UNKNOWN: (Code.NOT_FOUND, "No message of this id lies in this inbox."),
     Result.TAKEN: (Code.CONFLICT, "That lease has ended, and another consumer holds the message now."),
 }
-LINES_MAX = 1000  # of an event: a line costs seven bytes more, and time
+LINES_MAX = 1000  # of an event: each costs seven bytes more, and time
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
 def render_page(page: Page, owner: str, lease: Lease | None = None, unread: Unread | None = None) -> bytes:
-    """The answer to a listing."""
+    """Renders the answer to a listing."""
     items = b",".join(render_item(item, owner, lease) for item in page.items)
     about: dict[str, Any] = {
         "message_count": len(page.items),
@@ -40,7 +40,7 @@ def render_page(page: Page, owner: str, lease: Lease | None = None, unread: Unre
 
 
 def render_item(item: Item, owner: str, lease: Lease | None = None) -> bytes:
-    """The message as received, and what we know of it."""
+    """Renders a message as received, with what the gateway knows about it."""
     about: dict[str, Any] = {
         "entry": str(item.row),
         "address": item.address or owner,
@@ -73,8 +73,8 @@ def _lease(item: Item, lease: Lease) -> dict[str, str]:
 def render_event(item: Item, owner: str, lease: Lease | None = None) -> bytes:
     """Returns a message as an event of a stream.
 
-    Line breaks inside it are white space between tokens of JSON. A run of them becomes one new line, or a blank for
-    each where there are many.
+    Line breaks inside it are white space between tokens of JSON. A run of them becomes one new line; if there are too
+    many, each becomes a blank.
     """
     data = render_item(item, owner, lease)
     breaks = data.count(b"\n") + data.count(b"\r")
@@ -88,7 +88,7 @@ def render_event(item: Item, owner: str, lease: Lease | None = None) -> bytes:
 def render_results(
     entries: Sequence[Asked], outcomes: Sequence[Acknowledgement | AMTPError]
 ) -> dict[str, Any]:
-    """The answer to many acknowledgements, each in its place."""
+    """Renders the answer to several acknowledgements, in their order."""
     rendered = [render_result(entry, outcome) for entry, outcome in zip(entries, outcomes, strict=True)]
     acknowledged = sum(result["status"] == "acknowledged" for result in rendered)
     return {"results": rendered, "acknowledged": acknowledged}
@@ -109,7 +109,7 @@ def render_result(entry: Asked, outcome: Acknowledgement | AMTPError) -> dict[st
         "sender": outcome.sender,
     }
     if entry.said or outcome.sent:
-        # Whoever comes again learns that nothing more went out, and what did the first time.
+        # A repeated acknowledgement sends nothing more, and is told what the first one sent.
         rendered |= {"again": outcome.again, "sent": outcome.sent}
     return rendered
 

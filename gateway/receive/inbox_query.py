@@ -1,4 +1,4 @@
-"""What is asked of an inbox: parameters and bodies, parsed once."""
+"""Parsing of parameters and bodies of the inbox endpoints."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -37,14 +37,14 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which entries, for how long they are the caller's, and how long to wait for one."""
+    """A request to read an inbox: the listing, the lease's length and the time to wait."""
 
     listing: Listing
     lease_seconds: float | None = None
     wait_seconds: float = 0.0
 
     def lease(self) -> Lease | None:
-        """A new lease, where one is asked for."""
+        """Returns a new lease if one is asked for."""
         return None if self.lease_seconds is None else Lease(self.lease_seconds)
 
 
@@ -68,24 +68,24 @@ def parse_question(query: Mapping[str, str], rules: Inbox) -> Question:
 
 
 def parse_name(message_id: str, query: Mapping[str, str]) -> tuple[Named, UUID | None]:
-    """The entry that a path and its parameters name, and the lease it is held under."""
+    """Parses the entry that a path and its parameters name, and its lease."""
     sender = parse_address(query["sender"], "sender").name if "sender" in query else None
     return Named(message_id, sender), _row(query, "lease", "must be the token of a lease")
 
 
 def dead_letter_page(query: Mapping[str, str]) -> tuple[int, int]:
-    """After which number, and how many."""
+    """Parses cursor and limit of a page of dead letters."""
     return _count(query, "cursor", 0, 0, NUMBER_MAX), _count(query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX)
 
 
 def dead_letter_number(text: str) -> int:
-    """A dead letter's number; what is none is the number of no letter."""
+    """Parses the number of a dead letter; 0, which no letter has, if it is none."""
     return int(text) if _COUNT.fullmatch(text) else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an acknowledgement answers; the payload keeps its bytes."""
+    """The reply in an acknowledgement; the payload keeps its bytes."""
 
     payload: bytes
     members: Mapping[str, Any]
@@ -94,7 +94,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What an agent sends with an acknowledgement."""
+    """The reply and messages that an agent sends with an acknowledgement."""
 
     reply: Reply | None = None
     messages: tuple[bytes, ...] = ()
@@ -109,7 +109,7 @@ class Asked:
 
     name: Named
     said: Said = Said()
-    field: str = ""  # of the body where it is said, with a dot behind
+    field: str = ""  # its field in the body, with a dot at the end
 
 
 class _Said(msgspec.Struct, forbid_unknown_fields=True):
@@ -138,7 +138,7 @@ class _Names(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Renewal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A lease that is to end that many seconds from now; 0 gives it back."""
+    """A new end of a lease, in seconds from now; 0 gives it back."""
 
     lease: UUID
     seconds: float
@@ -151,7 +151,7 @@ _read_renewal = msgspec.json.Decoder(Renewal).decode
 
 
 def parse_names(body: bytes) -> tuple[list[Asked], UUID | None]:
-    """The entries to acknowledge, and the lease they are held under."""
+    """Parses the entries to acknowledge, and their lease."""
     try:
         asked = _strict(_read_names, body)
     except _UNREADABLE as failure:
@@ -169,7 +169,7 @@ def parse_names(body: bytes) -> tuple[list[Asked], UUID | None]:
 
 
 def parse_said(body: bytes) -> Said:
-    """What is sent with the acknowledgement of one entry; an empty body says nothing."""
+    """Parses what is sent with the acknowledgement of one entry; an empty body is nothing."""
     if not body:
         return Said()
     try:
@@ -243,7 +243,7 @@ def _named(message_id: str, sender: str | None, field: str) -> Named:
 
 
 def _strict(read: Callable[[bytes], T], body: bytes) -> T:
-    """The body as one of the shapes above, where it is JSON that every reader understands alike."""
+    """Decodes a body as one of the structs above; refuses JSON that parsers may read differently."""
     read_strict(body)
     return read(body)
 

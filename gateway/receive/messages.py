@@ -1,4 +1,4 @@
-"""The door for messages: `POST /v1/messages`, one message or a batch of lines, from agents and from gateways."""
+"""The endpoint for sending, `POST /v1/messages`: one message or a batch of lines, from agents and gateways."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -33,7 +33,7 @@ LINES_MAX = 100  # messages in one batch
 
 
 class MessageDoor:
-    """Reads what is handed in, and answers when it is committed."""
+    """The endpoint that accepts messages, and answers once they are committed."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class MessageDoor:
         if not seconds and not immediate:
             return answer_json(render_receipt(receipt), 202)
         kept = sent(message, immediate=immediate)
-        del body, message  # while somebody waits its body is nobody's to hold
+        del body, message  # don't hold the body while the request waits
         return await self._waiting.answer(request, caller, kept, receipt, seconds)
 
     async def _read(self, body: bytes, caller: Caller) -> Message:
@@ -117,7 +117,7 @@ class MessageDoor:
         return structs.replace(receipt, misspelt=message.misspelt) if message.misspelt else receipt
 
     async def _post_lines(self, request: Request, caller: Caller) -> Answer:
-        """One answer a line, in order; what was accepted is committed before the answer starts."""
+        """Answers each line in order, once all accepted messages are committed."""
         lines = self._lines(await request.body(self._body_bytes_max))
         with self._slots.held(request.holder):
             read = [await self._read_line(line, caller) for line in lines]  # one large line at a time
@@ -154,7 +154,7 @@ class MessageDoor:
         return receipt, sent(message, immediate=True) if self._accept.tells_outcome(message) else None
 
     async def _told(self, taken: tuple[Receipt, Sent | None] | AMTPError, request: Request) -> bytes:
-        """A line's answer; those that wait for their outcome all wait already."""
+        """Renders the answer to one line, after waiting for its outcome; all lines wait at the same time."""
         try:
             if isinstance(taken, AMTPError):
                 raise taken
@@ -170,7 +170,7 @@ class MessageDoor:
 
 
 def as_named(message: Message, receipt: Receipt) -> Receipt:
-    """Returns the receipt about the id that the message was handed in under."""
+    """Returns the receipt with the id under which the message was sent."""
     if message.came_as is None or receipt.message_id != message.message_id:
         return receipt
     return structs.replace(receipt, message_id=message.came_as)

@@ -1,6 +1,6 @@
-"""Bodies to what they say: small ones here, a little in each turn of the event loop; large ones in child processes.
+"""Parsing of bodies: small ones here, within the turns of the event loop; large ones in child processes.
 
-A 10 MB body takes a fifth of a second to read with the interpreter's lock held; every other caller would wait for it.
+Parsing a 10 MB body holds the interpreter's lock for a fifth of a second, for which all other callers would wait.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from gateway.receive.readers import Readers
 T = TypeVar("T")
 
 LARGE_BYTES = 256 * 1024
-LARGE_BODIES_MAX = 64  # being read or waiting for it
+LARGE_BODIES_MAX = 64  # being parsed or waiting for it
 
 
 class Parsing:
-    """Reads bodies, each within a turn of the event loop or in a child process."""
+    """The parser of bodies, within turns of the event loop or in child processes."""
 
     def __init__(self, journal: Journal, places: Pot) -> None:
-        """`places` counts the large bodies that are read or wait for it."""
+        """`places` counts the large bodies being parsed or waiting for it."""
         self._readers = Readers(journal, places)
         self.turns = Turns()
         self.close = self._readers.close
@@ -37,7 +37,7 @@ class Parsing:
     async def read(
         self, task: Callable[[bytes], T], raw: bytes, holder: Holder, size: int | None = None
     ) -> T:
-        """Returns what the task makes of `raw`; `size` counts what else it has to read, where that is more."""
+        """Returns the task's result for `raw`; `size` is the number of bytes it parses, if more than `raw`."""
         size = len(raw) if size is None else size
         if size > LARGE_BYTES:
             return await self._readers.run(holder, task, raw)

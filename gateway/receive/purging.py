@@ -1,4 +1,4 @@
-"""The door through which an inbox is emptied: by its agent, or by an operator, whose act is audited like any other."""
+"""The endpoint that purges an inbox, for its agent or an operator, whose purge is audited."""
 
 from dataclasses import asdict
 
@@ -22,7 +22,7 @@ ROLES = frozenset({Role.AGENTS, Role.ADMIN})
 
 
 class Purge(msgspec.Struct, forbid_unknown_fields=True):
-    """The open entries that go; `older_than` in seconds since their messages were accepted."""
+    """The selection of open entries to purge; `older_than` in seconds since their messages were accepted."""
 
     older_than: int | None = None
     sender: str | None = None

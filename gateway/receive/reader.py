@@ -1,7 +1,7 @@
-"""A child process that reads bodies for the gateway (see readers.py), one task at a time.
+"""A child process that parses bodies for the gateway (see readers.py), one task at a time.
 
 It writes None when it is ready, reads a pickled (task, arguments) from its input and answers (result, AMTPError or None).
-A task that needs more CPU than it may ends the process by SIGPROF, even from within a library's loop.
+SIGPROF ends the process when a task exceeds its CPU time, even inside a library's loop.
 """
 
 import ctypes

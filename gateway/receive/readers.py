@@ -1,9 +1,9 @@
-"""The child processes that read large bodies, so that none holds the event loop.
+"""The child processes that parse large bodies, so that none blocks the event loop.
 
-1. Each child reads one body at a time, and the limit on a body's reading counts the CPU time that it takes alone.
-   Waiting for a child, or for one that makes no progress, is the gateway's fault: 503.
-2. A child that hangs or dies harms the body it was reading and no other. The next body starts a new child.
-3. What waits for a child is bounded, and each caller has a share of it.
+1. Each child parses one body at a time, and only the CPU time of that body counts against its limit. A wait for a
+   child that is too long, or a child without progress, is the gateway's fault: 503.
+2. A child that hangs or dies fails only the body it was parsing. The next body starts a new child.
+3. The number of waiting bodies is limited, and each caller has a share of it.
 """
 
 import asyncio
@@ -29,18 +29,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the children may take; nothing here is for operators to turn."""
+    """Fixed limits of the child processes."""
 
     processes: int = 2
-    seconds_cpu_max: float = 10.0  # of one body: twenty times what the largest honest message takes
-    seconds_max: float = (
-        60.0  # of the wall clock: a child that is silent for so long was stopped or gets no CPU
-    )
+    seconds_cpu_max: float = 10.0  # for one body: twenty times what the largest message of normal shape takes
+    seconds_max: float = 60.0  # wall-clock time: a child silent for so long was stopped or gets no CPU
     wait_seconds_max: float = 10.0  # for a free child
 
 
 class Lost(AMTPError):
-    """The child that read a body was killed or died."""
+    """The failure of a child that was killed or died while parsing a body."""
 
     def __init__(self, why: str, error: AMTPError) -> None:
         super().__init__(error.code, error.message, error.details, error.retry_after)
@@ -48,10 +46,10 @@ class Lost(AMTPError):
 
 
 class Readers:
-    """Runs tasks in child processes, which start with the first of them."""
+    """The pool of child processes; each is started when first needed."""
 
     def __init__(self, journal: Journal, places: Pot, rules: Rules | None = None) -> None:
-        """`places` counts the bodies that are read or wait for it."""
+        """`places` counts the bodies being parsed or waiting for it."""
         self._journal = journal
         self._places = places
         self._rules = rules = rules or Rules()
@@ -61,7 +59,7 @@ class Readers:
         self._free = asyncio.Semaphore(rules.processes)
 
     async def run(self, holder: Holder, task: Callable[..., T], *arguments: object) -> T:
-        """Returns what the task returns, and raises its AMTPError; 503 where no child is free in time."""
+        """Returns the task's result or raises its AMTPError; raises 503 if no child is free in time."""
         with self._places.held(holder):
             try:
                 async with asyncio.timeout(self._rules.wait_seconds_max):
@@ -72,7 +70,7 @@ class Readers:
             loop = asyncio.get_running_loop()
             reading = loop.run_in_executor(self._threads, reader.run, task, arguments)
             reading.add_done_callback(lambda _: self._give_back(reader))
-            # Whoever stops waiting leaves the child to its work.
+            # A cancelled request does not interrupt the child.
             result, error = await asyncio.shield(reading)
         if isinstance(error, Lost):
             self._journal.reader_lost(error.why)
@@ -87,18 +85,18 @@ class Readers:
     def close(self) -> None:
         for reader in self._readers:
             reader.end()
-        self._threads.shutdown()  # which have nothing to wait for any more
+        self._threads.shutdown()  # their children are gone
 
 
 class _Reader:
-    """One child, started where there is none; its methods block, so they run in a thread."""
+    """One child, started if it is not running; its methods block, so they run in a thread."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, task: Callable[..., Any], arguments: tuple[object, ...]) -> tuple[Any, AMTPError | None]:
-        """Returns what the task returns in the child, or the error that it raises, or Lost."""
+        """Runs the task in the child; returns its result, or the error it raised, or Lost."""
         fresh = self._process is None
         process = self._process = self._process or self._start()
         assert process.stdin is not None

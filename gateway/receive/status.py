@@ -1,8 +1,8 @@
-"""What became of messages: told to their sender, to a recipient as far as it goes, and to operators.
+"""The endpoints for the status of messages, for their senders, recipients and operators.
 
-1. A sender sees every recipient, a recipient itself alone; to whoever is neither, there is no such message.
+1. A sender sees every recipient, a recipient only itself; others get NOT_FOUND.
 2. Several messages may share a public id: the caller's own comes first, and `sender` chooses.
-3. Their sender, and operators, cancel what nobody has begun to deliver. Again is as good as once.
+3. The sender and operators can cancel deliveries that have not begun. Repeating it does no harm.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,11 +32,11 @@ from gateway.store.messages.listing import Page, Wanted, listing
 from gateway.store.messages.messages import Found, body_of, find, states
 from gateway.store.queue.cancellation import Cancellation, Cancellations
 
-RECIPIENTS_SHOWN_MAX = 10_000  # on one page, which ends early where its messages have more
-MESSAGES_AT_ONCE = 10  # of a page, so that what they have too many of is noticed in time
+RECIPIENTS_SHOWN_MAX = 10_000  # on one page, which ends early when they are reached
+MESSAGES_AT_ONCE = 10  # of a page, so that too many recipients are noticed in time
 STATUSES = {name: name for name in ("queued", "delivered", "failed", "partial")} | {"pending": "queued"}
 
-# What is shown of a message beside its status: all but what it says.
+# The members of a message shown beside its status: its envelope, not its content.
 ENVELOPE = (
     "version",
     "timestamp",
@@ -54,7 +54,7 @@ ROLES = frozenset({Role.AGENTS, Role.ADMIN})
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who asks: an operator, who sees everything, or an agent."""
+    """The caller: an operator, who sees everything, or an agent."""
 
     agent: str | None
     operator: bool
@@ -66,9 +66,9 @@ class Seen:
 
     found: Found
     recipients: tuple[RecipientState, ...]
-    own: bool  # the viewer may decide about it
+    own: bool  # the viewer may cancel it
     operator: bool = False  # the viewer is one
-    others: tuple["Seen", ...] = ()  # of the same id, as operators are told
+    others: tuple["Seen", ...] = ()  # messages of the same id, shown to operators
 
 
 class StatusDoor:
@@ -121,7 +121,7 @@ class StatusDoor:
         )
 
     async def _shown(self, viewer: Viewer, page: Page) -> tuple[list[dict[str, Any]], UUID | None]:
-        """What a page shows, and where the next one begins."""
+        """Returns the items of a page and the cursor of the next one."""
         items: list[dict[str, Any]] = []
         recipients = 0
         for start in range(0, len(page.messages), MESSAGES_AT_ONCE):
@@ -171,7 +171,7 @@ class StatusDoor:
 
 
 async def seen_of(database: Database, request: Request, viewer: Viewer) -> Seen:
-    """Returns the first message of the id in the path which the viewer may see; to operators the others beside it."""
+    """Returns the first message of the id in the path that the viewer may see; for operators with the others."""
     namesakes = await find(
         database,
         request.params["id"],
@@ -202,14 +202,14 @@ def viewer_of(caller: Caller) -> Viewer:
 
 
 def view(viewer: Viewer, found: Found, told: Mapping[str, RecipientState]) -> Seen | None:
-    """What the viewer may see of the message; None if nothing."""
+    """Returns the part of a message that the viewer may see; None if nothing."""
     own = viewer.operator or (found.proven and found.sender == viewer.agent)
     recipients = [state for name, state in told.items() if own or name == viewer.agent]
     return Seen(found, tuple(recipients), own, viewer.operator) if recipients else None
 
 
 def wanted_by(viewer: Viewer, query: Mapping[str, str]) -> Wanted:
-    """The list that is asked for, as far as it is the viewer's to see."""
+    """Parses the filter of a list, limited to what the viewer may see."""
     wanted = Wanted(
         sender=name_of(query, "sender"),
         recipient=name_of(query, "recipient"),
@@ -240,7 +240,7 @@ def _status(query: Mapping[str, str]) -> str | None:
 
 
 def check_cancelled(cancellation: Cancellation, after: Iterable[RecipientState]) -> None:
-    """CONFLICT where nothing was cancelled, now or before."""
+    """Raises CONFLICT if nothing was cancelled, now or before."""
     if any(state.status is Status.CANCELLED for state in after):
         return
     if cancellation.under_way:
@@ -251,7 +251,7 @@ def check_cancelled(cancellation: Cancellation, after: Iterable[RecipientState])
 def mark_under_way(
     told: Mapping[str, RecipientState], cancellation: Cancellation
 ) -> tuple[RecipientState, ...]:
-    """The states after a cancellation; whom it came too late for, says so."""
+    """Returns the states after a cancellation; recipients for whom it came too late have an error."""
     late = frozenset(cancellation.under_way)
     return tuple(
         msgspec.structs.replace(state, error=UNDER_WAY) if name in late else state
@@ -270,7 +270,7 @@ def render_seen(seen: Seen) -> dict[str, Any]:
 
 
 def render_namesake(seen: Seen) -> dict[str, Any]:
-    """One of several messages of an id, as far as an operator needs it to tell them apart."""
+    """Renders one of several messages of an id, with what operators need to tell them apart."""
     return {
         "row": str(seen.found.row),
         "sender": seen.found.sender,

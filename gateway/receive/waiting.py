@@ -1,8 +1,8 @@
-"""Answers that wait: for the reply to a message (`Prefer: wait=N`), and for what came of one that may not wait.
+"""Answers that wait: for a reply to the message (`Prefer: wait=N`), or for the outcome of a best_effort delivery.
 
-1. Both begin after the commit and take neither a place in admission nor the bytes of what was sent.
-2. A reply is shown to who may open the sender's inbox, as it lies there; it stays there too.
-3. Whatever goes wrong with a wait, the message is accepted, and the answer says so.
+1. The wait begins after the commit, and holds neither a slot of admission nor the body.
+2. A reply is shown as it lies in the sender's inbox, to callers who may open that; it stays there.
+3. If a wait fails, the message is accepted all the same, and the answer says so.
 """
 
 import re
@@ -34,7 +34,7 @@ _WAIT = re.compile(r'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What is kept of a message while its sender waits: not its body."""
+    """The part of a message that is kept while its sender waits, without the body."""
 
     sender: Address
     recipients: tuple[str, ...]  # names
@@ -46,7 +46,7 @@ def sent(message: Message, *, immediate: bool) -> Sent:
 
 
 def wait_seconds(preferences: Sequence[str]) -> int:
-    """How long `Prefer` asks to wait. A preference that is not understood is none, says its standard."""
+    """Returns the seconds that `Prefer` asks to wait. Unknown preferences are ignored, as RFC 7240 says."""
     for preference in ",".join(preferences).split(","):
         if asked := _WAIT.fullmatch(preference):
             return min(int(asked[1]), WAIT_SECONDS_MAX)
@@ -76,7 +76,7 @@ class Waiting:
     async def answer(
         self, request: Request, caller: Caller, sent: Sent, receipt: Receipt, seconds: int
     ) -> Answer:
-        """The answer to one message, when there is something to say or the time is over."""
+        """Returns the answer to one message once there is a reply or outcome, or the time is over."""
         request.let_body_go()
         receipt = await self.outcome(request, sent, receipt)
         status = 200 if sent.immediate and _delivered(receipt) else 202
@@ -92,7 +92,7 @@ class Waiting:
             with self._waits.held(request.holder):
                 permit = _Permit(self._held_open, self._authenticator, request, sent.sender)
                 heard = await self._replies.wait(asked, seconds, request.ending, permit)
-        except AMTPError:  # as many wait already as may
+        except AMTPError:  # too many wait already
             return answer_json(render_receipt(receipt), status)
         receipt = brought_up_to_date(receipt, sent.recipients, heard.states)
         if heard.reply is None or not await permit.holds():
@@ -105,13 +105,13 @@ class Waiting:
         return Answer(200, body, JSON, applied)
 
     async def outcome(self, request: Request, sent: Sent, receipt: Receipt) -> Receipt:
-        """The receipt, on the immediate path when it is known what came of the message."""
+        """Returns the receipt; for a best_effort message, once the outcome is known."""
         if not sent.immediate:
             return receipt
         return await self._accept.outcome(receipt, sent.recipients, request.ending)
 
     async def _owner(self, caller: Caller, sender: Address) -> Resident | None:
-        """The sender, if its inbox opens to the caller: a key that submits for it, or a peer's, waits for nothing."""
+        """Returns the sender if the caller may open its inbox; other keys that may send for it can't wait for replies."""
         try:
             inbox_rule(caller, sender)
             return (await self._residents.resolve([sender.name])).get(sender.name)
@@ -121,7 +121,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class _Permit:
-    """The right to wait for the replies to a sender: that of the key which was presented."""
+    """The right to wait for a sender's replies, by the key of the request."""
 
     held_open: HeldOpen
     authenticator: Authenticator
@@ -132,7 +132,7 @@ class _Permit:
         return self.held_open.listening((self.sender.name,), ear)
 
     async def ended(self) -> bool:
-        """Whether the key is no longer good; while the database is away it may still be."""
+        """Returns whether the key has ended; False if unknown because the database is down."""
         try:
             await self._ask()
         except AMTPError as refusal:
@@ -140,7 +140,7 @@ class _Permit:
         return False
 
     async def holds(self) -> bool:
-        """Whether the key is known to be still good after so long a time."""
+        """Returns whether the key is still valid after the wait; False if unknown."""
         try:
             await self._ask()
         except AMTPError:
