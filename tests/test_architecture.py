@@ -180,7 +180,6 @@ STILL_HEADLESS = {
     "deliver": 29,
     "flow": 27,
     "journal": 11,
-    "protocol": 21,
     "receive": 3,
     "report": 11,
     "route": 21,

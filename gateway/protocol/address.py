@@ -41,7 +41,7 @@ class Address:
 
 
 def parse_address(text: object, field: str, code: Code = Code.INVALID_MESSAGE_FORMAT) -> Address:
-    """The address in `text`; `field` names where it stood."""
+    """Returns the address in `text`; `field` names it in an error."""
     if isinstance(text, str) and len(text) <= ADDRESS_CHARACTERS_MAX:
         address = _address(text)
         if address is not None:
@@ -50,7 +50,7 @@ def parse_address(text: object, field: str, code: Code = Code.INVALID_MESSAGE_FO
 
 
 def parse_domain(text: object, field: str) -> str:
-    """The domain in `text` as lower case A-labels."""
+    """Returns the domain in `text` as lower case A-labels."""
     if isinstance(text, str) and len(text) <= DOMAIN_CHARACTERS_MAX:
         domain = _domain(text)
         if domain is not None:
@@ -61,7 +61,7 @@ def parse_domain(text: object, field: str) -> str:
 
 
 def is_international(text: str) -> bool:
-    """Whether reading this address or domain takes IDNA, which is slow."""
+    """Returns whether reading this address or domain takes IDNA, which is slow."""
     return not text.isascii() or "xn--" in text.lower()
 
 

@@ -41,7 +41,7 @@ class Attachment:
 
 
 def check_filename(value: object, field: str) -> str:
-    """A name alone: whoever saves it must not be led out of the folder it is saved to."""
+    """Checks that the name can't lead out of the folder in which somebody saves the file."""
     name = line(value, field, FILENAME_CHARACTERS_MAX)
     if _FOLDER.search(name):
         raise fault(field, "leads to another folder", "write a name without / and \\")
@@ -78,7 +78,7 @@ _NAMES = Names(MEMBERS)
 
 
 def check_attachments(value: object, field: str) -> None:
-    """Every attachment is complete and well-formed; further members are its sender's own."""
+    """Checks that every attachment is complete and well-formed; unknown members may have any value."""
     if not isinstance(value, list):
         raise fault(field, "is not a list", "write a list of objects")
     if len(value) > ATTACHMENTS_MAX:
@@ -106,7 +106,7 @@ def attachments_of(checked: Iterable[Mapping[str, Any]]) -> tuple[Attachment, ..
 
 
 def attachments_in(body: bytes) -> tuple[Attachment, ...]:
-    """Those of a message as it is stored, which was checked when it came."""
+    """Returns the attachments of a stored message, which was checked when it came."""
     raw = members_of(body).get("attachments")
     return attachments_of((msgspec.json.decode(raw) if raw else None) or ())
 
@@ -122,7 +122,7 @@ def render_attachment(attachment: Attachment) -> dict[str, Any]:
 
 
 def media_type_of(content_type: str) -> str:
-    """Without parameters, to compare by."""
+    """Returns the media type without parameters, for comparison."""
     return content_type.partition(";")[0].strip().lower()
 
 
@@ -131,7 +131,7 @@ def upload_url(base: Url, token: str) -> str:
 
 
 def token_in(url: str, base: Url) -> str | None:
-    """The token of an upload to the gateway at `base`; None where the URL leads elsewhere."""
+    """Returns the token of an upload to the gateway at `base`; None where the URL leads elsewhere."""
     parsed = parse_url(url)
     if isinstance(parsed, BadUrl) or (parsed.host, parsed.port) != (base.host, base.port):
         return None
@@ -145,6 +145,6 @@ def is_token(text: str) -> bool:
 
 
 def disposition(filename: str) -> str:
-    """The header that has a browser save the file and never show it, with its name in two spellings."""
+    """Returns the header that makes a browser save the file and not display it, with its name in both encodings."""
     plain = _NOT_PLAIN.sub("_", filename)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"

@@ -1,4 +1,4 @@
-"""Messages that repeat: when, and what is sent at a tick. Cron expressions count in UTC.
+"""Schedules: the times of ticks, and the body sent at a tick. Cron expressions are in UTC.
 
 | header | what it means for a schedule |
 |---|---|
@@ -35,13 +35,13 @@ class Plan:
     ends: datetime | None
 
     def next_after(self, moment: datetime) -> datetime | None:
-        """Its first tick after the moment, if there is another."""
+        """Returns its first tick after the moment; None where there is none."""
         tick = tick_after(self.repeat, moment)
         return None if tick is None or (self.ends is not None and tick > self.ends) else tick
 
 
 def plan_of(message: Message, now: datetime) -> Plan:
-    """When the message is sent; raises where it never would be, or can't be sent again."""
+    """Returns the plan of a message; raises where it has no tick, or can't be sent again."""
     if message.signed:
         raise fault("signature", "can't be right for every tick", "leave it out of what repeats")
     repeat = message.headers.repeat
@@ -59,12 +59,12 @@ def plan_of(message: Message, now: datetime) -> Plan:
 
 
 def tick_after(repeat: str, moment: datetime) -> datetime | None:
-    """The first tick after the moment; None where none comes in fifty years. Raises CronSimError."""
+    """Returns the first tick after the moment; None where none comes in fifty years. Raises CronSimError."""
     return next(CronSim(repeat, moment), None)
 
 
 def tick_body(body: bytes, *, schedule: UUID, tick: datetime) -> bytes:
-    """What is sent at a tick: who computes it anew computes the same ids."""
+    """Returns the body sent at a tick; its ids are derived, so computing it again gives the same ones."""
     identity = tick_id(schedule, tick)
     members: dict[str, bytes | msgspec.Raw] = {**members_of(body)}
     headers = {name: raw for name, raw in _headers(body).items() if name not in SPENT}
@@ -74,12 +74,12 @@ def tick_body(body: bytes, *, schedule: UUID, tick: datetime) -> bytes:
 
 
 def _just_before(not_before: datetime | None, now: datetime) -> datetime:
-    """So that a tick at the very moment of `deliver-after` counts."""
+    """Returns a moment before `deliver-after`, so that a tick exactly then counts."""
     return now if not_before is None else max(now, not_before - timedelta(microseconds=1))
 
 
 def _ends(body: bytes) -> datetime | None:
-    """`expires-at` as written: what is parsed of a message counts `ttl`, too."""
+    """Returns `expires-at` as written: the parsed expiry of a message counts `ttl`, too."""
     raw: Any = _headers(body).get("expires-at")
     written = None if raw is None else msgspec.json.decode(raw)
     return parse_timestamp(written, "headers.expires-at") if written else None

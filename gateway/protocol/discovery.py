@@ -1,9 +1,9 @@
-"""Discovery: what a domain says of its gateway in the TXT record `_amtp.<domain>`.
+"""Discovery: the TXT record `_amtp.<domain>`, by which a domain names its gateway.
 
 `v=amtp1;gateway=https://amtp.example.com;auth=cert,oauth;max-size=50000000;features=batch`
 
 Strings of one record arrive joined. Keys are case-insensitive, in any order, and unknown ones are ignored.
-A domain Speaks AMTP, is Silent about it, or is Broken: it says v=amtp1 and means nothing we can use.
+A domain Speaks AMTP, is Silent about it, or is Broken: its record says v=amtp1 but can't be used.
 """
 
 import re
@@ -25,7 +25,7 @@ _TOKENS_DEFAULT: frozenset[str] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a gateway told about itself."""
+    """A gateway's URL and abilities, from its record."""
 
     gateway: Url
     auth: tuple[str, ...] = ()
@@ -45,18 +45,18 @@ class Speaks:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """No record says v=amtp1: the domain has no AMTP gateway."""
+    """The lack of any record with v=amtp1: the domain has no AMTP gateway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A record says v=amtp1 and can't be used: temporary, never a reason to fall to mail."""
+    """A record with v=amtp1 that can't be used: a temporary failure, never a reason to fall back to mail."""
 
     reason: str
 
 
 def choose(records: Iterable[str], *, plain: bool = False) -> Speaks | Silent | Broken:
-    """What the TXT records of one name say together; `plain` allows a gateway without TLS."""
+    """Returns what the TXT records of one name mean together; `plain` allows a gateway without TLS."""
     spoken = [record for record in sorted(set(records)) if _says_amtp(record)]
     parsed = [parse_record(record, plain=plain) for record in spoken]
     valid = sorted((p for p in parsed if isinstance(p, Speaks)), key=lambda p: p.capabilities.gateway_url)
@@ -72,7 +72,7 @@ def choose(records: Iterable[str], *, plain: bool = False) -> Speaks | Silent | 
 
 
 def parse_record(record: str, *, plain: bool = False) -> Speaks | Broken:
-    """One record that says v=amtp1."""
+    """Returns what one record that says v=amtp1 means."""
     if len(record) > RECORD_CHARACTERS_MAX:
         return Broken(f"the record is longer than {RECORD_CHARACTERS_MAX} characters")
     pairs = _pairs(record)
@@ -96,7 +96,7 @@ def parse_record(record: str, *, plain: bool = False) -> Speaks | Broken:
 
 
 def parse_gateway(text: str, *, plain: bool = False) -> Url | BadUrl:
-    """The base URL of a gateway: host, port and an optional path to which `/v1/…` is appended."""
+    """Returns the base URL of a gateway: host, port and an optional path to which `/v1/…` is appended."""
     url = parse_url(text, plain=plain)
     if isinstance(url, BadUrl):
         return url
@@ -108,7 +108,7 @@ def parse_gateway(text: str, *, plain: bool = False) -> Url | BadUrl:
 
 
 def render_record(capabilities: Capabilities) -> str:
-    """The record as one text; `parse_record` reads the same capabilities out of it."""
+    """Returns the record as one text, from which `parse_record` reads the same capabilities."""
     fields = {
         "v": VERSION,
         "gateway": capabilities.gateway_url,

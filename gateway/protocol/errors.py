@@ -1,4 +1,4 @@
-"""What can be wrong, as AMTP names it: the codes, their HTTP status, and the one failure that is raised."""
+"""Errors of AMTP: the codes, their HTTP status, and the one exception for expected failures."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -95,7 +95,7 @@ class AMTPError(Exception):
 
 
 def envelope(error: AMTPError, request_id: str, timestamp: str) -> dict[str, Any]:
-    """The body of every answer that is not a success."""
+    """Returns the body of an answer that is not a success."""
     body: dict[str, Any] = {"code": error.code.value, "message": error.message}
     if error.details is not None:
         body["details"] = error.details

@@ -14,7 +14,7 @@ def fault(field: str, problem: str, remedy: str) -> AMTPError:
 
 
 def line(value: object, field: str, characters_max: int = LINE_CHARACTERS_MAX) -> str:
-    """One line of printable text: it may come to stand in a header or a log."""
+    """Returns one line of printable text, safe to appear in a header or a log."""
     if (
         isinstance(value, str)
         and 0 < len(value) <= characters_max

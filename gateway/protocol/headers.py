@@ -1,8 +1,8 @@
-"""The headers that mean something to a gateway.
+"""The headers that a gateway interprets.
 
-Names are written in lower case as here; one that a reader could take for a known one is refused. A name that is not
-known passes untouched in the body; a known name with a bad value makes the message invalid, because its sender asked
-for something that would not happen.
+Names are written in lower case as here; one that a reader could take for a known one is refused. An unknown name passes
+untouched in the body; a known name with a bad value makes the message invalid, because what its sender asked for would
+not happen.
 """
 
 import re
@@ -90,7 +90,7 @@ _NAMES = Names(KNOWN)
 
 
 def parse_headers(headers: object, now: datetime) -> Headers:
-    """The known headers of a message accepted at `now`."""
+    """Returns the known headers of a message accepted at `now`."""
     if headers is None:
         return NO_HEADERS
     if not isinstance(headers, dict):

@@ -1,4 +1,4 @@
-"""Identifiers in the one form that every implementation takes, and what stands for those of another form. Pure.
+"""Identifiers in the form that every implementation accepts, and derived ones for those of another form. Pure.
 
 A message id of that form is a UUIDv7 and a key a UUIDv4, both written in lower case. Anything else is legal here, but
 some gateways refuse it for good. Such a peer gets derived ones, and the header `amtp-original` beside them:
@@ -59,13 +59,13 @@ def tick_id(schedule: UUID, tick: datetime) -> str:
 
 
 def derived_id(row: UUID) -> str:
-    """Returns what stands for a message id of another form; `is_derived` recognises it."""
+    """Returns the id that stands for a message id of another form; `is_derived` recognises it."""
     milliseconds, low = row.int >> 80, _hash(row.bytes) & _LOW_MASK
     return str(uuid7(milliseconds, _mark(milliseconds, low) << _LOW_BITS | low))
 
 
 def is_derived(message_id: str) -> bool:
-    """Tells whether `derived_id` may have made it: so it seems of one in 4096 other UUIDv7s, too."""
+    """Returns whether `derived_id` may have made it; one in 4096 other UUIDv7s looks the same."""
     if not _UUID7.fullmatch(message_id):
         return False
     number = UUID(message_id).int

@@ -1,4 +1,4 @@
-"""JSON that every reader understands alike, or none at all.
+"""A JSON reader that refuses whatever two readers might understand differently.
 
 Two programs that read one body differently can be played against each other, so what the JSON standard leaves
 to the reader is refused: duplicate members, NUL, lone surrogates, numbers a double cannot hold, a byte order
@@ -29,7 +29,7 @@ _NUMBER = re.compile(
 )  # tried once a number, not once a digit
 _PLACE = re.compile(r"at line \d+ column \d+$")
 
-# What jiter says, and what we make of it. Nothing of the input is repeated: it may be huge, or hostile.
+# Errors of jiter, and our texts for them. Nothing of the input is repeated: it may be huge, or hostile.
 _PROBLEMS = {
     "Detected duplicate key": "an object has the same member twice: keep one",
     "recursion limit exceeded": f"nested deeper than {DEPTH_MAX} levels: flatten it",
@@ -44,7 +44,7 @@ _NOT_JSON = "not valid JSON: send one JSON value, encoded in UTF-8 without a byt
 
 
 def read_strict(raw: bytes) -> Any:
-    """The value in `raw`."""
+    """Returns the value in `raw`."""
     try:
         value = jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError as failure:
@@ -60,7 +60,7 @@ def read_strict(raw: bytes) -> Any:
 
 
 def _check_numbers(raw: bytes) -> None:
-    """jiter makes 1e400 infinite and reads integers of up to 4300 digits."""
+    """Refuses numbers that a double cannot hold: jiter makes 1e400 infinite and reads integers of up to 4300 digits."""
     for number in _NUMBER.finditer(_outside_strings(raw)):
         if sum(map(number[0].count, b"0123456789")) > DIGITS_MAX:
             raise _fault(_PROBLEMS["number out of range"])
@@ -77,7 +77,7 @@ def _check_depth(raw: bytes) -> None:
 
 
 def _outside_strings(raw: bytes) -> bytes:
-    """What stands between the strings of well-formed JSON."""
+    """Returns the text between the strings of well-formed JSON."""
     unescaped = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     return b" ".join(unescaped.split(b'"')[::2])
 

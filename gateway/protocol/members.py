@@ -1,4 +1,4 @@
-"""The top-level members of a body as they stand on the wire, so that what we do not touch keeps its bytes.
+"""The top-level members of a body as raw bytes, so that members we do not change keep theirs.
 
 All bodies here have been read by `parse_message`: well-formed, one object, and never with a `gateway`,
 `sender_verification` or `status` of their own.
@@ -48,7 +48,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def members_of(body: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
-    """Its members by name, in order, each with the bytes of its value."""
+    """Returns the members by name, in order, each with the bytes of its value."""
     return _decoder.decode(body)
 
 
@@ -57,7 +57,7 @@ def render(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
 
 
 def with_recipients(body: bytes, recipients: Sequence[str], *, idempotency_key: str | None = None) -> bytes:
-    """The copy for one destination; `idempotency_key` is set where the sender gave none.
+    """Returns the copy for one destination; `idempotency_key` is set where the sender gave none.
 
     Where that changes nothing it is the body itself, byte for byte.
     """
@@ -73,12 +73,12 @@ def with_recipients(body: bytes, recipients: Sequence[str], *, idempotency_key: 
 
 
 def annotate(body: bytes, **members: Any) -> bytes:
-    """`body` with members it does not have yet, put in front: what we say, then the message as received."""
+    """Returns `body` with our members, which it does not have yet, put in front."""
     return _encode(members)[:-1] + b"," + body[1:] if members else body
 
 
 def content_of(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
-    """A digest of what is said, whoever it is said to and however often."""
+    """Returns a digest of the content, without recipients and whatever else may differ in a repetition."""
     said: list[bytes | msgspec.Raw] = []
     for name in sorted(members.keys() - IDENTITY):
         value = members[name]
@@ -90,7 +90,7 @@ def content_of(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
 
 
 def same_content(one: bytes, other: bytes) -> bool:
-    """Whether two bodies say the same, spelling apart: the slow answer, for digests that differ.
+    """Compares two bodies apart from spelling: the slow check, for digests that differ.
 
     A large one that is spelled otherwise says something else: nobody writes one anew to send it again.
     """
@@ -108,7 +108,7 @@ def _said(body: bytes) -> dict[str, Any]:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Equality of JSON values: in Python True equals 1, in JSON it does not."""
+    """Compares JSON values: in Python True equals 1, in JSON it does not."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_equal(value, other[name]) for name, value in one.items())
     if isinstance(one, list) and isinstance(other, list):

@@ -1,4 +1,4 @@
-"""A message: read once at the door, well-formed by type ever after.
+"""A message: parsed once at the door, and well-formed by type from then on.
 
 1. The body that is stored and passed on is the body that came, byte for byte, where it lacks nothing.
 2. What is missing and ours to give (version, message_id, timestamp; a local agent's payload) is put in front.
@@ -91,7 +91,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 def parse_message(raw: bytes, *, row: UUID, now: datetime, local: bool) -> Message:
-    """The message in `raw`, accepted at `now`; `local`: from an authenticated agent of ours."""
+    """Returns the message in `raw`, accepted at `now`; `local`: from an authenticated agent of ours."""
     document = read_strict(raw)
     if not isinstance(document, dict):
         raise fault("the body", "is not an object", "send one message as a JSON object")
@@ -230,7 +230,7 @@ _COORDINATION = Names(
 
 
 def _minted(given: Mapping[str, Any], row: UUID, now: datetime) -> dict[str, Any]:
-    """What the message lacks and we give."""
+    """Returns the members that the message lacks and the gateway adds."""
     minted: dict[str, Any] = {}
     if "version" not in given:
         minted["version"] = VERSION
@@ -242,7 +242,7 @@ def _minted(given: Mapping[str, Any], row: UUID, now: datetime) -> dict[str, Any
 
 
 def _stored(raw: bytes, document: Mapping[str, Any], minted: Mapping[str, Any]) -> bytes:
-    """The body to keep."""
+    """Returns the body to keep."""
     body, names = raw.strip(_WHITESPACE), document.keys()
     if names.isdisjoint(ANNOTATIONS) and names.isdisjoint(minted):
         return annotate(body, **minted)

@@ -1,4 +1,4 @@
-"""Names of members that a reader could take for another's, and those that look misspelt.
+"""Names of members that a reader could mistake for known ones, and names that look misspelt.
 
 Many JSON readers ignore case, some more than that. A message that holds both `gateway` and `Gateway` would say one
 thing to one program and another to the next, so a name that folds onto a known one is refused (1). A name that is
@@ -36,7 +36,7 @@ _SEPARATORS = re.compile("[_-]")
 
 
 class Names:
-    """The known names of one object; `sealed` are those that nobody else may come near, whatever the separators."""
+    """The known names of one object; names that resemble a `sealed` one even apart from separators are refused."""
 
     def __init__(self, known: Collection[str], sealed: Collection[str] = ()) -> None:
         self._all = frozenset(known) | frozenset(sealed)
@@ -46,7 +46,7 @@ class Names:
         self._near = lru_cache(NAMES_REMEMBERED)(self._nearest)
 
     def unknown(self, names: Collection[str], place: str = "") -> set[str]:
-        """The names that are none of these; raises for the first that could be taken for one. `place`: "headers."."""
+        """Returns the names that are not known; raises for one that could be taken for a known one. `place`: "headers."."""
         strange = set(names) - self._all
         if strange and (self._sealed or not _PLAIN.fullmatch("".join(strange))):
             for name in strange:
@@ -65,7 +65,7 @@ class Names:
             )
 
     def misspelt(self, strange: Collection[str]) -> tuple[tuple[str, str], ...]:
-        """Each of these unknown names that is close to a known one, with that one."""
+        """Returns each of these unknown names that is close to a known one, with that one."""
         if len(strange) > JUDGED_MAX:
             return ()
         pairs = ((name, self._near(name)) for name in sorted(strange) if len(name) <= NAME_CHARACTERS_MAX)
@@ -77,13 +77,13 @@ class Names:
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
-    """The known name that is closest to this one; None where none is near."""
+    """Returns the known name that is closest to this one; None where none is near."""
     near = get_close_matches(name[:NAME_CHARACTERS_MAX].casefold(), known, 1)
     return near[0] if near else None
 
 
 def fold(name: str) -> str:
-    """The name as the most lenient reader compares it; "" where it is too long to be taken for a known one."""
+    """Returns the name as the most lenient reader compares it; "" where it is too long to be taken for a known one."""
     if name.isascii():
         folded = name.lower().translate(_ASCII_UNSEEN)
         return folded if len(folded) <= NAME_CHARACTERS_MAX else ""

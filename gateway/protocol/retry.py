@@ -1,4 +1,4 @@
-"""When to try again: 1 s doubled each time, capped at an hour, spread by a quarter either way."""
+"""The retry schedule: 1 s, doubled each time, capped at an hour, with a quarter of jitter either way."""
 
 from datetime import timedelta
 
@@ -10,9 +10,9 @@ HORIZON = timedelta(days=7)
 
 
 def delay_seconds(attempts: int, draw: float, retry_after_seconds: float | None = None) -> float:
-    """Seconds from the end of attempt number `attempts` to the next; `draw` is random in [0, 1).
+    """Returns the seconds from the end of attempt number `attempts` to the next; `draw` is random in [0, 1).
 
-    What the peer asks for (Retry-After) is honoured up to the cap, and never shortens our own patience.
+    A peer's Retry-After is honoured up to the cap, and never shortens our own delay.
     """
     own = min(FIRST_SECONDS * 2.0 ** min(attempts - 1, 32), CAP_SECONDS)
     asked = min(retry_after_seconds or 0.0, CAP_SECONDS)

@@ -1,4 +1,4 @@
-"""What has become of a message, per recipient and as a whole, and how that is told."""
+"""Statuses: of each recipient, and of a message as a whole; receipts and how they are rendered."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from gateway.protocol.timestamp import render_timestamp
 
 
 class Status(StrEnum):
-    """Of one recipient."""
+    """The status of one recipient."""
 
     QUEUED = "queued"
     HELD = "held"
@@ -29,7 +29,7 @@ LIVE = frozenset({Status.QUEUED, Status.HELD})
 
 
 def status_of_message(statuses: Iterable[Status]) -> str:
-    """Queued while any recipient is live, else delivered, failed, or partial when only some were."""
+    """Returns queued while any recipient is live, else delivered, failed, or partial when only some were."""
     seen = set(statuses)
     if not seen:
         raise ValueError("a message has at least one recipient")
@@ -55,7 +55,7 @@ class RecipientState(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When a message that repeats is sent next; never again where that is None."""
+    """The schedule of a repeated message; `next_at` is None when it has ended."""
 
     id: UUID
     repeat: str
@@ -64,7 +64,7 @@ class Schedule:
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What we answer to whoever handed a message in."""
+    """The answer to a message handed in."""
 
     message_id: str
     recipients: tuple[RecipientState, ...]
@@ -82,7 +82,7 @@ class Receipt(msgspec.Struct, frozen=True):
 def brought_up_to_date(
     receipt: Receipt, names: Sequence[str], known: Mapping[str, RecipientState]
 ) -> Receipt:
-    """The receipt with its recipients as they are known now; `names` are theirs, in its order."""
+    """Returns the receipt with its recipients' current states; `names` are theirs, in its order."""
     recipients = [
         replace(known[name], address=state.address) if name in known else state
         for name, state in zip(names, receipt.recipients, strict=True)
@@ -113,14 +113,14 @@ def render_schedule(schedule: Schedule) -> dict[str, Any]:
 
 
 def render_recipients(recipients: Sequence[RecipientState]) -> list[dict[str, Any]]:
-    """What became of each, as a receipt says it."""
+    """Returns each recipient's state, as a receipt shows it."""
     return [_accepted(recipient) for recipient in recipients]
 
 
 def render_status(
     message_id: str, created_at: datetime, recipients: Sequence[RecipientState]
 ) -> dict[str, Any]:
-    """Where the message is, as a whole and for each recipient. What is not known is null."""
+    """Returns the status of the message, as a whole and for each recipient. Unknown values are null."""
     status = status_of_message(recipient.status for recipient in recipients)
     delivered = [recipient.delivered_at for recipient in recipients if recipient.delivered_at]
     retries = [recipient.next_retry for recipient in recipients if recipient.next_retry]

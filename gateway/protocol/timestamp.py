@@ -14,7 +14,7 @@ REMEDY = "write it as RFC 3339, such as 2026-01-31T12:00:00Z"
 
 
 def parse_timestamp(text: object, field: str) -> datetime:
-    """The instant in `text`, in UTC. Digits beyond the microsecond are dropped."""
+    """Returns the instant in `text`, in UTC. Digits beyond the microsecond are dropped."""
     if isinstance(text, str) and len(text) <= TIMESTAMP_CHARACTERS_MAX and _RFC3339.fullmatch(text):
         try:
             return datetime.fromisoformat(text).astimezone(UTC)
@@ -26,7 +26,7 @@ def parse_timestamp(text: object, field: str) -> datetime:
 
 
 def render_timestamp(moment: datetime) -> str:
-    """RFC 3339 in UTC to the millisecond, with Z."""
+    """Returns the moment as RFC 3339 in UTC to the millisecond, with Z."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -32,13 +32,13 @@ class Url:
 
     @property
     def authority(self) -> str:
-        """Host and port as a Host header names them: no port where it is the scheme's own."""
+        """Returns host and port as a Host header names them: no port where it is the scheme's default."""
         host = f"[{self.host}]" if isinstance(self.literal, IPv6Address) else self.host
         return host if self.port == PORT_OF[self.scheme] else f"{host}:{self.port}"
 
     @property
     def target(self) -> str:
-        """What a request line asks for."""
+        """Returns the request target: path and query."""
         return (self.path or "/") + (f"?{self.query}" if self.query else "")
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class BadUrl:
 
 
 def parse_url(text: str, *, plain: bool = False) -> Url | BadUrl:
-    """An absolute https URL (http too where `plain`), without user info or fragment."""
+    """Returns an absolute https URL (http too where `plain`), without user info or fragment."""
     if len(text) > URL_CHARACTERS_MAX:
         return BadUrl(f"longer than {URL_CHARACTERS_MAX} characters")
     parts = _PARTS.fullmatch(text)
@@ -96,7 +96,7 @@ def parse_port(digits: str) -> int | None:
 
 
 def parse_host_name(host: str) -> str | BadUrl:
-    """A DNS name in lower-case A-labels; never anything an address parser could read as a number."""
+    """Returns a DNS name in lower-case A-labels; never one that an address parser could read as a number."""
     if not host.isascii():
         try:
             host = idna.encode(host, uts46=True).decode("ascii")

@@ -1,8 +1,8 @@
-"""Standard Webhooks: what a gateway posts to an agent's URL is signed, and the agent can tell.
+"""Standard Webhooks: signs what a gateway posts to an agent's URL, and verifies it.
 
 `webhook-id`, `webhook-timestamp` and the body are signed together with HMAC-SHA256. `webhook-signature` lists
 one signature for each live secret, so that a secret is changed without a lost message: both sides may hold
-two for a while, and one that fits is enough.
+two for a while, and one match is enough.
 """
 
 import base64
@@ -33,19 +33,19 @@ _SECONDS = re.compile(r"[0-9]{1,11}")  # to the year 5138
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A webhook that came from whoever holds the secret. A retry has the same id and another time."""
+    """A verified webhook: its sender holds the secret. A retry has the same id and another time."""
 
     id: str
     at: datetime
 
 
 def render_secret(key: bytes) -> str:
-    """A secret as it is shown to its holders; 32 random bytes make a good key."""
+    """Returns a secret as it is shown to its holders; 32 random bytes make a good key."""
     return PREFIX + base64.b64encode(key).decode()
 
 
 def parse_secret(text: str, field: str = "secret") -> bytes:
-    """The key that a secret stands for: `whsec_` and base64, or a caller's own text as its UTF-8 bytes."""
+    """Returns the key of a secret: `whsec_` and base64, or a caller's own text as its UTF-8 bytes."""
     if text.startswith(PREFIX):
         try:
             key = base64.b64decode(text.removeprefix(PREFIX), validate=True)
@@ -65,7 +65,7 @@ def parse_secret(text: str, field: str = "secret") -> bytes:
 
 
 def sign(webhook_id: str, at: datetime, body: bytes, secrets: Iterable[str]) -> dict[str, str]:
-    """The three headers that go with `body`, one signature for each secret."""
+    """Returns the three headers for `body`, with one signature for each secret."""
     if not _ID.fullmatch(webhook_id):
         raise ValueError(f"a webhook id is 1 to 255 of A-Z a-z 0-9 _ : -, not {webhook_id!r}")
     seconds = str(int(at.timestamp()))
@@ -81,9 +81,9 @@ def sign(webhook_id: str, at: datetime, body: bytes, secrets: Iterable[str]) -> 
 
 
 def verify(headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: datetime) -> Signed:
-    """Who signed holds one of the secrets, and did so just now; else SIGNATURE_INVALID is raised.
+    """Verifies a webhook against the secrets and the clock; raises SIGNATURE_INVALID.
 
-    Whoever has seen a webhook can send it again: refusing that takes a memory of (id, time).
+    It does not detect replays: to refuse them, remember (id, time).
     """
     given = {name.lower(): value for name, value in headers.items()}
     webhook_id, seconds = given.get(ID, ""), given.get(TIMESTAMP, "")
@@ -109,7 +109,7 @@ def _signature(key: bytes, webhook_id: str, seconds: str, body: bytes) -> bytes:
 
 
 def _signatures(header: str) -> list[bytes]:
-    """Those of our version; what other versions say is for others."""
+    """Returns the signatures of our version; others are ignored."""
     split = (entry.partition(",") for entry in header.split(" ", SIGNATURES_MAX)[:SIGNATURES_MAX])
     return [value.encode("utf-8", "replace") for version, _, value in split if version == VERSION and value]
 
