@@ -181,7 +181,6 @@ STILL_HEADLESS = {
     "flow": 27,
     "journal": 11,
     "receive": 3,
-    "report": 11,
     "route": 21,
 }
 

@@ -1,2 +1,3 @@
-"""Messages about messages: failure and delay reports. They are ordinary messages, written here and accepted like
-any other in the transaction that settles what they are about. A report never causes a report."""
+"""Messages about messages: failure reports, delay reports and receipts. They are ordinary messages, written here and
+accepted in the transaction that settles what they are about. A report never causes a report.
+"""

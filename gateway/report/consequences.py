@@ -1,6 +1,6 @@
-"""What follows from a push: an agent's answer becomes a reply, and an agent whose webhook is gone reads its inbox.
+"""Consequences of a push: an agent's answer becomes a reply, and a withdrawn webhook switches its agent to the inbox.
 
-What follows is written in the transaction that settles the delivery, so it happens if and only if that does.
+They are written in the transaction that settles the delivery, so they happen if and only if that does.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ LONG_BYTES = 256 * 1024  # of a response that is read beside the event loop, whi
 
 @dataclass(frozen=True, slots=True)
 class Consequence:
-    """An outcome, and what is written together with it."""
+    """An outcome, and the rows and messages written together with it."""
 
     outcome: Outcome
     follow_ups: tuple[Admitted, ...] = ()
@@ -44,7 +44,7 @@ class Aftermath:
         self._audit = audit
 
     async def of(self, parcel: Parcel, outcomes: Sequence[Outcome]) -> list[Consequence]:
-        """The consequence of each outcome, in the order of `parcel.deliveries`."""
+        """Returns the consequence of each outcome, in the order of `parcel.deliveries`."""
         letters = (consignment.letter for consignment in parcel.consignments for _ in consignment.deliveries)
         return [
             await self._one(letter, delivery, outcome)

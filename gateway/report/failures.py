@@ -1,4 +1,4 @@
-"""What a sender is told when a message could not be delivered, or is late. Pure: facts in, a message out."""
+"""Reports to senders about messages that failed or are late. Pure: facts in, a message out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _SUBJECT = {FAILURE: "Could not be delivered", DELAY: "Not delivered yet, still 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What happened to some recipients of one message."""
+    """The failure or delay of some recipients of one message."""
 
     kind: str  # FAILURE or DELAY
     message_id: str
@@ -36,7 +36,7 @@ class Trouble:
 
 
 def report_on(trouble: Trouble, *, domain: str, row: UUID, now: datetime) -> Message:
-    """The report, from the postmaster of `domain` to the sender of the message it is about."""
+    """Returns the report, from the postmaster of `domain` to the sender of the message it is about."""
     facts: dict[str, Any] = {
         "message_type": trouble.kind,
         "original_message_id": trouble.message_id,
@@ -64,7 +64,7 @@ def report_on(trouble: Trouble, *, domain: str, row: UUID, now: datetime) -> Mes
 
 
 def push_ended(agent: str, *, domain: str, row: UUID, now: datetime) -> Message:
-    """What operators of `domain` are told in their own inbox when an agent's webhook is gone."""
+    """Returns the mail to the operators of `domain` about an agent whose webhook is gone."""
     facts = {
         "message_type": PUSH_ENDED,
         "agent": agent,
@@ -84,7 +84,7 @@ def push_ended(agent: str, *, domain: str, row: UUID, now: datetime) -> Message:
 
 
 def may_report(*, sender: str, proven: bool, automatic: bool) -> bool:
-    """Unproven senders get no automatic message (they may be forged), automatic messages no answer."""
+    """Returns whether a report may be sent: not to unproven senders, who may be forged, nor about automatic messages."""
     return proven and not automatic and not sender.startswith(f"{POSTMASTER}@")
 
 

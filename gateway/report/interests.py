@@ -1,6 +1,6 @@
 """The seam for followers of messages: each interest adds rows to the transaction in which something happens.
 
-Notifications are one such interest. While nobody listens, telling costs nothing.
+Notifications are one such interest. While it is idle, nothing is built.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,44 +21,44 @@ from gateway.store.queue.settle import Settlement
 
 
 class Interest(Protocol):
-    """Follows messages. Every method returns rows to be written with what happened."""
+    """A follower of messages. Every method returns rows to be written with what happened."""
 
     @property
     def idle(self) -> bool:
-        """Whether nobody listens now, so that nothing need be told."""
+        """Returns whether nobody listens now, so that no rows need be built."""
 
     def accepted(self, message: Message, states: Sequence[RecipientState]) -> Iterable[Rider]:
-        """A message came in; `states` stand in the order of its recipients."""
+        """Follows an accepted message; `states` are in the order of its recipients."""
 
     def joined(self, admitted: Admitted, states: Sequence[RecipientState], gained: Gained) -> Iterable[Rider]:
-        """A repetition added recipients. Entries stand in the order of those states that are delivered."""
+        """Follows recipients added by a repetition. Entries are in the order of those states that are delivered."""
 
     def settled(self, settlement: Settlement, letter: Letter) -> Iterable[Rider]:
-        """A delivery was tried; it ended, or will be tried again."""
+        """Follows an attempt: the delivery ended, or will be retried."""
 
     def delayed(self, letter: Letter, late: Sequence[Late]) -> Iterable[Rider]:
-        """Recipients of a message have waited too long."""
+        """Follows recipients of a message that have waited too long."""
 
     def cancelled(self, message: Named, recipients: Sequence[str]) -> Iterable[Rider]:
-        """A sender or an operator ended deliveries."""
+        """Follows deliveries cancelled by a sender or an operator."""
 
     def read(self, recipient: str, items: Sequence[Item]) -> Iterable[Rider]:
-        """Entries were handed out, some of them for the first time."""
+        """Follows entries that are handed out, some of them for the first time."""
 
     def acknowledged(
         self, recipient: str, names: Sequence[Acknowledged], results: Sequence[Acknowledgement]
     ) -> Iterable[Rider]:
-        """An agent is done with entries."""
+        """Follows entries that an agent acknowledged."""
 
     def undigested(self, buried: Sequence[Buried]) -> Iterable[Rider]:
-        """Entries became dead letters, for their agents took them time and again."""
+        """Follows entries that became dead letters because their agents never acknowledged them."""
 
     def unavailable(self, agent: str, reason: str) -> Iterable[Rider]:
-        """An agent's push target failed so often that it gets a rest."""
+        """Follows an agent whose webhook failed so often that its breaker opened."""
 
 
 class Interests:
-    """All interests of a gateway, told as one."""
+    """The interests of a gateway, called as one."""
 
     def __init__(self, interests: Sequence[Interest]) -> None:
         self._interests = tuple(interests)

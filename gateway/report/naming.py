@@ -1,4 +1,4 @@
-"""A message by its name: what those who follow it need to know of it."""
+"""The names of a message: the ids and the sender that its followers need."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,7 +6,7 @@ from uuid import UUID
 
 
 class Named(Protocol):
-    """A message, as those who follow it name it."""
+    """A message, as its followers name it."""
 
     @property
     def row(self) -> UUID: ...

@@ -1,4 +1,4 @@
-"""The postmaster: writes to senders about their messages, and knows where its own mail goes."""
+"""The postmaster: writes to senders about their messages, and addresses its own mail."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -20,7 +20,7 @@ LATE_AT_ONCE = 200  # messages told of as late in one round
 
 
 class Postmaster:
-    """Writes reports. What it writes is committed together with what it is about."""
+    """The writer of reports. They are committed together with what they are about."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Postmaster:
         self._interests = interests
 
     async def tell_delays(self, hours: float) -> None:
-        """One report for each message that waits too long."""
+        """Sends one report for each message that waits too long."""
         for row, letter in (
             await delays.late_messages(self._runtime.database, hours=hours, limit=LATE_AT_ONCE)
         ).items():
@@ -71,7 +71,7 @@ class Postmaster:
     async def reports(
         self, settlements: Sequence[Settlement], letters: Mapping[UUID, Letter], now: datetime
     ) -> dict[int, tuple[Admitted, ...]]:
-        """A report for each message that ended badly, beside the settlement of its first such recipient."""
+        """Returns a report for each message that ended badly, by the place of its first such settlement."""
         ended: dict[UUID, list[int]] = {}
         for index, settlement in enumerate(settlements):
             if settlement.report:
@@ -96,14 +96,14 @@ class Postmaster:
         return reports
 
     async def report(self, trouble: Trouble, *, proven: bool, automatic: bool) -> Admitted | None:
-        """A report on its way to the sender of what it is about; None where nobody is there or may be told."""
+        """Returns a report to the sender of the message; None where the sender is gone or may get none."""
         if not may_report(sender=trouble.sender, proven=proven, automatic=automatic):
             return None
         domain, now = self.home_of(trouble.sender, *trouble.recipients), self._runtime.clock.now()
         return await self.addressed(report_on(trouble, domain=domain, row=self._runtime.row_ids(), now=now))
 
     async def addressed(self, message: Message, *, heard: bool = True) -> Admitted | None:
-        """A message of our own on its way in, heard of by subscribers or not; None where its recipient is gone."""
+        """Returns a message of our own as admitted; None where its recipient is gone. `heard`: subscribers are told."""
         places = await self._placing.place(message)
         if not places.accepted:
             return None
@@ -117,6 +117,6 @@ class Postmaster:
         )
 
     def home_of(self, *addresses: str | None) -> str:
-        """The local domain in whose name we write about a message: that of the first address here, else our first."""
+        """Returns the local domain in whose name we write: that of the first local address given, else our first."""
         domains = ((address or "").rpartition("@")[2].lower() for address in addresses)
         return next((domain for domain in domains if domain in self._domains), self._home)

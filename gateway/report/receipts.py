@@ -1,9 +1,9 @@
-"""Receipts: a sender who asked for one hears that a message was delivered here, or that it was read.
+"""Receipts: tell a sender who asked for one that a message was delivered here, or read.
 
 1. A receipt comes from the postmaster of the recipient's domain, in reply to the message. For a recipient
    elsewhere the gateway there writes it.
-2. Nobody unproven gets one, and nothing automatic: not a report, not another receipt.
-3. What is owed is noted in the transaction that delivered or read, and struck out in the one that writes the
+2. Unproven senders get none, and automatic messages cause none: not a report, not another receipt.
+3. A receipt owed is noted in the transaction that delivered or read, and deleted in the one that writes the
    receipt: see `gateway.store.intake.owed_receipts`.
 """
 
@@ -31,7 +31,7 @@ _SUBJECT = {"delivered": "Delivered", "read": "Read"}
 
 
 def owing(admitted: Admitted, places: Places) -> Admitted:
-    """The message with a note of the receipts that it will owe its sender."""
+    """Returns the message with a note of the receipts that it will owe its sender."""
     message = admitted.message
     wanted = message.headers.receipt
     if wanted == "none" or not may_report(
@@ -56,14 +56,14 @@ def owing(admitted: Admitted, places: Places) -> Admitted:
 
 
 class Receipts:
-    """Writes what is owed."""
+    """The chore that writes receipts owed."""
 
     def __init__(self, runtime: Runtime, postmaster: Postmaster) -> None:
         self._runtime = runtime
         self._postmaster = postmaster
 
     async def send(self) -> None:
-        """Until nothing more is owed; what other processes have in hand is theirs."""
+        """Writes receipts until none is owed; skips those that other processes are writing."""
         while True:
             sent = await send_owed(self._runtime.database, self._runtime.row_ids, self._written)
             self._runtime.ring(topics_of(sent.written))
@@ -90,7 +90,7 @@ def by_domain(addresses: Iterable[str]) -> dict[str, list[str]]:
 
 
 def receipt_on(due: Due, addresses: Sequence[str], *, domain: str, row: UUID, now: datetime) -> Message:
-    """The receipt, from the postmaster of `domain` to the sender of the message it is about."""
+    """Returns the receipt, from the postmaster of `domain` to the sender of the message it is about."""
     original = msgspec.json.decode(due.body, type=_Original)
     facts: dict[str, Any] = {
         "message_type": RECEIPT,
@@ -117,7 +117,7 @@ def receipt_on(due: Due, addresses: Sequence[str], *, domain: str, row: UUID, no
 
 
 class _Original(msgspec.Struct):
-    """What a receipt needs of the message it is about; the rest is not read."""
+    """The members of the original that a receipt needs; the rest is not parsed."""
 
     message_id: str
     sender: str

@@ -33,7 +33,7 @@ _RE: Final = "Re: "
 
 
 class _Original(msgspec.Struct):
-    """What a reply needs of the message it answers; the rest is not read."""
+    """The members of the original that a reply needs; the rest is not parsed."""
 
     message_id: str
     sender: str
@@ -57,11 +57,11 @@ def reply_to(
     members: Mapping[str, Any] | None = None,
     headers: Mapping[str, Any] | None = None,
 ) -> Message | None:
-    """The reply of the agent `responder` to the stored body `original`, its payload kept byte for byte.
+    """Returns the reply of the agent `responder` to the stored body `original`, its payload kept byte for byte.
 
-    `proven` says whether the original's sender was: a stranger must not choose to which domain this house writes.
-    `members` and `headers` come before what follows from the original. None: nothing answers an automatic message
-    by itself. Raises AMTPError where payload, members or headers make no message.
+    `proven` says whether the original's sender was: a stranger must not choose to which domain this gateway writes.
+    `members` and `headers` override what follows from the original. None: an automatic message gets no automatic
+    reply. Raises AMTPError where payload, members or headers make no valid message.
     """
     asked = _decoder.decode(original)
     known = asked.headers or {}
@@ -88,7 +88,7 @@ def reply_to(
 
 
 def key_of(*, original_id: str, sender: str, responder: str) -> str:
-    """The same for every reply of one agent to one message. Some gateways take a UUIDv4 alone."""
+    """Returns a key that is the same for every reply of one agent to one message. Some gateways take a UUIDv4 alone."""
     return uuid4_of(sender, original_id, responder)
 
 

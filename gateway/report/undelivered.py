@@ -1,6 +1,6 @@
-"""The check that believes another gateway's report: what it took and could not deliver did fail.
+"""The check for failure reports of other gateways: deliveries that they took and could not complete end as failed.
 
-Believed is the postmaster of a domain that was proven, about recipients in that very domain; a report of anybody else
+Only the postmaster of a proven domain is believed, about recipients in that very domain; any other report
 is a message like any other.
 """
 
@@ -26,7 +26,7 @@ from gateway.store.runtime import Runtime
 
 
 class _Report(msgspec.Struct):
-    """What is read of a report; the rest of it is for its reader."""
+    """The members of a report that the check needs; the rest is for its reader."""
 
     message_type: str = ""
     failed_recipients: list[str] = []
@@ -43,7 +43,7 @@ class UndeliveredCheck:
         self._interests = interests
 
     def judge(self, message: Message, caller: Caller, /) -> Awaitable[Judgement] | None:
-        """Ends as failed, with the report, the deliveries that it is about."""
+        """Ends the deliveries that the report is about as failed, in the transaction that accepts it."""
         domain, sender = caller.proven_domain, message.sender
         if domain is None or (sender.local, sender.domain) != (POSTMASTER, domain):
             return None
@@ -88,7 +88,7 @@ class UndeliveredCheck:
 
 
 def _names(addresses: list[str], domain: str) -> set[str]:
-    """Those of the addresses that lie in the domain, by name."""
+    """Returns the names of those addresses that are in the domain."""
     names = set()
     for written in addresses[:RECIPIENTS_MAX]:
         try:
