@@ -177,7 +177,6 @@ STILL_HEADLESS = {
     "admit": 30,
     "cli": 19,
     "config": 3,
-    "deliver": 29,
     "flow": 27,
     "journal": 11,
     "receive": 3,

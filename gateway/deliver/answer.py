@@ -1,4 +1,4 @@
-"""What a peer's answer means for each recipient it was asked about. Pure.
+"""The meaning of a peer's answer, for each recipient it was asked about. Pure.
 
 | answer | recipient without a word of its own |
 |---|---|
@@ -26,7 +26,7 @@ from gateway.deliver.outcome import Deferred, Delivered, Outcome, Refused, tidy
 from gateway.protocol.address import parse_address
 from gateway.protocol.errors import STATUS_OF, AMTPError, Code
 
-# What refuses a whole message for good, and our name for it where the peer's own code says nothing to us.
+# Statuses that refuse a whole message for good, each with our code where the peer's is unknown to us.
 FINAL_STATUSES: Mapping[int, Code] = {
     400: Code.INVALID_MESSAGE_FORMAT,
     409: Code.CONFLICT,
@@ -42,7 +42,7 @@ TAKEN = frozenset({"queued", "held", "delivered", "accepted", "pending", "delive
 NOT_TAKEN = frozenset({"failed", "expired", "cancelled", "rejected"})
 RETRY_AFTER_DIGITS_MAX = 9
 
-# What is kept of an error's `details`: enough to tell which recipient and which check, of a message with a thousand.
+# Limits of what is kept of an error's `details`: enough to tell which recipient of a thousand, and which check.
 DETAILS_BYTES_MAX = 2000
 DETAILS_MEMBERS_MAX = 20  # of each object and list
 DETAILS_DEPTH_MAX = 5
@@ -67,7 +67,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What one message was answered with, read."""
+    """The parsed answer to one message."""
 
     host: str
     status: int
@@ -78,7 +78,7 @@ class _Answer:
 
     @property
     def entries(self) -> Mapping[str, Mapping[str, Any]]:
-        """What it says of single recipients, by name."""
+        """Returns the entries of single recipients, by name."""
         listed = self.document.get("recipients") if isinstance(self.document, dict) else None
         entries: dict[str, Mapping[str, Any]] = {}
         for entry in listed if isinstance(listed, list) else ():
@@ -94,7 +94,7 @@ BRACKETS_MAX = (
 
 
 def outcomes_of(reply: Reply, asked: Sequence[Asked], host: str) -> list[Outcome]:
-    """What the answer to one message means, recipient by recipient."""
+    """Returns the outcome for each recipient of the one message asked about."""
     answer = _read(reply.status, document_of(reply.body), host, retry_after_of(reply.headers))
     return _outcomes(answer, asked)
 
@@ -102,7 +102,7 @@ def outcomes_of(reply: Reply, asked: Sequence[Asked], host: str) -> list[Outcome
 def outcomes_of_lines(
     reply: Reply, asked: Sequence[tuple[str, Sequence[Asked]]], host: str
 ) -> list[list[Outcome]] | None:
-    """What the answer to a batch means, message by message (each asked about by its id, in this order).
+    """Returns the outcomes of a batch, message by message, in the order asked; each message is recognised by its id.
 
     None where the batch was refused as a batch, which says nothing about any message of it.
     """
@@ -119,9 +119,9 @@ def outcomes_of_lines(
 
 
 def delivered_in(reply: Reply, message_id: str, recipients: Sequence[str]) -> set[str]:
-    """Those of the recipients to whom a peer's status of this message says that it was delivered.
+    """Returns the recipients that a peer's status of this message reports as delivered.
 
-    Less than that does not count: what a peer left lying when it failed may lie there for ever.
+    Any other status does not count: a message that a peer left queued when it failed may stay there for ever.
     """
     document = document_of(reply.body)
     if reply.status != 200 or not isinstance(document, dict) or document.get("message_id") != message_id:
@@ -131,7 +131,7 @@ def delivered_in(reply: Reply, message_id: str, recipients: Sequence[str]) -> se
 
 
 def _line(line: bytes, message_id: str, asked: Sequence[Asked], host: str) -> list[Outcome]:
-    """A receipt or an error; a receipt of another message is no answer to this one."""
+    """Returns the outcomes in one line, a receipt or an error; a receipt of another message is no answer to this one."""
     document = document_of(line)
     if not isinstance(document, dict):
         return [_later(f"{host} answered a line that is no receipt.", blames=True)] * len(asked)
@@ -163,7 +163,7 @@ def _outcomes(answer: _Answer, asked: Sequence[Asked]) -> list[Outcome]:
 
 
 def _about_others(entries: Mapping[str, Mapping[str, Any]], asked: Sequence[Asked]) -> bool:
-    """Whether the answer tells of success, and only for others: it is that to an earlier copy with the same key."""
+    """Returns whether an answer reports only other recipients' success: it answers an earlier copy with the same key."""
     return (
         bool(entries)
         and entries.keys().isdisjoint(one.recipient for one in asked)
@@ -172,7 +172,7 @@ def _about_others(entries: Mapping[str, Mapping[str, Any]], asked: Sequence[Aske
 
 
 def _detailed(outcome: Outcome, entry: Mapping[str, Any] | None, document: object) -> Outcome:
-    """The outcome with what was said beside its reason, of this recipient or of the whole message."""
+    """Returns the outcome with the error details of this recipient or of the whole message."""
     details = details_of(entry) or details_of(document)
     if details is None or not isinstance(outcome, Refused | Deferred):
         return outcome
@@ -180,7 +180,7 @@ def _detailed(outcome: Outcome, entry: Mapping[str, Any] | None, document: objec
 
 
 def _outcome(answer: _Answer, entry: Mapping[str, Any] | None, overall: Outcome) -> Outcome:
-    """One recipient's: by the code in its entry, by the status there, else as all of them."""
+    """Returns one recipient's outcome: by the code in its entry, by the status there, else that of all."""
     if entry is None:
         return overall
     status, (code, said) = word_of(entry), envelope_of(entry)
@@ -197,7 +197,7 @@ def _outcome(answer: _Answer, entry: Mapping[str, Any] | None, overall: Outcome)
 
 
 def _overall(answer: _Answer) -> Outcome:
-    """Of a recipient about whom nothing else is said."""
+    """Returns the outcome of recipients without an entry of their own."""
     host, status, code = answer.host, answer.status, answer.code
     if 200 <= status < 300:
         return _success(answer)
@@ -215,7 +215,7 @@ def _overall(answer: _Answer) -> Outcome:
 
 
 def final_code(status: int, code: Code | None) -> Code:
-    """Whatever a 409 calls itself, it is a conflict."""
+    """Returns the code of a final refusal; a 409 is a conflict, whatever code it carries."""
     if code is None or (status == 409 and code not in CONFLICTS):
         return FINAL_STATUSES[status]
     return code
@@ -233,7 +233,7 @@ def _success(answer: _Answer) -> Outcome:
 
 
 def _final_once(outcome: Outcome, asked: Asked) -> Outcome:
-    """A conflict about a repeat: what the first attempt came to, we were never told."""
+    """Returns unknown for a conflict about a repeat: the first attempt's result was never received."""
     if isinstance(outcome, Refused) and outcome.code in CONFLICTS and asked.attempts > 1:
         return Refused(outcome.code, outcome.reason, unknown=True)
     return outcome
@@ -261,13 +261,13 @@ def document_of(body: bytes) -> Any:
 
 
 def word_of(document: Any) -> str:
-    """The status an answer or an entry gives."""
+    """Returns the status that an answer or an entry gives."""
     status = document.get("status") if isinstance(document, dict) else None
     return status.lower() if isinstance(status, str) else ""
 
 
 def envelope_of(document: Any) -> tuple[Code | None, str]:
-    """Code and text of an error: `{"error": {"code", "message"}}`, or `error_code` and `error_message`."""
+    """Returns code and text of an error: `{"error": {"code", "message"}}`, or `error_code` and `error_message`."""
     if not isinstance(document, dict):
         return None, ""
     error = document.get("error")
@@ -282,7 +282,7 @@ def envelope_of(document: Any) -> tuple[Code | None, str]:
 
 
 def details_of(document: object) -> str | None:
-    """The `details` of an error as JSON in ASCII, as much of them as is kept; None where there are none."""
+    """Returns an error's `details` as JSON in ASCII, cut to what is kept; None where there are none."""
     error = document.get("error") if isinstance(document, dict) else None
     details = error.get("details") if isinstance(error, dict) else None
     if details is None or details == "" or details == {}:
@@ -296,7 +296,7 @@ def details_of(document: object) -> str | None:
 
 
 def _bounded(value: Any, depth: int) -> Any:
-    """A JSON value with few members, short printable texts and no depth."""
+    """Returns a JSON value cut to few members, short printable texts and little depth."""
     match value:
         case str():
             return tidy(value)
@@ -321,7 +321,7 @@ def _name(address: str) -> str:
 
 
 def retry_after_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds from now. A date is told from the answer's own Date, so that no clock of ours takes part."""
+    """Returns Retry-After in seconds. A date is compared with the answer's own Date, so that our clock does not matter."""
     text = headers.get("retry-after", "").strip()
     if not text:
         return None

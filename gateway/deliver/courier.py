@@ -1,4 +1,4 @@
-"""Parcels: what goes to one destination at once."""
+"""Parcels: deliveries that go to one destination in one attempt."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +18,7 @@ class Consignment:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What goes to one destination at once: one consignment, or several for a batch."""
+    """The content of one attempt at a destination: one consignment, or several for a batch."""
 
     destination: str
     consignments: tuple[Consignment, ...]

@@ -13,7 +13,7 @@ ThisWay = TypeVar("ThisWay", contravariant=True)
 
 
 class Courier(Protocol[ThisWay]):
-    """Hands parcels over in one way. Expected failures are outcomes; it waits with no transaction open."""
+    """A way of handing parcels over. Expected failures are outcomes; no transaction is open while it waits."""
 
     async def deliver(self, parcel: Parcel, way: ThisWay, /) -> Sequence[Outcome]:
         """Returns an outcome for each of `parcel.deliveries`, in that order."""
@@ -23,7 +23,7 @@ class Courier(Protocol[ThisWay]):
 
 
 class Couriers:
-    """Finds the courier for a way."""
+    """The couriers, by the kind of way they serve."""
 
     def __init__(self, couriers: Mapping[type[Way], Courier[Any]]) -> None:
         self._couriers = couriers
@@ -36,7 +36,7 @@ class Couriers:
 
 
 class InboxCourier:
-    """Leaves mail for an agent of this gateway: the settling transaction makes the entry."""
+    """The courier for inboxes here: the settling transaction makes the entry."""
 
     async def deliver(self, parcel: Parcel, way: Here, /) -> Sequence[Outcome]:
         agent = way.resident.id
@@ -47,7 +47,7 @@ class InboxCourier:
 
 
 class NowhereCourier:
-    """Refuses mail that nobody takes."""
+    """The courier for destinations without a gateway: refuses the mail."""
 
     async def deliver(self, parcel: Parcel, way: NoWay, /) -> Sequence[Outcome]:
         return [Refused(Code.RECIPIENT_NOT_FOUND, way.reason)] * len(parcel.deliveries)
@@ -57,7 +57,7 @@ class NowhereCourier:
 
 
 class LaterCourier:
-    """Defers mail whose destination can't be found out at the moment."""
+    """The courier for destinations that can't be looked up at the moment: defers the mail."""
 
     async def deliver(self, parcel: Parcel, way: NotNow, /) -> Sequence[Outcome]:
         fault = Deferred(

@@ -1,6 +1,6 @@
-"""What a courier saw, and what we do about it.
+"""Outcomes, which are facts that a courier saw, and verdicts, which are our decisions about them. Pure.
 
-An outcome is a fact about one delivery; a verdict is our decision. What is unknown is temporary.
+A failure of unknown kind is temporary.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ REASON_CHARACTERS_MAX = 500
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Handed over; `via` says to whom. `response` is what an agent answered at once."""
+    """A delivery handed over; `via` says to whom. `response` is what an agent answered at once."""
 
     via: str
     response: msgspec.Raw | None = None
@@ -26,7 +26,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """For an inbox of this house: the settling transaction itself makes the entry."""
+    """A delivery for an inbox here: the settling transaction itself makes the entry."""
 
     agent: int
     address: str | None
@@ -34,7 +34,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """The agent's webhook is gone for good: its inbox takes this one, and what comes after it."""
+    """A delivery to an agent whose webhook is gone for good: its inbox takes this one, and all later ones."""
 
     agent: int
     address: str | None
@@ -43,10 +43,10 @@ class Withdrawn:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Not now. `blames` the destination as a whole (its breaker counts it), not this message.
+    """A temporary failure. `blames` the destination as a whole (its breaker counts it), not this message.
 
-    `unreachable`: nothing of the message was sent, so a destination that can be reached again is well again.
-    `inside`: the reason as operators see it, where it says what only they may know.
+    `unreachable`: nothing of the message was sent, so the destination is healthy once it can be reached again.
+    `inside`: the reason for operators, where it contains what only they may know.
     """
 
     code: Code
@@ -60,7 +60,7 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Never. `unknown`: an earlier attempt may have succeeded, so nobody is told it failed."""
+    """A permanent failure. `unknown`: an earlier attempt may have succeeded, so no failure is reported."""
 
     code: Code
     reason: str
@@ -73,7 +73,7 @@ Outcome = Delivered | Placed | Withdrawn | Deferred | Refused
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the queue knows of a delivery when its attempt ends; attempts include this one."""
+    """The queue's facts about a delivery when its attempt ends; attempts include this one."""
 
     attempts: int
     expires_at: datetime
@@ -84,14 +84,14 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Final and good."""
+    """A final success."""
 
     via: str
 
 
 @dataclass(frozen=True, slots=True)
 class Shelved:
-    """Final and good, in an inbox here."""
+    """A final success, in an inbox here."""
 
     agent: int
     address: str | None
@@ -99,7 +99,7 @@ class Shelved:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Once more, at `due`."""
+    """A retry at `due`."""
 
     due: datetime
     code: Code
@@ -109,7 +109,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Final and bad. A failed one is a dead letter, unless an answer tells of it; `report` where its sender may be told."""
+    """A final failure. If failed, it is a dead letter unless an answer tells of it; `report`: its sender may be told."""
 
     status: Status
     code: Code
@@ -124,7 +124,7 @@ Verdict = Done | Shelved | Again | Ended
 
 
 def verdict_on(outcome: Outcome, facts: Facts, now: datetime, draw: float) -> Verdict:
-    """What follows from an outcome. `draw` is random in [0, 1) and spreads the retries."""
+    """Returns the verdict on an outcome. `draw` is random in [0, 1) and spreads the retries."""
     match outcome:
         case Delivered(via):
             return Done(via)
@@ -147,13 +147,13 @@ def verdict_on(outcome: Outcome, facts: Facts, now: datetime, draw: float) -> Ve
 
 
 def may_be_last(attempts: int, attempts_max: int, expires_at: datetime, now: datetime) -> bool:
-    """Whether no attempt may follow this one, even if the draw of the delay decides it."""
+    """Returns whether this may be the last attempt: with the longest delay that jitter allows, none would follow."""
     longest = timedelta(seconds=delay_seconds(attempts, 1.0))
     return attempts >= attempts_max or now + longest >= expires_at
 
 
 def _over(outcome: Deferred, facts: Facts, due: datetime) -> Ended:
-    """Attempts or time are used up: expired where the sender's wish set the time, failed where we did."""
+    """Returns the verdict when attempts or time are used up: expired if the sender set the time limit, failed if we did."""
     if facts.expiry != "horizon" and due >= facts.expires_at:
         text = f"The message's time to live ended before it could be delivered. Last: {outcome.reason}"
         return _ended(outcome, Status.EXPIRED, text)
@@ -161,7 +161,7 @@ def _over(outcome: Deferred, facts: Facts, due: datetime) -> Ended:
 
 
 def _ended(outcome: Deferred, status: Status, text: str, *, told: bool = False) -> Ended:
-    """The end of what was deferred once too often; `told`: an answer tells of it."""
+    """Returns the final failure of a deferred delivery; `told`: an answer tells of it."""
     return Ended(
         status,
         outcome.code,
@@ -174,7 +174,7 @@ def _ended(outcome: Deferred, status: Status, text: str, *, told: bool = False) 
 
 
 def tidy(text: str) -> str:
-    """What somebody else wrote, fit to store and show: printable, one line, 500 characters."""
+    """Returns another's text made safe to store and show: printable, one line, 500 characters."""
     clean = "".join(
         character if character.isprintable() else " " for character in text[: REASON_CHARACTERS_MAX * 2]
     )

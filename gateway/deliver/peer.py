@@ -44,14 +44,14 @@ USER_AGENT = f"AMTP/1.0 (amtp-gateway/{__version__})"
 HEADERS = {"X-AMTP-Version": "1.0", "User-Agent": USER_AGENT}
 JSON, LINES = "application/json", "application/x-ndjson"
 
-# What an agent is told where the client's own words name addresses of the inside.
+# Texts for agents where those of the HTTP client name internal addresses.
 INSIDE = {
     Kind.REFUSED_ADDRESS: "is not at a public address, nor in outbound.allow_networks",
     Kind.RESOLVE: "has no address that the DNS could tell",
     Kind.CONNECT: "does not take connections",
 }
 
-# By what id a domain's gateway knows messages that are answered.
+# Finds the ids by which a domain's gateway knows the messages that are answered.
 KnownThere = Callable[[str, Collection[str]], Awaitable[Mapping[str, str]]]
 
 Item = TypeVar("Item")
@@ -77,7 +77,7 @@ class _Copy:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How configuration says a peer is spoken to."""
+    """The configured access to a peer: TLS, extra headers, or plain HTTP."""
 
     tls: ssl.SSLContext | None = None
     headers: tuple[tuple[str, str], ...] = ()
@@ -98,7 +98,7 @@ _USUAL = Access()
 
 
 class PeerCourier:
-    """Hands parcels over to other gateways."""
+    """The courier to other gateways."""
 
     def __init__(
         self,
@@ -119,12 +119,12 @@ class PeerCourier:
         self.adopt(config)
 
     def adopt(self, config: Config) -> None:
-        """Takes the peers of a changed configuration; TlsError where their files are no good."""
+        """Takes the peers of a changed configuration; raises TlsError where their files can't be used."""
         ca_file = config.outbound.ca_file
         self._accesses = {domain: access_of(peer, ca_file) for domain, peer in config.peers.items()}
 
     async def deliver(self, parcel: Parcel, destination: Destination) -> Sequence[Outcome]:
-        """An outcome for each of `parcel.deliveries`, in that order."""
+        """Returns an outcome for each of `parcel.deliveries`, in that order."""
         copies = await self._copies(parcel, destination)
         end = asyncio.get_running_loop().time() + self._seconds
         trip = _Trip(destination, self._access(destination), end, asyncio.Semaphore(REQUESTS_MAX))
@@ -144,7 +144,7 @@ class PeerCourier:
         ]
 
     async def probe(self, destination: Destination) -> str | None:
-        """None where something answers there; else what is wrong."""
+        """Returns None where something answers there; else what is wrong."""
         access = self._access(destination)
         try:
             async with self._outbound.stream(
@@ -195,9 +195,9 @@ class PeerCourier:
         return outcomes if answer.status < 500 else await self._made_sure(copy, outcomes, trip)
 
     async def _made_sure(self, copy: _Copy, outcomes: Sequence[Outcome], trip: _Trip) -> Sequence[Outcome]:
-        """The outcomes of an attempt that the peer failed on; of a last one, as its status of the message says.
+        """Returns the outcomes of a failed attempt; of the last one, as the peer's status of the message says.
 
-        A gateway that has the message and lost its memory of the key can only fail on every repeat.
+        A gateway that has the message but no longer its key fails every repeat.
         """
         deliveries, now = copy.consignment.deliveries, self._clock.now()
         if not any(
@@ -213,7 +213,7 @@ class PeerCourier:
         ]
 
     async def _delivered_there(self, copy: _Copy, trip: _Trip) -> Collection[str]:
-        """The recipients whom the peer says it delivered the message to; none where it does not tell."""
+        """Returns the recipients whom the peer says it delivered the message to; none where it does not tell."""
         async with trip.requests:
             try:
                 response = await self._outbound.get(
@@ -232,7 +232,7 @@ class PeerCourier:
     async def _post(
         self, body: bytes, kind: str, hops: Sequence[str], answer_bytes_max: int, trip: _Trip
     ) -> Reply | Deferred:
-        """The answer, or why there is none."""
+        """Returns the answer, or why there is none."""
         via = ", ".join([f"1.1 {hop}" for hop in (*hops, self._hostname)])
         async with trip.requests:
             seconds = trip.end - asyncio.get_running_loop().time()
@@ -263,7 +263,7 @@ class PeerCourier:
 
 
 def batches(copies: Sequence[_Copy], destination: Destination) -> list[list[_Copy]]:
-    """What travels together."""
+    """Groups the copies into requests: batches where the peer takes them, else one copy each."""
     if "batch" not in destination.features:
         return [[copy] for copy in copies]
     bytes_max = min(BATCH_BYTES_MAX, destination.max_size)
@@ -284,7 +284,7 @@ def batches(copies: Sequence[_Copy], destination: Destination) -> list[list[_Cop
 
 
 def trouble(error: OutboundError) -> str:
-    """Why a request brought no answer, in a sentence for whoever looks after the queue."""
+    """Returns why a request got no answer, as a sentence for operators."""
     if error.kind is Kind.REFUSED_ADDRESS:
         return (
             f"{error.message}: gateways are reached at public addresses, or in outbound.allow_networks only."
@@ -293,12 +293,12 @@ def trouble(error: OutboundError) -> str:
 
 
 def told_of(error: OutboundError, host: str) -> str:
-    """Why a request brought no answer, as agents hear it: not where a name leads to, or whom we asked about it."""
+    """Returns why a request got no answer, as agents are told: without what internal names resolve to, or name servers."""
     return f"{host} {INSIDE[error.kind]}." if error.kind in INSIDE else trouble(error)
 
 
 async def _read(judge: Callable[[Reply, Any, str], Result], answer: Reply, asked: Any, host: str) -> Result:
-    """What an answer means; a long one is read beside the event loop, which gets its turns meanwhile."""
+    """Judges an answer; a long one in a thread, so that the event loop goes on meanwhile."""
     if len(answer.body) > LONG_BYTES:
         return await asyncio.to_thread(judge, answer, asked, host)
     return judge(answer, asked, host)
@@ -307,7 +307,7 @@ async def _read(judge: Callable[[Reply, Any, str], Result], answer: Reply, asked
 async def _each(
     work: Callable[[Item, _Trip], Coroutine[Any, Any, Result]], items: Sequence[Item], trip: _Trip
 ) -> list[Result]:
-    """The results of `work` on each, side by side."""
+    """Runs `work` on each item concurrently; returns the results."""
     if len(items) == 1:
         return [await work(items[0], trip)]
     async with asyncio.TaskGroup() as group:
@@ -326,7 +326,7 @@ def _copy(consignment: Consignment, body: bytes | None = None, message_id: str |
 
 
 def _portable_copy(consignment: Consignment, strange: Mapping[str, str], known: Mapping[str, str]) -> _Copy:
-    """A copy whose identifiers every implementation takes, the same on every attempt."""
+    """Returns a copy with identifiers that every implementation takes, the same on every attempt."""
     letter = consignment.letter
     members = replace_identifiers(
         members_of(letter.body),
@@ -339,13 +339,13 @@ def _portable_copy(consignment: Consignment, strange: Mapping[str, str], known: 
 
 
 def written_there(delivery: Delivery) -> str:
-    """A recipient's address as its gateway looks for it: some compare the domain as it is written."""
+    """Returns the recipient's address in the form its gateway looks up: some compare the domain as it is written."""
     local, _, domain = delivery.address.rpartition("@")
     return delivery.address if domain == delivery.destination else f"{local}@{delivery.destination}"
 
 
 def key_of(row: UUID) -> str:
-    """Stands for a key the sender did not give: the same on every attempt. Some gateways take a UUIDv4 alone."""
+    """Returns the key for a message without one: the same on every attempt. Some gateways take a UUIDv4 alone."""
     return str(UUID(bytes=row.bytes, version=4))
 
 

@@ -1,4 +1,4 @@
-"""A message as it is posted to an agent. Pure.
+"""The body of a message posted to an agent's webhook. Pure.
 
 The body has always the same members, `null` where the message says nothing, and is the same on every attempt.
 Values of the sender keep their bytes; what this gateway has to say of the message stands in `sender_verification`
@@ -37,7 +37,7 @@ def render_push(
     automatic: bool = False,
     hops: tuple[str, ...] = (),
 ) -> bytes:
-    """What is posted of the stored message `body` to the agent written as `recipient`."""
+    """Returns the body posted for the stored message `body` to the agent written as `recipient`."""
     members = members_of(body)
     about: dict[str, Any] = {"address": recipient}
     if hops:
@@ -64,7 +64,7 @@ def render_push(
 
 
 def webhook_id_of(message: UUID, recipient: str) -> str:
-    """The same for every attempt of one delivery, and of no other."""
+    """Returns the webhook id: the same for every attempt of one delivery, and of no other."""
     return f"msg_{blake2b(message.bytes + recipient.encode(), digest_size=16).hexdigest()}"
 
 
@@ -73,7 +73,7 @@ def _given(value: msgspec.Raw | None, absent: bytes) -> bytes | msgspec.Raw:
 
 
 def _coordination(members: Mapping[str, msgspec.Raw], recipient: str) -> dict[str, Any] | None:
-    """Which workflow it belongs to, and whether the agent's answer is waited for there."""
+    """Returns the workflow it belongs to, and whether the agent's answer is awaited there."""
     block = _decoded(members, "coordination")
     workflow = _decoded(members, "workflow_id") or (block or {}).get("workflow_id")
     if not block and not workflow:

@@ -1,4 +1,4 @@
-"""What an attempt comes to: for the store a settlement of each delivery, for its lane the state of the destination."""
+"""The results of an attempt: for the store a settlement of each delivery, for the lane the state of its destination."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ PRESSING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What a lane learns from a parcel about its destination."""
+    """The result of a parcel for its lane: the state of the destination."""
 
     answered: bool = False  # it took something, or refused it in order
     pressed: bool = False  # it has no room for so much at once
@@ -31,7 +31,7 @@ class Carried:
 
 
 def carried_of(way: Way, outcomes: Sequence[Outcome]) -> Carried:
-    """What the outcomes say of the destination; one that was never asked is not told to be well."""
+    """Returns what the outcomes say of the destination; one that was not asked does not count as healthy."""
     batch = isinstance(way, Destination) and "batch" in way.features
     blamed = [o for o in outcomes if isinstance(o, Deferred) and o.blames]
     if blamed:
@@ -44,13 +44,13 @@ def carried_of(way: Way, outcomes: Sequence[Outcome]) -> Carried:
 
 
 def too_late(delivery: Delivery) -> Outcome:
-    """Its time was over before this attempt; what the last one came to is the reason."""
+    """Returns the outcome of a delivery that expired before this attempt; the last attempt's error is the reason."""
     code = Code(delivery.last_code) if delivery.last_code else Code.RECIPIENT_UNAVAILABLE
     return Deferred(code, delivery.last_error or "It waited all the time and was never tried.")
 
 
 def settlement_of(delivery: Delivery, verdict: Verdict, milliseconds: int) -> Settlement:
-    """The verdict as the store writes it."""
+    """Returns the verdict as the store writes it."""
     settlement = Settlement(
         message=delivery.message,
         recipient=delivery.recipient,

@@ -31,7 +31,7 @@ PROBE_SECONDS: Final = 10.0
 SECRETS_REMEMBERED: Final = 4096  # opening a seal costs more than the signature
 HEADERS: Final = {"Content-Type": "application/json", "X-AMTP-Version": "1.0"}
 
-# What may be said of a request that brought no answer; the words of the client name the URL.
+# Texts about a request that got no answer; the HTTP client's own name the URL.
 TROUBLE: Final = {
     Kind.REFUSED_ADDRESS: "leads to an address that agents are not pushed to",
     Kind.RESOLVE: "has no address in the DNS",
@@ -45,7 +45,7 @@ TROUBLE: Final = {
 
 
 class WebhookCourier:
-    """Pushes messages to agents of this house."""
+    """The courier to agents with a webhook."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class WebhookCourier:
         self._seconds = seconds
 
     async def deliver(self, parcel: Parcel, way: Pushed) -> Sequence[Outcome]:
-        """An outcome for each of `parcel.deliveries`, in that order."""
+        """Returns an outcome for each of `parcel.deliveries`, in that order."""
         resident = way.resident
         pairs = [(each.letter, delivery) for each in parcel.consignments for delivery in each.deliveries]
         if len(pairs) == 1:
@@ -75,7 +75,7 @@ class WebhookCourier:
         return [task.result() for task in tasks]
 
     async def probe(self, way: Pushed) -> str | None:
-        """Why nothing can be pushed to the agent, as far as the door of its webhook tells; None: it is well."""
+        """Returns why the agent's webhook can't be reached, judged by connecting; None if it can."""
         url = way.resident.push_url
         if url is None or url.startswith("http:"):
             return None

@@ -1,4 +1,4 @@
-"""What the answer of an agent's webhook means. Pure.
+"""The meaning of the answer of an agent's webhook. Pure.
 
 | answer | outcome |
 |---|---|
@@ -39,18 +39,18 @@ VIA: Final = "webhook"
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The agent has it; `response` is what it answers."""
+    """The agent's acceptance; `response` is its reply."""
 
     response: msgspec.Raw | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """Nobody is behind the URL any more."""
+    """The answer of a webhook that was withdrawn for good."""
 
 
 def meaning_of(reply: Reply, attempts: int) -> Taken | Gone | Deferred | Refused:
-    """`attempts` include this one."""
+    """Returns the meaning of an answer; `attempts` include this one."""
     if reply.status == 410:
         return Gone()
     document = document_of(reply.body)
