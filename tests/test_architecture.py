@@ -177,7 +177,6 @@ STILL_HEADLESS = {
     "admit": 30,
     "cli": 19,
     "config": 3,
-    "flow": 27,
     "journal": 11,
     "receive": 3,
     "route": 21,

@@ -1,1 +1,1 @@
-"""The spine: `accept` is everything before the answer, `carry` everything after it."""
+"""The main path: `accept` is everything before the answer, `carry` everything after it."""

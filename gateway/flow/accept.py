@@ -1,4 +1,4 @@
-"""Accept: everything before the answer. May this enter, where does each recipient live, commit, answer."""
+"""Accept, everything before the answer: checks the message, places each recipient, commits, answers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ from gateway.store.runtime import Runtime
 
 
 class NobodyAccepted(AMTPError):
-    """Nobody was accepted: the first refusal is the answer, the others stand beside it.
+    """The refusal of all recipients: the first error is the answer, the others stand beside it.
 
-    With a `message_id` it was tried, on the immediate path, and is known by it.
+    A `message_id` is set where delivery was attempted, on the immediate path.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Entrance:
 
 
 class Accept:
-    """Lets messages in: judged, committed, answered."""
+    """The entrance of messages: judged, committed, answered."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Accept:
         self._immediate = immediate
 
     async def accept(self, message: Message, caller: Caller) -> Receipt:
-        """Commits the message and says so, or raises why not. Nothing is acknowledged before it is committed."""
+        """Commits the message and returns its receipt, or raises the reason. Nothing is acknowledged before the commit."""
         if message.in_reply_to is not None and is_derived(message.in_reply_to):
             known = await known_here(self._runtime.database, message.in_reply_to)
             message = message if known is None else in_reply_to(message, known)
@@ -132,13 +132,13 @@ class Accept:
         return Entrance(self, message, caller)
 
     def tells_outcome(self, message: Message) -> bool:
-        """Whether the answer to this message waits for what comes of it."""
+        """Returns whether the answer to this message waits for the outcome of its delivery."""
         return is_immediate(message, self._domains)
 
     async def outcome(self, receipt: Receipt, names: Sequence[str], ending: asyncio.Event) -> Receipt:
-        """What came of a message on the immediate path; raises where nobody has it.
+        """Waits for the outcome of a message on the immediate path; raises where no recipient has it.
 
-        Who is still being tried when the time is over, or was tried by another process, shows as queued.
+        A recipient still being tried at the timeout, or tried by another process, is shown as queued.
         """
         await self._immediate.over(receipt.row, ending)
         if receipt.row is not None and receipt.status != "delivered":
@@ -170,13 +170,13 @@ class Accept:
         if not proven:
             self._strangers.keep(places.entries, places.queued, len(message.body))
         riders, keeper = await self._checks.judge(message, caller)
-        if keeper is not None:  # what is kept for later happens later
+        if keeper is not None:  # its receipts and notices follow when it is sent
             return places, self._admit(message, caller, proven, places, riders), keeper
         riders += self._interests.accepted(message, places.states)
         return places, owing(self._admit(message, caller, proven, places, riders), places), None
 
     async def _check_unproven(self, message: Message, caller: Caller) -> None:
-        """What holds for mail whose sender proved nothing."""
+        """Applies the rules for mail whose sender proved nothing."""
         try:
             await self._provable.check_unproven(message.sender.domain)
         except AMTPError as refusal:
@@ -193,7 +193,7 @@ class Accept:
         )
 
     def give_up(self, admitted: Admitted) -> None:
-        """Gives back what was leased for a commit that did not come, or was another's."""
+        """Releases the leases of a commit that failed, or that was another message's."""
         self._lanes.give_up(admitted)
 
     def _admit(
@@ -211,7 +211,7 @@ class Accept:
         )
 
     async def _repeat(self, admitted: Admitted, seen: Repeat, placed: Sequence[RecipientState]) -> Receipt:
-        """The answer to a key or id seen before: this request's recipients, as they stand now."""
+        """Returns the receipt for a key or id seen before: this request's recipients, with their current states."""
         original, database = seen.original, self._runtime.database
         if original is None or not original.has_all(admitted):
             riders = partial(self._interests.joined, admitted, placed)
@@ -228,7 +228,7 @@ class Accept:
 
 
 def _first_error(receipt: Receipt) -> AMTPError:
-    """Why the first of them does not have it."""
+    """Returns the first recipient's error."""
     errors = [recipient.error for recipient in receipt.recipients if recipient.error]
     code, text = errors[0] if errors else (Code.RECIPIENT_UNAVAILABLE, "It was not delivered.")
     return AMTPError(code if code in STATUS_OF else Code.RECIPIENT_UNAVAILABLE, text)

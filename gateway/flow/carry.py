@@ -1,4 +1,4 @@
-"""Carry: everything after the answer. Route, courier, verdict, settle; and what follows from the verdict."""
+"""Carry, everything after the answer: route, courier, verdict, settle, and what follows from the verdict."""
 
 import random
 from collections.abc import Callable, Collection, Sequence
@@ -25,7 +25,7 @@ from gateway.store.runtime import Runtime
 
 
 class Carry:
-    """Takes parcels to where they go."""
+    """The delivery of parcels to their destinations."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Carry:
         self._attempts_max = attempts_max
 
     async def carry(self, parcel: Parcel, handed: Callable[[Carried], None] = lambda _: None) -> Carried:
-        """Routes a parcel, hands it to its courier and settles what came of it.
+        """Routes a parcel, hands it to its courier and settles the outcomes.
 
         `handed` is called as soon as the courier is back, before its outcomes are written.
         """

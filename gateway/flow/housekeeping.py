@@ -1,6 +1,6 @@
-"""Chores of the house, each on its own beat: partitions, retention, what expired or is late, the conservation law.
+"""Chores, each at its own interval: partitions, retention, expired and late mail, the conservation laws.
 
-Several processes may do them at once: every chore is written so that doing it twice does no harm.
+Several processes may run them at once: running a chore twice does no harm.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from gateway.protocol.errors import AMTPError
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """What is done, how often; `do` raises AMTPError while the database is away."""
+    """A periodic task; `do` raises AMTPError while the database is away."""
 
     name: str
     every_seconds: float
@@ -27,13 +27,13 @@ class Housekeeping:
         self._at_it = {chore.name: asyncio.Lock() for chore in chores}
 
     async def run(self) -> None:
-        """Until cancelled. A chore that fails is done at its next beat."""
+        """Runs the chores until cancelled. A chore that fails runs again at its next beat."""
         async with asyncio.TaskGroup() as group:
             for chore in self._chores:
                 group.create_task(self._keep(chore))
 
     async def once(self) -> None:
-        """Every chore, one after the other: whoever comes back from here finds them done."""
+        """Runs every chore, one after the other, and returns when they are done."""
         for chore in self._chores:
             await self._do(chore)
 
@@ -48,6 +48,6 @@ class Housekeeping:
             await asyncio.sleep(chore.every_seconds)
 
     async def _do(self, chore: Chore) -> None:
-        """Never twice at the same time: the second would pass by what the first holds, and come back too early."""
+        """Runs a chore, never twice at a time: a second run would skip what the first has locked, and return too early."""
         async with self._at_it[chore.name]:
             await chore.do()

@@ -1,9 +1,9 @@
-"""The immediate path: one attempt for each recipient, made before the answer, which tells what came of it.
+"""The immediate path: one attempt for each recipient, made before the answer, which contains the outcome.
 
-It is the durable path in a hurry. Such a message is committed, carried and settled like any other, only that its
-deliveries are leased to this process at once and have no second attempt; so a repetition finds it, its status tells
-of it, and the books balance. What differs is who tells the sender. While somebody waits here, the answer does;
-where nobody does any more, because the process died or the client hung up, a failure is reported like any other.
+Such a message is committed, carried and settled like any other, except that its deliveries are leased to this process
+at once and have no second attempt; so a repetition finds it, its status shows it, and the tally balances. Only the way
+the sender is told differs. While a request waits here, its answer tells; where none waits any more, because the process
+died or the client hung up, a failure is reported like any other.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from gateway.store.wakeups.bell import Ear, hushed_at
 
 @dataclass(slots=True)
 class _Hope:
-    """One message, and how many of its deliveries are under way."""
+    """A message whose sender waits, and how many of its deliveries are under way."""
 
     left: int
     until: float  # on the loop's clock
@@ -31,13 +31,13 @@ class _Hope:
 
 
 class Immediate:
-    """Those who wait to hear what came of their messages."""
+    """The requests that wait for the outcome of their messages."""
 
     def __init__(self) -> None:
         self._hopes: dict[UUID, _Hope] = {}
 
     def expect(self, admitted: Admitted) -> None:
-        """From now on its outcome is told by the answer; not longer than an answer may take."""
+        """Lets the answer tell this message's outcome from now on, until an answer's timeout."""
         left = sum(queued.expiry == ONCE for queued in admitted.deliveries)
         if left:
             loop = asyncio.get_running_loop()
@@ -47,7 +47,7 @@ class Immediate:
 
     @contextmanager
     def deciding(self, deliveries: Iterable[Delivery]) -> Iterator[Collection[UUID]]:
-        """The messages among these whose senders wait here; they do so until the block is over."""
+        """Yields those of the messages whose senders wait here; none stops waiting before the block ends."""
         counts = Counter(d.message for d in deliveries if d.expiry == ONCE and d.message in self._hopes)
         hopes = [(self._hopes[row], count) for row, count in counts.items()]
         for hope, _ in hopes:
@@ -63,7 +63,7 @@ class Immediate:
                     hope.ear.ring()
 
     async def over(self, row: UUID | None, ending: asyncio.Event) -> None:
-        """Returns when all its deliveries are settled, the time is over, or `ending`; never amid a verdict."""
+        """Returns when all its deliveries are settled, at the timeout, or at `ending`; never amid a verdict."""
         hope = None if row is None else self._hopes.get(row)
         if row is None or hope is None:
             return

@@ -1,7 +1,7 @@
-"""One destination's lane: how much goes there at once, and whether anything goes there at all.
+"""One destination's lane: its window, and its breaker.
 
-A window grows on success and shrinks on trouble. A breaker closes a destination that fails as a whole, and never
-touches its rows: they keep their place in the queue.
+The window grows on success and shrinks on trouble. The breaker stops deliveries to a destination that fails as a whole,
+and never touches its rows: they keep their place in the queue.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ OUTAGE = timedelta(seconds=30)  # without any success: then the first one ends a
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A leased delivery in memory; `start_by` is on the monotonic clock: later its lease may not outlive the courier."""
+    """A leased delivery in memory. Started after `start_by` (monotonic clock), its lease may end before the courier does."""
 
     delivery: Delivery
     letter: Letter | None  # None where there was no room for it: fetched when it starts
@@ -37,7 +37,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Haste:
-    """The end of an outage: mail that was tried before it need not wait for its own next attempt."""
+    """The recovery from an outage: mail that failed during it need not wait for its next attempt."""
 
     before: datetime
     at_once: bool  # nothing of that mail was ever sent
@@ -45,7 +45,7 @@ class Haste:
 
 @dataclass(slots=True)
 class Lane:
-    """One destination."""
+    """One destination as this process sees it."""
 
     destination: str
     window: float = WINDOW_FIRST
@@ -59,7 +59,7 @@ class Lane:
     failed_at: datetime | None = None  # the last time
     haste: Haste | None = None  # while mail may wait that an outage made wait
     open_until: datetime | None = None  # the breaker
-    unreachable: bool = False  # whether that it can be reached proves that it is well
+    unreachable: bool = False  # whether reaching it proves that it is healthy
     heard: bool = False  # it contacted us meanwhile
     paused: bool = False
     paused_until: datetime | None = None
@@ -71,12 +71,12 @@ class Lane:
         return self.paused or (self.open_until is not None and now < self.open_until)
 
     def opens(self, now: datetime) -> datetime | None:
-        """Returns when something begins to be sent again; None where that is now, or up to an operator."""
+        """Returns when the breaker or a timed pause ends; None where nothing is shut, or an operator has to resume it."""
         at = max(filter(None, (self.open_until, self.paused_until if self.paused else None)), default=now)
         return at if at > now else None
 
     def room(self, now: datetime) -> int:
-        """How many more may start at once."""
+        """Returns how many more parcels may start at once."""
         if self.closed(now):
             return 0
         if self.open_until is not None:  # half open: one goes ahead and finds out
@@ -85,41 +85,41 @@ class Lane:
 
     @property
     def capacity(self) -> int:
-        """How many messages may be under way at once."""
+        """Returns how many messages may be under way at once."""
         return int(self.window) * (BATCH_MESSAGES_MAX if self.batch else 1)
 
     @property
     def quick(self) -> bool:
-        """Whether it proved to take more than a few at once."""
+        """Returns whether it has proved to take more than a few at once."""
         return self.batch or self.window > WINDOW_FIRST
 
     def ahead_max(self, now: datetime) -> int:
-        """How many messages may wait in memory, where no priority moves them any more.
+        """Returns how many messages may wait in memory, where priority no longer reorders them.
 
-        A lane that proved to be quick has some windows' worth, for what goes through the queue costs a good deal more;
-        any other what starts now.
+        A quick lane may hold some windows' worth, because a trip through the queue costs much more; any other only what
+        can start now.
         """
         if not self.quick:
             return self.room(now)
         return max(min(WINDOWS_AHEAD * self.capacity, AHEAD_MAX), 2 * self.capacity)
 
     def low(self, now: datetime) -> bool:
-        """Whether more is to be claimed: what waits may be gone before the queue has answered."""
+        """Returns whether more should be claimed: what waits may be sent before the claim returns."""
         if self.quick and self.open_until is None:
             return not self.paused and len(self.waiting) < self.capacity
         return not self.waiting and self.room(now) > 0
 
     def quiet(self, now: datetime) -> bool:
-        """Whether nothing goes on here, and nothing is wrong with what anything waits for."""
+        """Returns whether nothing waits or is under way here, and nothing is wrong with the destination."""
         busy = self.waiting or self.active or self.promised or self.more or self.haste
         well = self.failed_at is None or now - self.failed_at > FORGOTTEN
         return not busy and well and self.open_until is None and not self.paused
 
     def succeeded(self, now: datetime, messages: int = 1) -> bool:
-        """Notes that so many messages arrived together; tells whether that closed the breaker.
+        """Notes that so many messages arrived together; returns whether that closed the breaker.
 
-        Where several may go together, more requests at once only make each of them smaller: the window grows while
-        they are full, and shrinks while they are not.
+        With batches, more concurrent requests only make each of them smaller: so the window grows while batches
+        are full, and shrinks while they are not.
         """
         recovered = self.open_until is not None
         if recovered or (self.failing_since is not None and now - self.failing_since >= OUTAGE):
@@ -133,13 +133,13 @@ class Lane:
         return recovered
 
     def pressed(self, now: datetime) -> None:
-        """Notes that it is well, and has no room for so much at once."""
+        """Notes that the destination is healthy but has no room for so much at once."""
         self.failing_since, self.failed_at = self.failing_since or now, now
         self.eager = False
         self.window = max(self.window / 2, 1.0)
 
     def failed(self, now: datetime, draw: float, *, unreachable: bool) -> bool:
-        """Notes a failure of the destination as a whole; tells whether the breaker opened just now.
+        """Notes a failure of the destination as a whole; returns whether the breaker opened just now.
 
         The breaker stays open longer each time.
         """
@@ -159,7 +159,7 @@ class Lane:
         self.shared, self.heard = False, False
 
     def learn(self, trouble: Trouble) -> None:
-        """Takes over what all processes know of it."""
+        """Takes over the breaker and pause that all processes share."""
         self.paused, self.paused_until = trouble.paused, trouble.paused_until
         if trouble.open_until is not None:
             self.shared = True

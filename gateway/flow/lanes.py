@@ -1,4 +1,4 @@
-"""All lanes of this process, and what waits in them: what accept() hands over in memory, what is claimed, bounded."""
+"""The lanes of this process and the deliveries in memory: handed over by accept() or claimed from the queue, bounded."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ BATCH_BYTES_MAX = 4 * 1024 * 1024
 
 
 class Lanes:
-    """All lanes of this process, and what waits in them."""
+    """The lanes of this process, and the deliveries waiting in them."""
 
     def __init__(
         self, clock: Clock, *, lease_seconds: float, courier_seconds: float, window_max: float = WINDOW_MAX
@@ -50,26 +50,26 @@ class Lanes:
 
     @property
     def lanes(self) -> Iterable[Lane]:
-        """The lanes on which something goes on, or is wrong."""
+        """Returns the lanes that are in use or have trouble."""
         return self._lanes.values()
 
     def known(self, destination: str) -> Lane | None:
         return self._lanes.get(destination) or self._quiet.get(destination)
 
     def expect(self, due: datetime) -> None:
-        """Lets the queue be looked at when this is due, at the latest."""
+        """Makes the worker look at the queue when this is due, at the latest."""
         if self.next_due is None or due < self.next_due:
             self.next_due = due
             self.sooner.set()
 
     @property
     def bytes_free(self) -> int:
-        """How much of bodies may still be held."""
+        """Returns how many more bytes of bodies may be held."""
         return max(HAND_OVER_BYTES_MAX - self._bytes_held, 0)
 
     @property
     def held(self) -> int:
-        """Deliveries that wait here, or will when their commit has come."""
+        """Returns the number of deliveries that wait here, or will after their commit."""
         return self._held
 
     def lane(self, destination: str) -> Lane:
@@ -81,7 +81,7 @@ class Lanes:
         return found
 
     def lease(self, deliveries: Sequence[Queued], now: datetime) -> tuple[Queued, ...]:
-        """The same deliveries of one message, those that can start soon leased to this process."""
+        """Returns the deliveries of one message, those that can start soon leased to this process."""
         if not deliveries:
             return ()
         token, until = new_token(), now + self._lease
@@ -102,12 +102,12 @@ class Lanes:
         return tuple(leased)
 
     def takes_at_once(self, destination: str) -> bool:
-        """Whether what may not wait can go there."""
+        """Returns whether a delivery that may not wait can start there."""
         lane = self._lanes.get(destination)
         return self._has_room() and (lane is None or not lane.closed(self._clock.now()))
 
     def _takes_more(self, lane: Lane, now: datetime) -> bool:
-        """Whether another message would start soon: the rest is better off in the queue, behind what lies there."""
+        """Returns whether another message would start soon; if not, it belongs in the queue, behind what waits there."""
         if lane.open_until is not None or lane.paused or lane.more:
             return False
         return len(lane.waiting) + lane.promised < lane.ahead_max(now)
@@ -116,14 +116,14 @@ class Lanes:
         return not self.closing and self._held < HAND_OVER_MAX and self._bytes_held < HAND_OVER_BYTES_MAX
 
     def give_up(self, admitted: Admitted) -> None:
-        """The commit did not come, or was another's: the room is free again."""
+        """Frees the room of deliveries whose commit failed or was another message's."""
         leased = [queued.destination for queued in admitted.deliveries if queued.token is not None]
         self._held -= len(leased)
         for destination in set(leased):
             self.lane(destination).promised -= 1
 
     def take(self, admitted: Admitted) -> None:
-        """After the commit: what was leased in it waits here."""
+        """Takes the deliveries leased in a commit, after it."""
         if not admitted.deliveries:
             return
         self.give_up(admitted)
@@ -147,7 +147,7 @@ class Lanes:
         per_destination: int,
         behind: Collection[str] = (),
     ) -> None:
-        """Takes in what was claimed; of those `emptied` nothing else is due, of those `behind` something is."""
+        """Takes claimed deliveries; `emptied` destinations have nothing more due, those `behind` have."""
         start_by = self._start_by()
         counts = Counter(delivery.destination for delivery in claimed)
         for lane in self._lanes.values():
@@ -172,30 +172,30 @@ class Lanes:
         self._bytes_held += waiting.bytes_held
 
     def closed(self) -> tuple[set[str], set[str]]:
-        """Destinations from which nothing more is to be claimed now: those that are shut, and those that are busy."""
+        """Returns the destinations not to claim from now: those that are shut, and those that are busy."""
         now = self._clock.now()
         shut = {lane.destination for lane in self._lanes.values() if lane.closed(now)}
         return shut, {lane.destination for lane in self._lanes.values() if not lane.low(now)} - shut
 
     def hungry(self) -> bool:
-        """Whether a lane could start more than waits here, and the queue probably has it."""
+        """Returns whether a lane could start more than waits here, and the queue probably has it."""
         now = self._clock.now()
         return any((lane.more or lane.haste) and lane.low(now) for lane in self._lanes.values())
 
     def hasty(self) -> list[Lane]:
-        """Lanes that could start more, and whose mail may wait for no reason since an outage ended."""
+        """Returns lanes that could start more, and whose mail may wait needlessly since an outage ended."""
         now = self._clock.now()
         return [lane for lane in self._lanes.values() if lane.haste and lane.low(now)]
 
     def opens(self) -> datetime | None:
-        """When the first of those that are shut opens."""
+        """Returns when the first of the shut lanes opens."""
         now = self._clock.now()
         return min(filter(None, (lane.opens(now) for lane in self._lanes.values())), default=None)
 
     def doubtful(self) -> list[Lane]:
-        """Lanes whose breaker is half open while nothing of theirs is due: a probe may find recovery early.
+        """Returns lanes whose breaker is half open while they have nothing due: a probe may find recovery early.
 
-        Only where nothing could be sent: of one that answers badly, its own mail alone tells when it is well.
+        Only those that could not be reached: for a destination that answers with errors, only its own mail shows recovery.
         """
         now = self._clock.now()
         return [
@@ -209,17 +209,17 @@ class Lanes:
         ]
 
     def hear(self, domain: str) -> None:
-        """That domain, proven, contacts us: what is known against it is looked at again."""
+        """Notes that a domain, proven, contacts us: its breaker is reconsidered."""
         self.contacts.heard(domain)
         lane = self._lanes.get(domain)
         if lane is not None and lane.open_until is not None:
             lane.heard = True
 
     def startable(self, limit: int) -> list[tuple[Lane, list[Waiting]]]:
-        """What starts now, at most `limit` pieces that travel together; the lanes count them as active.
+        """Returns the parcels that start now, at most `limit`; the lanes count them as active.
 
-        The lanes take turns, those first that had theirs longest ago. None has more under way than it leaves to the
-        others: however many are slow, a lane that has nothing under way finds a courier.
+        The lanes take turns, the least recently served first. None has more under way than it leaves to the others: however
+        many are slow, a lane that has nothing under way finds a courier.
         """
         now = self._clock.now()
         pieces: list[tuple[Lane, list[Waiting]]] = []
@@ -236,7 +236,7 @@ class Lanes:
         return pieces
 
     def tidy(self) -> None:
-        """Puts quiet lanes aside, so that nothing looks through them; the least recently used are forgotten."""
+        """Sets quiet lanes aside, so that no loop visits them; the least recently used are forgotten."""
         now = self._clock.now()
         for lane in [lane for lane in self._lanes.values() if lane.quiet(now)]:
             self._quiet[lane.destination] = self._lanes.pop(lane.destination)
@@ -244,7 +244,7 @@ class Lanes:
             self._quiet.popitem(last=False)
 
     def late(self, seconds: float) -> list[Waiting]:
-        """Takes out what waited so long that its lease may end under the courier, or whose lane closed meanwhile."""
+        """Removes deliveries whose lease may end before their courier is done, or whose lane closed meanwhile."""
         now = self._clock.now()
         over: list[Waiting] = []
         for lane in self._lanes.values():
@@ -263,7 +263,7 @@ class Lanes:
         return over
 
     def _piece(self, lane: Lane) -> list[Waiting]:
-        """The first in line with all recipients of its message, and more messages where the peer takes batches."""
+        """Removes the next parcel: the first in line with all recipients of its message, and more messages for a batch."""
         taken: list[Waiting] = []
         size = 0
         messages_max = BATCH_MESSAGES_MAX if lane.batch and lane.open_until is None else 1
@@ -281,7 +281,7 @@ class Lanes:
             self._bytes_held -= waiting.bytes_held
 
     def drain(self) -> list[Waiting]:
-        """Everything that waits, taken out, for a stop."""
+        """Removes and returns everything that waits, for a stop."""
         self.closing = True
         everything = [w for lane in self._lanes.values() for group in lane.waiting.values() for w in group]
         for lane in self._lanes.values():
@@ -291,7 +291,7 @@ class Lanes:
 
 
 def new_token() -> int:
-    """Fences one lease from any other, of this process or another."""
+    """Returns a fencing token that no other lease has, of this process or another."""
     return random.getrandbits(62)
 
 
@@ -326,7 +326,7 @@ def _delivery_of(row: UUID, queued: Queued, now: datetime) -> Delivery:
 
 
 def parcel_of(destination: str, waiting: Sequence[Waiting], letters: dict[UUID, Letter]) -> Parcel:
-    """What goes to one destination at once, message by message."""
+    """Returns the parcel of these deliveries, grouped by message."""
     by_message: dict[UUID, list[Delivery]] = {}
     for one in waiting:
         by_message.setdefault(one.delivery.message, []).append(one.delivery)

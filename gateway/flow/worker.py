@@ -1,6 +1,6 @@
-"""The worker: takes what is due, keeps each destination's window, and stops without losing a lease.
+"""The worker: starts what is due, keeps each destination's window, and stops without losing a lease.
 
-Hand-over from accept() comes first; the rest is claimed from the queue, in batches.
+Deliveries handed over by accept() come first; the rest is claimed from the queue, in batches.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ HASTENED_MIN = 32  # rows by one statement; for a lane that takes much, twice wh
 
 
 class Worker:
-    """Moves what is due to its couriers until it is told to stop."""
+    """The task that passes due deliveries to their couriers until it is told to stop."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Worker:
         self._stopping = False
 
     async def run(self) -> None:
-        """Ends after `stop`, when every courier under way is done and every lease given back."""
+        """Runs until `stop`, and ends when every courier under way is done and every lease released."""
         async with asyncio.TaskGroup() as group:
             helpers = [
                 group.create_task(work)
@@ -92,7 +92,7 @@ class Worker:
         self._lanes.sooner.set()
 
     async def _keep_hearing(self, topic: Topic, look: Callable[[], None]) -> None:
-        """Hears of what operators and other processes did."""
+        """Listens to the changes of operators and other processes."""
         with self._bell.ear(topic) as ear:
             while True:
                 if await ear.rung(POLL_SECONDS):
@@ -106,7 +106,7 @@ class Worker:
         self._look()
 
     def _look_later(self) -> None:
-        """After a round that failed, whatever is due."""
+        """Schedules the next look at the queue after a round that failed."""
         self._lanes.next_due = None
         self._expect(BUSY_SECONDS)
 
@@ -126,7 +126,7 @@ class Worker:
                 self._wake()
 
     async def _keep_claiming(self, group: asyncio.TaskGroup) -> None:
-        """Finds what fell due; knows what other processes know of the destinations."""
+        """Claims what is due, and keeps up with other processes' knowledge of the destinations."""
         while not self._stopping:
             self._hungry, more = False, False
             try:
@@ -144,7 +144,7 @@ class Worker:
                 await self._rest()
 
     async def _round(self, group: asyncio.TaskGroup) -> bool:
-        """Takes what is due and gives back what grew old; tells whether there may be more."""
+        """Claims due deliveries and releases old leases; returns whether there may be more."""
         now = asyncio.get_running_loop().time()
         if now - self._refreshed_at >= REFRESH_SECONDS:
             self._refreshed_at = now
@@ -159,7 +159,7 @@ class Worker:
         return more
 
     async def _rest(self) -> None:
-        """Sleeps until something is due or a lane opens, is hungry, or was slept through too long."""
+        """Sleeps until something is due, a lane opens or needs more, or the longest rest is over."""
         time = asyncio.get_running_loop().time
         began = time()
         rest = min(max((CLAIM_SHARE - 1) * self._claim_seconds, REST_SECONDS_MIN), BUSY_SECONDS)
@@ -182,7 +182,7 @@ class Worker:
         return (min(moments) - self._clock.now()).total_seconds()
 
     async def _refresh(self) -> None:
-        """Brings breakers and pauses to what all processes know."""
+        """Loads the breakers and pauses that all processes share."""
         for lane in [lane for lane in self._lanes.lanes if lane.heard]:
             await destinations.note_contact(self._database, lane.destination)
             lane.heard = False
@@ -194,7 +194,7 @@ class Worker:
             lane.learn(known.get(lane.destination, destinations.UNTROUBLED))
 
     async def _claim(self) -> bool:
-        """Takes what is due, the destinations in turn; tells whether there may be more."""
+        """Claims due deliveries, the destinations in turn; returns whether there may be more."""
         self._lanes.next_due = None
         room = min(HAND_OVER_MAX - self._lanes.held, deliveries.CLAIM_MAX)
         self._full = room <= 0 or self._active >= self._concurrency
@@ -234,7 +234,7 @@ class Worker:
         self._lanes.expect(self._clock.now() + timedelta(seconds=seconds))
 
     async def _hasten(self, lane: Lane) -> None:
-        """Makes due some of what an outage made wait: as much as the lane takes soon, and more when it took that."""
+        """Makes some deliveries due that an outage delayed: as many as the lane takes soon, and more when it took those."""
         haste = lane.haste
         assert haste is not None
         limit = max(2 * lane.capacity, HASTENED_MIN)
@@ -245,7 +245,7 @@ class Worker:
             lane.haste = None
 
     async def expire(self) -> None:
-        """Ends what is past its time, wherever it waits; the reports go out in the same transactions."""
+        """Ends expired deliveries wherever they wait; their reports are accepted in the same transactions."""
         while over := await deliveries.claim_expired(
             self._database,
             limit=deliveries.CLAIM_MAX,
@@ -258,9 +258,9 @@ class Worker:
                 await self._carry.carry(parcel_of(destination, mine, letters))
 
     async def _deliver(self, lane: Lane, waiting: Sequence[Waiting]) -> None:
-        """Letters, courier, verdict, settle; then the lane knows how its destination is.
+        """Carries deliveries to one destination and tells its lane the result.
 
-        Where all is well it knows before the settle, and goes on meanwhile.
+        Where all is well the lane learns that before the settle, and goes on meanwhile.
         """
         messages, gone_on = len({one.delivery.message for one in waiting}), False
 
@@ -291,7 +291,7 @@ class Worker:
             self._over(lane, gone_on=gone_on)
 
     async def _turn_away(self, late: Sequence[Waiting]) -> None:
-        """What may be tried only now, and could not start in time, is over."""
+        """Fails best_effort deliveries that could not start in time."""
         letters = {one.letter.row: one.letter for one in late if one.letter is not None}
         try:
             for destination in {one.delivery.destination for one in late}:
@@ -314,7 +314,7 @@ class Worker:
             self._over(lane)
 
     def _over(self, lane: Lane, *, gone_on: bool = False) -> None:
-        """One that has `gone_on` gave its place in the lane back before."""
+        """Frees the lane's place; not again where it was freed early (`gone_on`)."""
         lane.active -= not gone_on
         self._active -= 1
         self._lanes.ready.set()
@@ -355,7 +355,7 @@ class Worker:
             lane.shared = True
 
     async def _hand_back(self, waiting: Sequence[Waiting], *, call: bool = False) -> None:
-        """Gives leases back; `call` for the workers of other processes where this one ends."""
+        """Releases leases; `call` for the workers of other processes where this one ends."""
         if waiting:
             await deliveries.hand_back(self._database, [one.delivery for one in waiting])
         if waiting and call:
