@@ -179,7 +179,6 @@ STILL_HEADLESS = {
     "config": 3,
     "journal": 11,
     "receive": 3,
-    "route": 21,
 }
 
 

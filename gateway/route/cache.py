@@ -1,4 +1,4 @@
-"""Answers kept for as long as they are good, with one question in flight per key."""
+"""A cache of answers until they expire, with one question in flight per key."""
 
 import asyncio
 from collections import OrderedDict
@@ -21,12 +21,12 @@ class Kept(Generic[Value]):
     good_until: datetime
 
     def is_good(self, now: datetime) -> bool:
-        """False too when the clock was set back to before the question."""
+        """Returns whether it may be used now; not where the clock was set back to before the question."""
         return self.asked_at <= now < self.good_until
 
 
 class Cache(Generic[Value]):
-    """Asks once for whoever waits; who stops waiting does not stop the question for the others."""
+    """The cache; concurrent callers share one question, which goes on when one of them stops waiting."""
 
     def __init__(
         self,
@@ -53,18 +53,18 @@ class Cache(Generic[Value]):
         return (await asyncio.shield(question)).value
 
     def put(self, key: str, kept: Kept[Value]) -> None:
-        """Keeps an answer that came late."""
+        """Stores an answer that came late."""
         self._kept[key] = kept
         self._kept.move_to_end(key)
         while len(self._kept) > self._entries_max:
             self._kept.popitem(last=False)
 
     def peek(self, key: str) -> Kept[Value] | None:
-        """What is kept, good or not, without asking."""
+        """Returns what is stored, expired or not, without asking."""
         return self._kept.get(key)
 
     def expire(self, key: str) -> None:
-        """The next `get` asks; what was kept stays visible to the question."""
+        """Makes the next `get` ask; what was stored stays visible to the question."""
         kept = self._kept.get(key)
         if kept is not None:
             self._kept[key] = replace(kept, good_until=kept.asked_at)

@@ -1,4 +1,4 @@
-"""What configuration says about ways: name servers, peers known without DNS, what our own domains publish."""
+"""Routing by configuration: name servers, peers known without DNS, the records of our own domains."""
 
 from gateway.config.sections import Peer
 from gateway.config.settings import Config, ConfigError
@@ -13,23 +13,23 @@ PORT_PUBLIC = 443
 
 
 def nameservers_of(config: Config) -> tuple[Nameserver, ...]:
-    """Those to ask; none: the system's."""
+    """Returns the name servers to ask; none means the system's."""
     places = [HostPort.parse(text, port=PORT) for text in config.dns.nameservers]
     return tuple(Nameserver(place.host, place.port) for place in places)
 
 
 def static_peers(config: Config) -> dict[str, Capabilities]:
-    """Gateways by domain that are never asked for in the DNS."""
+    """Returns the configured gateways by domain; the DNS is not asked about them."""
     return {domain: _capabilities(domain, peer) for domain, peer in config.peers.items()}
 
 
 def plain_domains(config: Config) -> frozenset[str]:
-    """Domains whose gateways may be reached without TLS."""
+    """Returns the domains whose gateways may be reached without TLS."""
     return frozenset(domain for domain, peer in config.peers.items() if peer.plain_http)
 
 
 def published(config: Config) -> Capabilities:
-    """What the record of each of our domains has to say.
+    """Returns what the record of each of our domains has to say.
 
     The gateway is found under its hostname, at the port of its public TLS listener. Without one a proxy in
     front ends the TLS, at the usual port.
@@ -44,7 +44,7 @@ def published(config: Config) -> Capabilities:
 
 
 def uploads_base(config: Config) -> Url:
-    """Where others fetch what agents uploaded here: the gateway as the DNS names it, or as configured."""
+    """Returns the base URL under which others fetch uploads: as configured, else the gateway's own."""
     url = parse_url(config.attachments.url) if config.attachments.url else published(config).gateway
     if isinstance(url, BadUrl):
         raise ConfigError([f"attachments.url {url.reason}"])

@@ -1,4 +1,4 @@
-"""What an answer from the DNS means for a domain, given what is remembered of it. Pure.
+"""The decision on a domain, from the DNS answer and what is remembered of the domain. Pure.
 
 | answer | remembered | result | kept for |
 |---|---|---|---|
@@ -34,14 +34,14 @@ MEMORY_REFRESH_HOURS: Final = 1  # how old `spoke_at` grows before it is written
 
 @dataclass(frozen=True, slots=True)
 class Temporary:
-    """It can't be told now where the domain's mail goes; ask again later."""
+    """A look-up without a result for now; to be repeated later."""
 
     reason: str
     gone: bool = False  # the DNS says that there is no record, which is not believed at once
     outside: str = ""  # the reason without the addresses of our name servers, where it has any
 
     def told(self, domain: str, *, operator: bool = False) -> str:
-        """What happened; which of our name servers said so is for operators to know."""
+        """Returns what happened; only operators are told which name server said so."""
         if self.gone:
             return f"{domain} has no AMTP record any more: it {self.reason}."
         return (
@@ -54,7 +54,7 @@ Lookup = Speaks | Silent | Broken | Temporary
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What outlives the cache and a restart, of domains that spoke AMTP."""
+    """The last record of a domain that spoke AMTP, kept across restarts."""
 
     domain: str
     record: str  # the last good record
@@ -73,7 +73,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class HostMemory:
-    """The addresses that the DNS last told of a host, and when."""
+    """The last known addresses of a host, and when they were looked up."""
 
     host: str
     addresses: tuple[str, ...]
@@ -110,7 +110,10 @@ def decide(
 
 
 def decide_host(host: str, answer: DnsAnswer, memory: HostMemory | None, now: datetime) -> HostDecision:
-    """A record that outlives an outage of the DNS is of no use without the addresses of the host it names."""
+    """Returns the decision on a host's addresses.
+
+    They are remembered too, because a domain's record that outlives a DNS outage is useless without its host's addresses.
+    """
     match answer:
         case Records(values, ttl_seconds):
             told = HostMemory(host, values, now)
@@ -131,7 +134,7 @@ def decide_host(host: str, answer: DnsAnswer, memory: HostMemory | None, now: da
 
 
 def _worn(at: datetime, now: datetime) -> bool:
-    """Old enough to be written again."""
+    """Returns whether it is old enough to be written again."""
     return abs(now - at) >= timedelta(hours=MEMORY_REFRESH_HOURS)
 
 

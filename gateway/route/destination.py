@@ -16,7 +16,7 @@ class Destination:
     features: frozenset[str]
 
     def url(self, path: str) -> str:
-        """Where a request goes: `url("/v1/messages")`."""
+        """Returns the URL of a path: `url("/v1/messages")`."""
         return self.gateway_url + path
 
 

@@ -20,7 +20,7 @@ Decided = TypeVar("Decided", Decision, HostDecision)
 
 
 class Memories(Protocol):
-    """Where memories outlive the process; the store keeps them in a table."""
+    """A store of memories that outlive the process; in production a table."""
 
     async def recall(self, domain: str) -> Memory | None: ...
 
@@ -32,7 +32,7 @@ class Memories(Protocol):
 
 
 class Questions(Protocol):
-    """Who asks the DNS."""
+    """A client of the DNS."""
 
     async def texts(self, name: str) -> DnsAnswer: ...
 
@@ -41,7 +41,7 @@ class Questions(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the directory holds on a domain, for people who ask why."""
+    """A domain's cached result, as operators are shown it."""
 
     result: Lookup
     asked_at: datetime | None  # None: by configuration
@@ -61,7 +61,7 @@ class Directory:
         plain_domains: frozenset[str] = frozenset(),
         entries_max: int = ENTRIES_MAX,
     ) -> None:
-        """`peers` are configured and never asked for; `plain_domains` may be reached without TLS."""
+        """Takes its collaborators; `peers` are configured and never looked up, `plain_domains` need no TLS."""
         self._dns = dns
         self._clock = clock
         self._memories = memories
@@ -79,11 +79,11 @@ class Directory:
         return Speaks(peer) if peer is not None else (await self._domains.get(domain)).result
 
     async def resolve_host(self, host: str) -> DnsAnswer:
-        """Every address of a host, IPv4 first."""
+        """Returns every address of a host, IPv4 first."""
         return (await self._hosts.get(host)).answer
 
     def known(self, domain: str) -> Known | None:
-        """What is held now, without asking."""
+        """Returns what is cached, without asking."""
         peer = self._peers.get(domain)
         if peer is not None:
             return Known(Speaks(peer), None, None)
@@ -93,7 +93,7 @@ class Directory:
         return Known(kept.value.result, kept.asked_at, kept.good_until, kept.value.stale)
 
     async def ask_again(self, domain: str) -> Lookup:
-        """As `lookup`, without the cache: for a probe."""
+        """Does the same as `lookup`, without the cache: for a probe."""
         self._domains.expire(domain)
         return await self.lookup(domain)
 
@@ -147,9 +147,9 @@ class Directory:
         *,
         waits: bool,
     ) -> Kept[Decided]:
-        """Returns the answer, or what is remembered where it does not come soon; it is then kept when it comes.
+        """Returns the answer, or what is remembered if it does not come soon; the answer is then cached when it comes.
 
-        Where what is kept is only remembered already, nobody waits for the answer.
+        While the cached answer is itself a remembered one, nobody waits.
         """
         if not stale.stale:
             return await question

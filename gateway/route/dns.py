@@ -42,7 +42,7 @@ class Nameserver:
 
 
 def system_nameservers() -> tuple[Nameserver, ...]:
-    """Those of /etc/resolv.conf."""
+    """Returns the name servers of /etc/resolv.conf."""
     try:
         system = dns.resolver.Resolver()
     except dns.resolver.NoResolverConfiguration:
@@ -51,7 +51,7 @@ def system_nameservers() -> tuple[Nameserver, ...]:
 
 
 class _UnusableError(Exception):
-    """This name server did not help; the next one may."""
+    """Raised when a name server did not help; the next one may."""
 
 
 class Dns:
@@ -62,18 +62,18 @@ class Dns:
         tries_seconds: Sequence[float] = TRIES_SECONDS,
         question_seconds: float = QUESTION_SECONDS,
     ) -> None:
-        """Without `nameservers` the system's are asked, read anew at each question."""
+        """Takes the name servers; without them the system's are asked, read anew at each question."""
         self._nameservers = tuple(nameservers)
         self._tries_seconds = tuple(tries_seconds)
         self._question_seconds = question_seconds
         self._sockets = asyncio.Semaphore(CONCURRENT_MAX)
 
     async def texts(self, name: str) -> DnsAnswer:
-        """TXT records, the strings of each joined."""
+        """Returns the TXT records, the strings of each joined."""
         return await self._ask(name, dns.rdatatype.TXT)
 
     async def addresses(self, host: str) -> DnsAnswer:
-        """Every address of a host, IPv4 first."""
+        """Returns every address of a host, IPv4 first."""
         if host == "localhost" or host.endswith(".localhost"):
             return LOOPBACK
         both = await asyncio.gather(self._ask(host, dns.rdatatype.A), self._ask(host, dns.rdatatype.AAAA))
@@ -96,7 +96,7 @@ class Dns:
             return Trouble(f"no answer for {name} within {self._question_seconds:g} s")
 
     async def _follow(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> DnsAnswer:
-        """A server that knows only its own zones ends the chain at its border: ask on from there."""
+        """Asks on along CNAMEs: a server that knows only its own zones ends a chain at its border."""
         ttl_seconds, seen = 2**31, {name}
         for _ in range(CNAME_LINKS_MAX):
             answer = await self._ask_nameservers(name, kind)

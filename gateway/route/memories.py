@@ -1,4 +1,4 @@
-"""The directory's memory in the store. A database that is away only makes it forgetful."""
+"""The directory's memory in the database. Without the database, nothing is remembered and look-ups go on."""
 
 from gateway.protocol.errors import AMTPError
 from gateway.route.decide import HostMemory, Memory

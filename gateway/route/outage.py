@@ -1,4 +1,4 @@
-"""An outage of the DNS: when questions began to go unanswered, and whether they still do."""
+"""The detection of DNS outages: since when questions go unanswered."""
 
 from datetime import datetime
 from typing import Final
@@ -11,7 +11,7 @@ UNANSWERED_MIN: Final = 2  # questions in a row; one may be the fault of a singl
 
 
 class Outage:
-    """Tells the journal when the name servers stop answering, and when they answer again."""
+    """The state of the name servers; journals when they stop answering, and when they answer again."""
 
     def __init__(self, clock: Clock, journal: Journal) -> None:
         self._clock = clock
@@ -22,7 +22,7 @@ class Outage:
         self.reason = ""
 
     def heard(self, name: str, answer: DnsAnswer) -> None:
-        """Notes what came of a question."""
+        """Notes the answer to a question."""
         if isinstance(answer, Trouble):
             self._first = self._first or self._clock.now()
             self._unanswered += 1

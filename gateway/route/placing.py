@@ -1,4 +1,4 @@
-"""Where each recipient of a message goes at the door: an inbox here at once, the queue, or back with a reason."""
+"""The placing of recipients at the door: an inbox here at once, the queue, or a refusal with a reason."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -25,20 +25,20 @@ _IMMEDIATE = timedelta(seconds=IMMEDIATE_SECONDS)
 
 
 def is_immediate(message: Message, local_domains: Collection[str]) -> bool:
-    """Tells whether the answer waits for the outcome: our own agents may ask for it, others ask their own gateway."""
+    """Returns whether the answer waits for the outcome: our own agents may ask for it, others ask their own gateway."""
     return message.headers.delivery == "best_effort" and message.sender.domain in local_domains
 
 
 @dataclass(slots=True)
 class Places:
-    """Recipients by where they live."""
+    """The recipients of a message by where they live."""
 
     entries: list[Entry] = field(default_factory=list)
     queued: list[Queued] = field(default_factory=list)
     states: list[RecipientState] = field(default_factory=list)
     refusals: list[AMTPError] = field(default_factory=list)
 
-    heartbeats: int = 0  # recipients here of what says no more than that its sender lives
+    heartbeats: int = 0  # recipients here of a heartbeat
 
     @property
     def accepted(self) -> bool:
@@ -51,7 +51,7 @@ class Places:
 
 
 class Placing:
-    """Knows who lives here; everyone else lives elsewhere."""
+    """The rules of placing: agents here by the directory, all others into the queue."""
 
     def __init__(
         self,
@@ -69,13 +69,13 @@ class Placing:
         self._strangers = strangers
         self._clock = clock
         self._horizon = horizon
-        self._saw = saw  # told which agent lives
+        self._saw = saw  # called with an agent that showed a sign of life
         self._takes_at_once = takes_at_once  # whether a delivery to that destination may start now
 
     async def place(self, message: Message, caller: Caller | None = None, *, proven: bool = True) -> Places:
-        """Local recipients are resolved at once, others are queued. Without a caller the message is our own.
+        """Places each recipient: local ones in their inbox, others in the queue. Without a caller the message is our own.
 
-        Who proved nothing reaches agents that are there, up to their share of each inbox.
+        An unproven sender reaches only agents that are active, up to its share of each inbox.
         """
         names = [address.name for address in message.recipients if address.domain in self._domains]
         if message.sender.domain in self._domains:

@@ -1,4 +1,4 @@
-"""Where a recipient lives: in this house, behind another gateway, nowhere, or it can't be told now."""
+"""The ways to a recipient: an agent here, another gateway, none, or unknown for now."""
 
 from dataclasses import dataclass
 
@@ -25,14 +25,14 @@ class Pushed:
 
 @dataclass(frozen=True, slots=True)
 class NoWay:
-    """Nobody takes mail for it."""
+    """The lack of a way: no gateway takes mail for it."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NotNow:
-    """It can't be told at the moment. `inside`: the reason as operators see it, where that says more."""
+    """A way that can't be determined at the moment. `inside`: the reason for operators, where that says more."""
 
     reason: str
     inside: str | None = None
@@ -47,7 +47,7 @@ class Router:
         self._directory = directory
 
     async def way_to(self, destination: str) -> Way:
-        """The way to a destination of the queue."""
+        """Returns the way to a destination of the queue."""
         if "@" in destination:  # an agent of ours by name; other gateways are known by their domain
             resident = (await self._residents.resolve([destination])).get(destination)
             if resident is None:
