@@ -1,6 +1,6 @@
-"""API keys: `amtp_<id>_<secret>`. The id finds the row, the secret is 256 random bits, a digest is kept.
+"""API keys: `amtp_<id>_<secret>`. The id finds the row; of the secret, 256 random bits, only a digest is stored.
 
-A plain SHA-256 is enough where the secret is random: nobody guesses 256 bits, slowly or fast.
+A plain SHA-256 is enough for a random secret: 256 bits can't be guessed, however fast the hash.
 """
 
 import hmac
@@ -21,7 +21,7 @@ KEYS_REMEMBERED = 4096  # the same agents come again and again
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as it was handed to its holder; only `id` and `digest` are ever kept."""
+    """A key as it was handed to its holder; only `id` and `digest` are stored."""
 
     id: str
     digest: bytes
@@ -29,14 +29,14 @@ class ApiKey:
 
 
 def mint_key() -> ApiKey:
-    """A new key from the system's randomness."""
+    """Returns a new key from the system's randomness."""
     key = parse_key(f"amtp_{_random(ID_CHARACTERS, ID_LENGTH)}_{_random(SECRET_CHARACTERS, SECRET_LENGTH)}")
     assert key is not None
     return key
 
 
 def parse_key(text: str) -> ApiKey | None:
-    """The key a caller presents; None for what no gateway of this kind ever handed out."""
+    """Returns the key a caller presents; None for text that no gateway can have issued."""
     return _parsed(text) if len(text) == LENGTH else None  # a stranger's kilobytes are not remembered
 
 
@@ -47,12 +47,12 @@ def _parsed(text: str) -> ApiKey | None:
 
 
 def digest_of(secret: str) -> bytes:
-    """What is kept of a secret that is only ever compared."""
+    """Returns the digest that is stored of a secret."""
     return sha256(secret.encode()).digest()
 
 
 def same_digest(one: bytes, other: bytes) -> bool:
-    """Whether the digests are equal, in a time that does not tell how equal they are."""
+    """Compares two digests in constant time."""
     return hmac.compare_digest(one, other)
 
 

@@ -1,12 +1,12 @@
-"""Who is calling: the key a request presents, or the place it comes from.
+"""Authentication: the caller by the key of a request, or by where it comes from.
 
 1. A key stands in `Authorization: Bearer`, `X-API-Key` or, for operators alone, `X-Admin-Key`. Two different
-   ones are refused: nobody should have to guess which one counted.
-2. A key that is given must be right, and then counts alone, in development mode too.
-3. An unknown id and a wrong secret take the same way and get the same answer.
+   keys are refused, because either could be the one that counts.
+2. A key that is given must be valid, and then counts alone, in development mode too.
+3. An unknown id and a wrong secret take the same code path and get the same answer.
 4. A peer may also present the secret that the configuration names for its domain.
-   A key proves one domain at most; one with several scopes for peers proves none and opens nothing.
-5. An admin key counts on listeners with the role `admin`. Elsewhere it is answered like a key that is not valid.
+   A key proves one domain at most; one with several scopes for peers is refused.
+5. An admin key counts on listeners with the role `admin`. Elsewhere it is answered like an invalid key.
 6. Without a key the caller is anonymous; in development mode, a program of the gateway's own user on this machine,
    which no web page sent and no proxy let through, may speak for any local agent.
 """
@@ -29,11 +29,11 @@ from gateway.store.database import Database
 
 ValuesOf = Callable[[str], Sequence[str]]  # every value of a header of the request at hand
 
-# What only a web page, or a proxy in front of us, sends along.
+# Headers that only a web page, or a proxy in front of us, sends.
 SENT_BY_OTHERS = ("Origin", "Referer", "Sec-Fetch-Site", "Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 
 AUTHORITY = re.compile(r"(?:\[([^\[\]]+)\]|([^:\[\]]+))(?::[0-9]{1,5})?")
-NO_DIGEST = bytes(32)  # compared with where there is no such key, so that it takes as long
+NO_DIGEST = bytes(32)  # compared with if there is no such key, so that it takes as long
 
 
 class Presented(Protocol):
@@ -41,19 +41,19 @@ class Presented(Protocol):
 
     @property
     def client(self) -> str:
-        """The client's address, as far as proxies are believed."""
+        """Returns the client's address, as far as proxies are trusted."""
 
     @property
     def roles(self) -> Collection[str]:
-        """What the listener is for."""
+        """Returns the roles of the listener."""
 
     @property
     def authority(self) -> str | None:
-        """The host of a target in the absolute form."""
+        """Returns the host of a target in the absolute form."""
 
     @property
     def same_user(self) -> bool:
-        """Whether a program of the user who runs this gateway, or of root, sent it from this machine."""
+        """Returns whether it comes from this machine, from a program of the gateway's user or of root."""
 
     def header_values(self, name: str) -> Sequence[str]: ...
 
@@ -62,7 +62,7 @@ class Presented(Protocol):
 
 
 class Authenticator:
-    """Turns what a request presents into the caller it proves."""
+    """The authentication of requests: turns what a request presents into the caller it proves."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Authenticator:
         self.adopt(peers)
 
     def adopt(self, peers: Mapping[str, str]) -> None:
-        """Found by digest: how long that takes tells nothing of the secret."""
+        """Takes the peers' secrets, to be found by digest: so the look-up time tells nothing of the secret."""
         self._peers = {digest_of(secret): domain for domain, secret in peers.items()}
 
     async def caller(self, request: Presented) -> Caller:
@@ -123,7 +123,7 @@ class Authenticator:
         return Caller(client_address, scopes=frozenset({scope}), name=scope, proven_domain=domain)
 
     def _refused(self, kind: str, client_address: str, key: str) -> AMTPError:
-        """The one answer to every key that is not good; what was wrong with it is the operator's to know."""
+        """Returns the same error for every invalid key, and journals what was wrong with it."""
         self._journal.security(kind, client_address, key=key)
         return wrong_key()
 
@@ -138,12 +138,12 @@ class Authenticator:
 
 
 def _concerns(key: ApiKey, holder: "_Holder") -> tuple[str, ...]:
-    """Returns what the key, and whose it is, is known by in the directory."""
+    """Returns the directory names that a change of this key, or of its holder, is noted under."""
     return (key.id,) if holder.agent is None else (key.id, holder.agent)
 
 
 class _Holder:
-    """Whoever holds a key that is or was good, with the caller made of it the last time."""
+    """The holder of a key, valid or ended, with the caller made for it last."""
 
     __slots__ = ("_key", "_last", "_several_peers")
 
@@ -162,7 +162,7 @@ class _Holder:
         return self._last
 
     def fault(self, clock: Clock) -> str | None:
-        """Why it opens nothing, as the journal names it."""
+        """Returns why the key is invalid, as the journal names it; None for a valid one."""
         if self._key.ended is not None:
             return self._key.ended
         if self._key.expires_at is not None and self._key.expires_at <= clock.now():
@@ -176,7 +176,7 @@ def _caller_of(key: KnownKey, client_address: str) -> Caller:
 
 
 def presented(values_of: ValuesOf) -> str | None:
-    """The one key among the headers that may carry one."""
+    """Returns the one key among the headers that may carry one."""
     keys = [*values_of("X-API-Key"), *values_of("X-Admin-Key")]
     for value in values_of("Authorization"):
         scheme, _, token = value.partition(" ")
@@ -201,7 +201,7 @@ def wrong_key() -> AMTPError:
 
 
 def is_of_this_machine(request: Presented) -> bool:
-    """Whether a program of the gateway's own user on this machine asks for itself."""
+    """Returns whether a program of the gateway's own user on this machine sent the request for itself."""
     authority = request.authority
     return (
         from_this_machine(request.header_values, request.client)
@@ -211,7 +211,7 @@ def is_of_this_machine(request: Presented) -> bool:
 
 
 def from_this_machine(values_of: ValuesOf, client_address: str) -> bool:
-    """Whether a program on this machine asks for itself, to the best of what can be told."""
+    """Returns whether a program on this machine sent the request for itself, as far as headers and address tell."""
     hosts = values_of("Host")
     return (
         is_loopback(client_address)
@@ -222,7 +222,7 @@ def from_this_machine(values_of: ValuesOf, client_address: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this names the machine itself. Only one name does: others may resolve to anything tomorrow."""
+    """Returns whether the host is this machine itself: a loopback address, or `localhost`; other names may change."""
     if host.lower() == "localhost":
         return True
     try:
@@ -232,6 +232,6 @@ def is_loopback(host: str) -> bool:
 
 
 def host_of(authority: str) -> str:
-    """The host of a Host header, without brackets and port; "" where it is not written like one."""
+    """Returns the host of a Host header, without brackets and port; "" where it is malformed."""
     match = AUTHORITY.fullmatch(authority)
     return (match[1] or match[2]) if match else ""

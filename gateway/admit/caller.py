@@ -1,4 +1,4 @@
-"""Who presented a request, and how we know."""
+"""The caller of a request, and its proof."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,7 +13,7 @@ OWNERS_KNOWN = 4096
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Anonymous unless a field says more: what a key proves, or where the request came from."""
+    """The caller, anonymous unless a field says more: what a key proves, or where the request came from."""
 
     address: str  # of the client, as far as proxies are believed
     agent: str | None = None  # name of the local agent whose key was presented
@@ -26,7 +26,7 @@ class Caller:
 
     @property
     def holder(self) -> Holder:
-        """On whose account the caller's requests hold what they hold."""
+        """Returns the account to which the caller's held resources are charged."""
         owner = self.agent or self.proven_domain or self.name
         if owner is None and self.development:
             owner = "development"
@@ -34,12 +34,12 @@ class Caller:
 
     @property
     def submits(self) -> bool:
-        """Whether the key was made to hand in for local agents."""
+        """Returns whether the key may submit for local agents."""
         return any(scope == SUBMIT or scope.startswith(f"{SUBMIT}:") for scope in self.scopes)
 
     @property
     def known(self) -> bool:
-        """Whether the caller proved anything at all."""
+        """Returns whether the caller proved any identity."""
         return self.name is not None or self.proven_domain is not None
 
 

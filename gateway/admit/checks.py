@@ -1,7 +1,7 @@
-"""The seam for judges of a message before it is committed: each check has its place in one order.
+"""The seam for checks of a message before it is committed; they run in one order.
 
-A check that raises refuses the message. One that is not configured is not in the list, and one that has nothing to say
-of a message costs a call.
+A check that raises refuses the message. One that is not configured is not in the list, and one that does not concern
+a message costs a call.
 """
 
 from collections.abc import Awaitable, Iterable, Sequence
@@ -30,22 +30,22 @@ class Stage(IntEnum):
 
 
 class Keeper(Protocol):
-    """Keeps a message for later instead of the queue."""
+    """A store that keeps a message for later instead of the queue."""
 
     async def keep(self, admitted: Admitted, states: Sequence[RecipientState], /) -> Receipt:
-        """Commits it; returns what its sender is answered."""
+        """Commits the message; returns its receipt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """The message goes on, and these rows are committed with it."""
+    """The judgement that a message goes on; these rows are committed with it."""
 
     riders: tuple[Rider, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """The message is handed to this keeper."""
+    """The judgement that this keeper takes the message."""
 
     keeper: Keeper
 
@@ -54,7 +54,7 @@ Judgement = Pass | Keep
 
 
 class Check(Protocol):
-    """Judges a message that has at least one recipient."""
+    """A check of messages that have at least one recipient."""
 
     @property
     def stage(self) -> Stage: ...
@@ -64,7 +64,7 @@ class Check(Protocol):
 
 
 class Checks:
-    """All checks of a gateway, in their order."""
+    """The checks of a gateway, in their order."""
 
     def __init__(self, checks: Iterable[Check]) -> None:
         self._checks = sorted(checks, key=lambda check: check.stage)

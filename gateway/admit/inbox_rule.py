@@ -1,4 +1,4 @@
-"""Who may open an inbox: its agent; a postmaster's, the operators. They don't read agents' mail."""
+"""The rule for opening an inbox: its agent may; operators may open a postmaster's, but don't read agents' mail."""
 
 from gateway.admit.caller import ADMIN, Caller
 from gateway.admit.rules import require_known
@@ -9,7 +9,7 @@ POSTMASTER = "postmaster"
 
 
 def inbox_rule(caller: Caller, address: Address) -> None:
-    """Raises where the inbox is not the caller's, whether or not there is such an inbox."""
+    """Raises where the inbox is not the caller's, whether or not it exists."""
     require_known(caller)
     if address.local == POSTMASTER and ADMIN in caller.scopes:
         return

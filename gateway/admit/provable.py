@@ -1,4 +1,4 @@
-"""Which domains elsewhere can prove themselves here, and so are not believed without their proof."""
+"""Domains elsewhere that can prove themselves here, so that mail in their name needs the proof."""
 
 from collections.abc import Collection, Mapping
 
@@ -19,7 +19,7 @@ class Provable:
         self.adopt(configured)
 
     def adopt(self, configured: Mapping[str, bool]) -> None:
-        """Takes the domains with a `proving_key`, and whether mail without it is taken all the same."""
+        """Takes the domains with a `proving_key`, and whether mail without it is still accepted."""
         self._configured = frozenset(configured)
         self._lenient = frozenset(domain for domain, lenient in configured.items() if lenient)
 
@@ -31,7 +31,7 @@ class Provable:
         return made | self._configured
 
     async def check_unproven(self, domain: str) -> None:
-        """Raises where mail of this domain, which came without proof, must have some."""
+        """Raises where unproven mail of this domain is not accepted."""
         if domain not in self._lenient and domain in await self.domains():
             raise AMTPError(
                 Code.AUTHENTICATION_FAILED,

@@ -1,11 +1,10 @@
-"""What a process remembers of agents and keys, and when it must forget.
+"""The cache of agents and keys in a process, and its invalidation.
 
-Every change in the database counts up one number, and notes whom it concerns. A process looks at that each second,
-forgets those who changed, and believes what it remembers of the others as long as the last look is no older than two
-seconds. So a revoked key is dead everywhere within two seconds, and when the database can't be asked, nothing
-remembered is believed.
+Every change in the database counts up one number, and notes whom it concerns. A process polls that each second,
+evicts those who changed, and uses the rest as long as the last poll is no older than two seconds. So a revoked key
+is dead everywhere within two seconds, and while the database can't be asked, the cache is not used.
 
-Only what exists is remembered. A name that is missing is asked for every time, so an agent that was
+Only what exists is cached. A missing name is asked for every time, so an agent that was
 registered a moment ago on another process is found at once.
 """
 
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class DirectoryWatch:
-    """Knows up to which version of the directory this process heard of the changes, and tells whom they concerned."""
+    """The version of the directory up to which this process knows the changes; tells its followers whom they concerned."""
 
     def __init__(self, ask: Callable[[int | None], Awaitable[Changes]]) -> None:
         self._ask = ask
@@ -43,15 +42,15 @@ class DirectoryWatch:
 
     @property
     def version(self) -> int | None:
-        """The version that may be believed now: whoever changed before it is forgotten."""
+        """Returns the version that may be used now: everything that changed before it is evicted."""
         return self._version if monotonic() - self._seen_at < TRUST_SECONDS else None
 
     def follow(self, evict: Callable[[int, Sequence[tuple[int, str]] | None], None]) -> None:
-        """Tells the version of each look, and the changes since the one before, where they are known."""
+        """Registers a function to call at each change, with the version and the changes, where they are known."""
         self._followers.append(evict)
 
     def seen(self, changes: Changes, asked_at: float) -> None:
-        """Takes note of a look; an answer to an older question is no news."""
+        """Takes the result of a poll; ignores one that was asked before the latest."""
         if asked_at < self._seen_at:
             return
         if self._version is not None and changes.version != self._version:
@@ -59,12 +58,12 @@ class DirectoryWatch:
         self._version, self._seen_at = changes.version, asked_at
 
     def answered(self, version: int, asked_at: float) -> None:
-        """Takes note of the version that another question was answered at: whether it is still the one looked at."""
+        """Takes the version that another query was answered at: if it is the one known here, that counts as a poll."""
         if version == self._version or self._version is None:
             self.seen(Changes(version), asked_at)
 
     def forget(self, name: str) -> None:
-        """Forgets one whom this process changed; what was asked before now is not remembered any more."""
+        """Evicts a name that this process changed; answers to earlier queries are not cached any more."""
         self.changed_at = monotonic()
         self._tell(FROM_NOW_ON, [(FROM_NOW_ON, name)])
 
@@ -73,7 +72,7 @@ class DirectoryWatch:
             evict(version, changes)
 
     async def run(self) -> None:
-        """Looks each second until cancelled. A look that fails is made up for by the next."""
+        """Polls each second until cancelled. A failed poll is made up for by the next."""
         while True:
             asked_at = monotonic()
             try:
@@ -85,7 +84,7 @@ class DirectoryWatch:
 
 
 class _Question(Generic[Name, Thing]):
-    """Names that are asked for together; whoever comes first puts the question for all."""
+    """A query for names asked by several callers; the first one sends it for all."""
 
     def __init__(self) -> None:
         self.names: set[Name] = set()
@@ -93,7 +92,7 @@ class _Question(Generic[Name, Thing]):
 
 
 class Remembered(Generic[Name, Thing]):
-    """Things by name, from memory while nobody changed whom they concern, else from the database."""
+    """A cache of things by name, with the database behind it."""
 
     def __init__(
         self,
@@ -101,7 +100,7 @@ class Remembered(Generic[Name, Thing]):
         find: Callable[[Collection[Name]], Awaitable[tuple[int, Mapping[Name, Thing]]]],
         concerns: Callable[[Name, Thing], Iterable[str]],
     ) -> None:
-        """`concerns` tells by which names the directory knows a thing."""
+        """Takes the watch and the query; `concerns` returns the directory names whose changes evict a thing."""
         self._watch = watch
         self._find = find
         self._concerns = concerns
@@ -112,14 +111,14 @@ class Remembered(Generic[Name, Thing]):
         watch.follow(self._evict)
 
     def recall(self, name: Name) -> Thing | None:
-        """Returns what is remembered and may be believed."""
+        """Returns the cached thing, if it may be used."""
         if self._watch.version is None:
             return None
         kept = self._things.get(name)
         return None if kept is None else kept[1]
 
     async def find(self, names: Iterable[Name]) -> dict[Name, Thing]:
-        """Those of the names that exist."""
+        """Returns the things that exist, by name."""
         found: dict[Name, Thing] = {}
         missing = []
         for name in names:
@@ -134,7 +133,7 @@ class Remembered(Generic[Name, Thing]):
         return found
 
     async def _ask(self, names: list[Name]) -> Mapping[Name, Thing]:
-        """One question at a time: a flood of unknown names holds one connection, not the pool."""
+        """Queries names, one query at a time: a flood of unknown names holds one connection, not the pool."""
         question = self._gathering
         if len(question.names) + len(names) > ASKED_AT_ONCE_MAX:
             raise AMTPError(
@@ -174,7 +173,7 @@ class Remembered(Generic[Name, Thing]):
                 self._concerned.setdefault(concerned, set()).add(name)
 
     def _evict(self, version: int, changes: Sequence[tuple[int, str]] | None) -> None:
-        """Forgets what was read before it changed; everything older where it isn't known who changed."""
+        """Evicts what was read before it changed; everything older where the changed names are not known."""
         if changes is None:
             changes = [(version, concerned) for concerned in self._concerned]
         for changed, concerned in changes:

@@ -1,4 +1,4 @@
-"""Who lives here: the agents of this house by name, from memory where that may be believed."""
+"""The local agents by name, cached."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -17,7 +17,7 @@ class Residents:
         self._remembered: Remembered[str, Resident] = Remembered(watch, self._find, lambda name, _: (name,))
 
     async def resolve(self, names: Sequence[str]) -> dict[str, Resident]:
-        """Those of the names that live here, retired ones too: their inboxes go on accepting."""
+        """Returns the agents among these names, including retired ones: their inboxes still accept."""
         return await self._remembered.find(names)
 
     async def _find(self, names: Collection[str]) -> tuple[int, Mapping[str, Resident]]:

@@ -1,4 +1,4 @@
-"""The check that keeps under which id a message came, where that is not its sender's own."""
+"""The check that records the id under which a message came, where that is not its sender's own."""
 
 from collections.abc import Awaitable
 from uuid import UUID
@@ -13,7 +13,7 @@ class RestoredCheck:
     stage = Stage.RECORDS
 
     def judge(self, message: Message, _caller: Caller, /) -> Awaitable[Judgement] | None:
-        """Writes down the id that the peer knows the message by, for replies to it."""
+        """Records the id by which the peer knows the message, for replies to it."""
         return None if message.came_as is None else self._judge(message.row, message.came_as)
 
     async def _judge(self, row: UUID, came_as: str) -> Judgement:

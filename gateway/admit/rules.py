@@ -1,6 +1,6 @@
-"""Who may hand in what, and who may do an operator's work: rules over values, without a wait.
+"""Rules on who may submit a message, and who is an operator: over values, without waiting.
 
-The sender's domain decides. A sender of this house must be proven: by its own key, by a key that may submit
+The sender's domain decides. A local sender must be proven: by its own key, by a key that may submit
 for it, or by the development mode. A sender from elsewhere comes by relay, and reaches local recipients only.
 """
 
@@ -16,7 +16,7 @@ DEVELOPMENT = "development"  # whom the audit names where a program on this mach
 
 
 def sender_rule(caller: Caller, sender: Address, local_domains: Collection[str]) -> bool:
-    """Whether the sender is proven; raises where the caller may not hand in its mail."""
+    """Returns whether the sender is proven; raises where the caller may not submit its mail."""
     if sender.domain not in local_domains:
         _refuse_local_key(caller, sender)
         return caller.proven_domain == sender.domain
@@ -33,7 +33,7 @@ def sender_rule(caller: Caller, sender: Address, local_domains: Collection[str])
 
 
 def relay_rule(sender: Address, recipient: Address, local_domains: Collection[str]) -> None:
-    """A sender from elsewhere reaches local recipients only, in every configuration."""
+    """Raises where a sender from elsewhere writes to a recipient elsewhere: no configuration makes an open relay."""
     if sender.domain not in local_domains and recipient.domain not in local_domains:
         raise AMTPError(
             Code.RELAY_DENIED,
@@ -43,7 +43,7 @@ def relay_rule(sender: Address, recipient: Address, local_domains: Collection[st
 
 
 def resident_rule(caller: Caller, sender: Address, resident: Resident | None) -> None:
-    """A key that submits for others does so for agents that are there to hear what became of their mail."""
+    """Raises where a key submits for an agent that is not there to hear what became of its mail."""
     submitted = caller.agent != sender.name and not caller.development
     if submitted and (resident is None or resident.state != "active"):
         raise AMTPError(
@@ -54,7 +54,7 @@ def resident_rule(caller: Caller, sender: Address, resident: Resident | None) ->
 
 
 def offered_rule(message: Message) -> None:
-    """What this release can't do yet is refused to our own agents; from peers it is carried as data."""
+    """Refuses features that this release lacks to local agents; from peers they are carried as data."""
     if message.coordination:
         raise AMTPError(
             Code.INVALID_MESSAGE_FORMAT,
@@ -64,7 +64,7 @@ def offered_rule(message: Message) -> None:
 
 
 def immediate_rule(message: Message) -> None:
-    """What is tried once, now, can't be meant for later."""
+    """Refuses a message that is best_effort, which is tried once and now, and also asks for a later time."""
     if message.headers.delivery != "best_effort":
         return
     later = {"deliver-after": message.headers.deliver_after, "repeat": message.headers.repeat}
@@ -78,18 +78,18 @@ def immediate_rule(message: Message) -> None:
 
 
 def may_submit_for(caller: Caller, name: str) -> bool:
-    """Whether the caller's key was made to hand in for this local agent."""
+    """Returns whether the caller's key may submit for this local agent."""
     return SUBMIT in caller.scopes or f"{SUBMIT}:{name}" in caller.scopes
 
 
 def require_known(caller: Caller) -> None:
-    """For what only those with a key may see."""
+    """Raises where the caller proved no identity; development mode counts as one."""
     if not caller.known and not caller.development:
         raise AMTPError(Code.AUTHENTICATION_FAILED, "This takes a key: send it as Authorization: Bearer.")
 
 
 def require_admin(caller: Caller) -> str:
-    """For operators alone; returns whom the audit names. An admin key is no sender: it reads and arranges."""
+    """Raises for callers other than operators; returns the name for the audit. An admin key can't send."""
     if caller.name is None:
         raise AMTPError(Code.AUTHENTICATION_FAILED, "This takes an admin key: send it as X-Admin-Key.")
     if ADMIN not in caller.scopes:
@@ -98,7 +98,7 @@ def require_admin(caller: Caller) -> str:
 
 
 def require_registrar(caller: Caller) -> str:
-    """For operators; in development mode any program on this machine may register an agent."""
+    """Raises for callers other than operators; in development mode any program on this machine may register an agent."""
     return DEVELOPMENT if caller.development else require_admin(caller)
 
 
@@ -121,7 +121,7 @@ def _not_the_sender(caller: Caller, sender: Address) -> AMTPError:
 
 
 def _refuse_local_key(caller: Caller, sender: Address) -> None:
-    """Whoever holds a key of this house speaks for its agents, never for somebody elsewhere."""
+    """Raises where a local key is used for a sender elsewhere."""
     if caller.name is not None and caller.proven_domain is None:
         raise AMTPError(
             Code.SENDER_NOT_ALLOWED,

@@ -1,8 +1,8 @@
-"""What all senders who proved nothing may take together: a pace, room for their mail, and a share of each inbox.
+"""The limits shared by all unproven senders: a rate, storage, and a share of each inbox.
 
-1. Nothing here is asked of agents, or of peers that prove who they are: they never meet these limits.
-2. The pace is counted in memory; each process of a gateway has its part of it.
-3. What is stored is counted in memory too, and read from the database every few seconds while strangers write: agents
+1. Agents, and peers that prove who they are, never meet these limits.
+2. The rate is counted in memory; each process of a gateway has its part of it.
+3. Storage is counted in memory too, and read from the database every few seconds while such mail comes: agents
    acknowledge, and other processes store.
 """
 
@@ -26,7 +26,7 @@ Kept = Mapping[
 
 
 class Strangers:
-    """The common pot of all unproven senders."""
+    """The common budget of all unproven senders."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Strangers:
         processes: int = 1,
         seconds: Callable[[], float] = monotonic,
     ) -> None:
-        """`count` reads what is stored; `disk_free_bytes` is None where the database has a disk of its own."""
+        """Takes the limits; `count` reads what is stored; `disk_free_bytes` is None if the database has its own disk."""
         self._journal = journal
         self._count = count
         self._disk_free_bytes = disk_free_bytes
@@ -47,20 +47,20 @@ class Strangers:
         self._kept: Counter[int | str] = Counter()
         self._lately: Counter[int | str] = Counter()  # since the last count began
         self._stored_bytes = 0
-        self._came = True  # somebody, since the last count: nothing is counted for nobody
+        self._came = True  # unproven mail, since the last count; without any, none is needed
         self._rests_until = 0.0
         self._filled_at = seconds()
         self.adopt(limits)
         self._messages, self._bytes = self._messages_max, self._bytes_max
 
     def adopt(self, limits: Limits) -> None:
-        """Goes by other limits from now on."""
+        """Applies other limits from now on."""
         self._limits = limits
         self._messages_max = limits.unproven_messages_per_second * BURST_SECONDS / self._processes
         self._bytes_max = limits.unproven_bytes_per_second * BURST_SECONDS / self._processes
 
     def arrive(self, size_bytes: int, client: str) -> None:
-        """Lets a message of this size come in; raises where strangers are too fast or their room is full."""
+        """Admits a message of this size; raises where unproven mail comes too fast or its storage is full."""
         self._came = True
         self._fill()
         if self._messages < 1 or self._bytes <= 0:
@@ -95,7 +95,7 @@ class Strangers:
             self._stored_bytes += weight
 
     async def look(self) -> None:
-        """Reads what is stored really, where somebody came since the last time."""
+        """Reads the amount really stored, if unproven mail came since the last time."""
         started = self._seconds()
         if not self._came or started < self._rests_until:
             return
@@ -122,7 +122,7 @@ class Strangers:
         )
 
     def _seconds_to_wait(self) -> int:
-        """Until a message fits again."""
+        """Returns the seconds until a message fits again."""
         messages = (1 - self._messages) / self._messages_max
         size = -self._bytes / self._bytes_max
         return max(1, int(BURST_SECONDS * max(messages, size)) + 1)
