@@ -1,8 +1,8 @@
 """The audit log of what operators and agents did: written in the transaction of the act, hash-chained row to row.
 
 Each process has a chain of its own, so none waits for another. A link is the SHA-256 over the link before
-and the row; who changes, drops or moves a row breaks the chain there. That its end was cut off can't be seen
-from the rows alone: an operator who needs that keeps the last link elsewhere.
+and the row; a row that is changed, removed or moved breaks the chain there. A chain whose last rows were cut off
+still verifies: an operator who needs to detect that keeps the last link elsewhere.
 """
 
 import json

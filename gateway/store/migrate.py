@@ -25,7 +25,7 @@ MIGRATION_SECONDS_MAX = 3600.0
 
 
 class SchemaError(Exception):
-    """Raised when this release can't use the database; the text names the reason and the remedy."""
+    """A database that this release can't use; the text names the reason and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)

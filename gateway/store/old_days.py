@@ -1,13 +1,13 @@
 """The removal of a day of messages while the gateway runs.
 
-1. What of it is still needed is copied, in pieces, into tables of the same shape that stand beside the day. Nothing
-   waits for that; a gateway that stops takes it up again where it stopped.
-2. What changes meanwhile in the day's tables is noted by triggers, and copied again at the end.
-3. The copy takes the place of the day, table by table. That holds everybody up for some milliseconds, and is put off
-   where somebody holds a table for longer.
-4. What other tables hold of the messages that are gone is deleted in pieces, then the day's tables are dropped.
+1. Rows still needed are copied, in pieces, into tables of the same shape beside the day. No other transaction waits
+   for that; after a restart it continues where it stopped.
+2. Rows of the day that change meanwhile are noted by triggers, and copied again at the end.
+3. The copy takes the place of the day, table by table. That blocks others for some milliseconds, and is put off
+   while a transaction holds a table for longer.
+4. Rows of other tables about deleted messages are deleted in pieces, then the day's tables are dropped.
 
-A copy that took its day's place loses what nobody needs any more, in pieces, and goes when it is empty.
+A copy in its day's place loses, in pieces, the rows that are not needed any more, and is dropped when it is empty.
 """
 
 from collections.abc import AsyncIterator

@@ -1,7 +1,7 @@
-"""A partition a day for everything that lives as long as its message.
+"""Daily partitions for everything that lives as long as its message.
 
-Each partitioned table has a partition `_other` for the ids no day covers: those that came before anyone prepared
-their day. What is kept past its day stands in a partition `_kept` of that day.
+Each partitioned table has a partition `_other` for the ids no day covers: rows inserted before their day was prepared.
+Rows kept past their day are in that day's partition `_kept`.
 """
 
 from datetime import UTC, date, datetime, timedelta

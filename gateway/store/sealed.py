@@ -33,7 +33,7 @@ _REPLACE = (
 
 
 class SealError(Exception):
-    """Raised when the key file can't be used, or can't open what was sealed; the text names the remedy."""
+    """A key file that can't be used, or can't open what was sealed; the text names the remedy."""
 
 
 class Sealer:

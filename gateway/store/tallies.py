@@ -1,7 +1,7 @@
 """The conservation laws: accepted = finished + live, and entries gained = entries let go of + entries there.
 
-What breaks one is a lost message, or one from nowhere. Whoever accepts or ends deliveries, makes or deletes entries,
-adds a tally row in the same transaction, so nobody waits for a counter.
+A broken law means a message lost or doubled. Every transaction that accepts or ends deliveries, or makes or deletes
+entries, adds a tally row, so no transaction waits for a counter.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""Agents, their keys, and what becomes of both."""
+"""Agents and their keys, and what either leaves behind."""

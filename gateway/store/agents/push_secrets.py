@@ -1,7 +1,7 @@
 """The secrets of one agent's webhook, as they are sealed: one a line, the one in force first.
 
-A line may hold, behind the secret, the second of the epoch at which it ends. So a secret that was replaced goes on
-signing beside the new one until the agent has learned that.
+A line may hold, behind the secret, the second of the epoch at which it ends. So a replaced secret still signs beside
+the new one until the agent has had time to switch.
 """
 
 from datetime import UTC, datetime

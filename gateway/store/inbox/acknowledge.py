@@ -1,11 +1,10 @@
-"""Acknowledging: the agent is done with an entry, and never sees it again.
+"""Acknowledgements: the agent is done with an entry, and never sees it again.
 
-1. Again is as good as once.
-2. Where several entries share a public id, those that were handed out and are still open are meant, the one
-   handed out first before the others; then those that are done; one that was never handed out comes last.
-   An id named twice in one request means two of those handed out, if there are two. A lease, or the sender,
-   says more exactly which.
-3. Whoever shows a lease that has ended is too late where another consumer holds the entry by now.
+1. Acknowledging twice is the same as once.
+2. Several entries may share a public id. It then means, in this order: one that was handed out and is open, the
+   earliest hand-out first; one that is acknowledged; one that was never handed out. An id named twice in one request
+   means two of those handed out, if there are two. A lease, or the sender, narrows it down.
+3. An ended lease does not acknowledge an entry that another consumer holds by now.
 """
 
 from collections.abc import Callable, Iterable, Sequence

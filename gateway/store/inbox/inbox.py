@@ -1,14 +1,14 @@
-"""An inbox: what came for an agent, oldest first.
+"""An inbox: the entries of an agent, oldest first.
 
-1. A consumer's place is the mark on the entry (unread, leased, acknowledged), never a high-water mark: the
-   order of ids is not the order of commits.
-2. An entry under a running lease is nobody else's to see. A lease that ends gives it back, unread, and counts
-   as a lapse; one that is given back early does not.
-3. Reading marks what can be marked and never waits: it skips rows that another statement holds. Acknowledging
-   locks in the order of ids. So no two of them deadlock.
+1. A consumer's position is the mark on each entry (unread, leased, acknowledged), not a high-water mark, because
+   ids are not committed in their order.
+2. An entry under a running lease is shown to nobody else. When the lease runs out the entry is unread again, and
+   counts a lapse; a lease that is given back early counts none.
+3. Reading never waits: it skips rows that another transaction has locked. Acknowledging locks rows in the order of
+   ids. So they can't deadlock.
 4. A page is bounded in bytes too, unless its first message alone is larger.
-5. A consumer that dies of one message lets the leases of its whole page run out. After some lapses an entry is a
-   suspect and leased alone: what lapses more often than that, lapsed of itself.
+5. A consumer that crashes on one message lets the leases of its whole page run out. After some lapses an entry is a
+   suspect and leased alone, so that further lapses are its own.
 """
 
 from collections.abc import Callable, Iterable, Sequence

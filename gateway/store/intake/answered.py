@@ -1,9 +1,8 @@
 """Acknowledgements with an answer: the agent's messages are accepted in the transaction that acknowledges.
 
-1. The first acknowledgement of an entry wins, and what it sends goes out once: whoever comes again is told the
-   ids of what the first one sent.
-2. An entry that is somebody else's by now, or is not there, sends nothing.
-3. A message under a key seen before is the message of that key; another content under it refuses the whole
+1. The first acknowledgement of an entry sends its answer, once; a repeated one is told the ids of what was sent.
+2. An acknowledgement sends nothing if another consumer holds the entry by now, or if there is none.
+3. A message under a key seen before is the message of that key; other content under it refuses the whole
    acknowledgement.
 """
 
@@ -44,11 +43,11 @@ class Answered:
 
 
 class Moved(Exception):
-    """Raised when a name means another entry by now: the answers written for the earlier one must not be sent."""
+    """A name that means another entry by now: the answers written for the earlier one must not be sent."""
 
 
 class NotSent(Exception):
-    """Raised when one of an answer's messages can't be accepted; `place` tells which."""
+    """A refusal of one of an answer's messages; `place` tells which."""
 
     def __init__(self, number: int, place: int, error: AMTPError) -> None:
         self.number = number

@@ -4,14 +4,14 @@ The rules, in the order they are kept:
 
 1. Nobody is answered before COMMIT.
 2. Keys and ids are inserted sorted by hash, in one order everywhere, so two processes never deadlock over them.
-3. A batch whose COMMIT was sent when the line broke is undecided. It is decided by inserting its tally again: that waits
-   for a predecessor still at work, and a tally that is there already proves the batch. Looking would be a race.
-4. The tally that decides against a batch stays, as nought, and the batch goes on under another id: what is still on its
-   way under the old one finds its place taken, and comes to nothing.
+3. A batch is undecided if the connection broke after COMMIT was sent. It is decided by inserting its tally again: that
+   waits for a predecessor still at work, and an existing tally proves the batch. A plain look would be a race.
+4. Where the tally was missing, its insertion, as zero, decides against the batch, which is retried under another id.
+   An old transaction that arrives late then conflicts with that tally, and fails.
 5. A row that fails alone is refused alone.
-6. Where nothing rides along and no key or id was seen before, a batch is one statement, its own transaction.
-7. A commit costs as much as several messages: where a few wait when one ends, they wait a moment for others.
-   Whoever comes alone never does.
+6. A batch without riders and without known keys or ids is one statement, which is its own transaction.
+7. A commit costs as much as several messages: where only a few wait when one ends, they wait a moment for others.
+   A message that comes alone never waits.
 """
 
 import asyncio
@@ -268,7 +268,7 @@ class Intake:
 
 
 class _Undecided(Exception):
-    """Raised when COMMIT was sent and no answer came."""
+    """A COMMIT that was sent and got no answer."""
 
     def __init__(self, repeats: dict[UUID, Repeat]) -> None:
         self.repeats = repeats

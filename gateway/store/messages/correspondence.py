@@ -1,7 +1,7 @@
 """Message ids on either side, where a gateway did not take the sender's own id.
 
-We send derived ids to peers that take no others, and recognise them in replies. What came from a peer under a derived
-id, and has its sender's own here, leaves an event behind: a reply to it names what the peer knows.
+We send derived ids to peers that take no others, and recognise them in replies. For a message that came under a derived
+id, and has its sender's own here, an event records the derived one: a reply to it uses the id that the peer knows.
 """
 
 from collections.abc import Collection, Sequence

@@ -1,10 +1,9 @@
-"""The bell: wakes those who wait for something to be committed, in this process or in another.
+"""The bell: wakes those who wait for a commit, in this process or in another.
 
-1. Who waits has an ear before they look, and what rings while they look is heard by the wait after it:
-   nothing is missed between the two.
-2. A ring says "look again", never what there is to see: one too many costs a look, so every doubt rings.
-3. A notice can be lost with the line it came by. After a reconnect everybody is woken, and whoever waits for
-   an inbox is looked after every few seconds, by one statement for all of them.
+1. A waiter gets an ear before it looks, and a ring during the look is heard by the wait after it: so none is missed.
+2. A ring means "look again" and carries no content: a needless one costs a look, so the bell rings in case of doubt.
+3. A notice may be lost with its connection. After a reconnect every waiter is woken, and inboxes with waiters are
+   polled every few seconds, by one statement for all.
 """
 
 import asyncio

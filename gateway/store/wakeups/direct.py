@@ -1,10 +1,10 @@
-"""Direct hand-over: a message committed for an inbox that only one stream reads goes to that stream from memory.
+"""The straight way: a message committed for an inbox that only one stream reads goes to that stream from memory.
 
-1. An entry is promised to the stream before the commit, which writes it as read: what a look would have done.
-2. A promise that can't be kept, for the stream went or the commit is in doubt, gives the entry back: it is unread
-   again, and rings. What a process that died had promised is open, as all that it had handed out: a stream that
-   comes back begins with everything that is.
-3. Few and small messages are promised at a time; what goes beyond finds its way by a look.
+1. An entry is promised to the stream before the commit, which writes it as read, as a look would have done.
+2. A promise can't be kept if the stream ended or the commit is in doubt: its entry is unread again, and rings. The
+   promises of a process that died are open entries, like all that it handed out: a stream that reconnects begins
+   with everything open.
+3. Few and small messages are promised at a time; the stream finds all others by a look.
 """
 
 import asyncio
@@ -121,7 +121,7 @@ class Promises:
 
     @property
     def places(self) -> Collection[Place]:
-        """The entries that are promised."""
+        """Returns the promised entries."""
         return self._made
 
     def keep(self, committed: Sequence[Admitted], at: datetime | None) -> set[Topic]:

@@ -1,11 +1,11 @@
 """Waits for the reply to a message, thousands at once: woken by the bell, looked up together.
 
-1. Who waits has an ear before they look, so a reply committed in between is not missed.
-2. Looks that are wanted at the same time are one statement, whether a reply rang or the poll of the bell did.
-3. A reply is a message by an asked recipient, about the message asked, that came for the sender's own agent. What
-   came for anybody else is nobody's to wait for. Where the recipient's domain can prove itself, a reply without proof
-   ends no wait; elsewhere a proven one goes before others.
-4. While the database is away there is no news, and the wait goes on.
+1. A waiter gets an ear before it looks, so a reply committed in between is not missed.
+2. Looks wanted at the same time are one statement, whether a ring or a poll caused them.
+3. A reply is a message from a recipient that was asked, in reply to the message, to the sender's own agent. Mail for
+   anybody else ends no wait. If the recipient's domain can prove itself, only a proven reply ends the wait; otherwise
+   a proven one takes precedence.
+4. While the database is away the wait goes on.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ class Replies:
     def __init__(
         self, database: Database, bell: Bell, provable: Callable[[], Awaitable[Collection[str]]]
     ) -> None:
-        """`provable` tells the domains elsewhere that can prove themselves."""
+        """Takes its collaborators; `provable` returns the domains elsewhere that can prove themselves."""
         self._database = database
         self._bell = bell
         self._provable = provable
