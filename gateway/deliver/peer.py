@@ -1,12 +1,12 @@
 """The courier to other gateways: one POST for each message and gateway, or one for a batch of messages.
 
-1. A copy carries the same ids on every attempt: a peer that took it and could not say so takes it once.
-2. What is larger than the peer takes is not sent.
-3. A batch goes where the peer advertises it. A message whose bytes contain a line break travels alone, and so
-   do messages with another path behind them: the Via header speaks for the whole request.
-4. A batch that is refused as a batch is handed over again at once, message by message.
-5. Before a repeat that the peer fails on is given up, the peer is asked what became of the message.
-6. Identifiers that some implementations refuse stay at home, unless the peer advertises that it takes them.
+1. A copy carries the same ids on every attempt, so a peer whose answer was lost does not take it twice.
+2. A message larger than the peer's limit is not sent.
+3. Batches are sent only to peers that advertise them. A message whose bytes contain a line break travels alone, and
+   messages that came by different gateways don't share a batch: the Via header applies to the whole request.
+4. A batch that is refused as a batch is sent again at once, message by message.
+5. Before a repeat that fails at the peer is given up, the peer is asked for the message's status.
+6. Identifiers that some implementations refuse are replaced, unless the peer advertises that it takes them.
 """
 
 import asyncio

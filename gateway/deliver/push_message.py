@@ -1,8 +1,7 @@
 """The body of a message posted to an agent's webhook. Pure.
 
-The body has always the same members, `null` where the message says nothing, and is the same on every attempt.
-Values of the sender keep their bytes; what this gateway has to say of the message stands in `sender_verification`
-and `gateway` alone.
+The body always has the same members, `null` where the message has none, and is the same on every attempt.
+The sender's values keep their bytes; this gateway's own statements are in `sender_verification` and `gateway` alone.
 """
 
 from collections.abc import Mapping

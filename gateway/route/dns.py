@@ -51,7 +51,7 @@ def system_nameservers() -> tuple[Nameserver, ...]:
 
 
 class _UnusableError(Exception):
-    """Raised when a name server did not help; the next one may."""
+    """A failure of one name server; the next one may help."""
 
 
 class Dns:

@@ -1,4 +1,4 @@
-"""Plugs attachments in: the check at the door, uploads and downloads, and the files of messages."""
+"""The feature of attachments: the check at the door, uploads and downloads, and the files of messages."""
 
 from gateway.features.attachments.check import AttachmentCheck
 from gateway.features.attachments.fetched_files import FetchedFiles

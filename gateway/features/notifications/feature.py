@@ -1,4 +1,4 @@
-"""Plugs notifications in: an interest in what happens, the notifier that tells subscribers, and their endpoints."""
+"""The feature of notifications: an interest in what happens, the notifier that tells subscribers, and their endpoints."""
 
 from functools import partial
 

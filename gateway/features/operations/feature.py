@@ -1,4 +1,4 @@
-"""Plugs the operators' endpoints in."""
+"""The feature of operators' endpoints."""
 
 from datetime import timedelta
 

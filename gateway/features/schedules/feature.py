@@ -1,4 +1,4 @@
-"""Plugs schedules in: the check that stores them, the ticker, and the endpoints to list and end them."""
+"""The feature of schedules: the check that stores them, the ticker, and the endpoints to list and end them."""
 
 from gateway.features.feature import Base, Core, Faces, Feature
 from gateway.features.schedules.check import ScheduleCheck
