@@ -2,10 +2,12 @@
 
 Most requests arrive whole in one piece and are unambiguous. The grammar here is a small part of HTTP's: whatever it
 does not cover is left to the parser. Clients of one kind repeat the same headers, but for the length and the key, so
-parsed headers are cached without these two: many agents share one entry, and no key stays in memory.
+parsed headers are cached without these two: many agents share one entry, and no key stays in memory. A connection keeps
+its last head as well, with the key, and drops it when it closes.
 """
 
 import re
+from typing import NamedTuple
 
 from aiohttp import hdrs
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -16,6 +18,7 @@ from gateway.http.limits import Manners
 HEAD_BYTES_MAX = 4096
 HEADERS_KNOWN_MAX = 2048
 POSTS_KNOWN_MAX = 256
+REPEATED_BYTES_MAX = 1024  # of the head that a connection keeps, with its key; usual ones have half of that
 LENGTH_DIGITS_MAX = 9
 
 _END = b"\r\n\r\n"
@@ -40,6 +43,19 @@ _ODD = (
 _KEPT = "keep-alive"
 
 
+class Plain(NamedTuple):
+    """A plain head, and where it stands in what was received."""
+
+    head: Head
+    begin: int  # of the body
+    length: tuple[int, bytes] | None  # where the digits of the body's length begin, and these
+
+    @property
+    def end(self) -> int:
+        """The place where its body ends."""
+        return self.begin + (0 if self.length is None else int(self.length[1]))
+
+
 class PlainHeads:
     """Reads plain requests, for all connections of a listener."""
 
@@ -48,21 +64,22 @@ class PlainHeads:
         self._known: dict[bytes, Head] = {}  # the least recently used first
         self._posts: dict[bytes, tuple[str, str, str]] = {}  # request lines; other methods have more of them
 
-    def read(self, data: bytes) -> tuple[Head, int, int] | None:
-        """Returns the head that `data` begins with, where its body begins and ends; None where it is not plain."""
+    def read(self, data: bytes) -> Plain | None:
+        """Returns the head that `data` begins with; None where it is not plain."""
         end = data.find(_END, 0, HEAD_BYTES_MAX)
         line_end = data.find(b"\r\n", 0, end + 2)
         line = self._line(data[:line_end]) if end > 0 else None
         if line is None:
             return None
-        said, length, key = data[line_end:end], 0, None
+        begin = end + len(_END)
+        said, length, key = data[line_end:end], None, None
         for mark in _LENGTHS:
             at = said.find(mark)
             if at >= 0:
                 digits, said = _cut(said, at, len(mark))
                 if not digits.isdigit() or len(digits) > LENGTH_DIGITS_MAX:
                     return None
-                length = int(digits)
+                length = (line_end + at + len(mark), digits)
                 break
         for mark, name in _KEYS.items():
             at = said.find(mark)
@@ -77,8 +94,7 @@ class PlainHeads:
             return None
         method, path, query = line
         head = Head(method, path, query, known.headers, known.request_id, False, None, known.values, key)
-        begin = end + len(_END)
-        return head, begin, begin + length
+        return Plain(head, begin, length)
 
     def _line(self, line: bytes) -> tuple[str, str, str] | None:
         """The method, the path and the query of a request line."""
@@ -135,13 +151,40 @@ def _cut(said: bytes, at: int, mark_length: int) -> tuple[bytes, bytes]:
     return (said[begin:], said[:at]) if end < 0 else (said[begin:end], said[:at] + said[end:])
 
 
+class Repeated:
+    """The head of the request before, with its key: most clients send it again, with another length at most."""
+
+    __slots__ = ("_after", "_before", "_head")
+
+    def __init__(self, data: bytes, plain: Plain) -> None:
+        self._head = plain.head
+        at, digits = plain.length or (plain.begin, b"")
+        self._before = data[:at]
+        self._after = data[at + len(digits) : plain.begin]  # empty where it tells no length
+
+    def find(self, data: bytes) -> tuple[Head, int, int] | None:
+        """Returns the head if `data` begins with it, where its body begins and ends."""
+        if not data.startswith(self._before):
+            return None
+        at, after = len(self._before), self._after
+        if not after:
+            return self._head, at, at
+        digits_end = data.find(b"\r\n", at, at + LENGTH_DIGITS_MAX + 2)
+        digits = data[at:digits_end]
+        if digits_end < 0 or not digits.isdigit() or not data.startswith(after, digits_end):
+            return None
+        begin = digits_end + len(after)
+        return self._head, begin, begin + int(digits)
+
+
 class PlainReader:
     """The plain requests of one connection; keeps track of requests that the parser is in the middle of."""
 
-    __slots__ = ("_heads", "_owed")
+    __slots__ = ("_heads", "_owed", "_repeated")
 
     def __init__(self, heads: PlainHeads) -> None:
         self._heads = heads
+        self._repeated: Repeated | None = None
         self._owed: int | None = 0  # bytes the parser still waits for; None: unknown from now on
 
     def take(self, data: bytes, *, idle: bool) -> tuple[Head, bytes] | None:
@@ -153,11 +196,18 @@ class PlainReader:
             if len(data) <= owed:
                 self._owed = owed - len(data)
             return None
-        read = self._heads.read(data)
-        if read is None:
+        found = self._repeated.find(data) if self._repeated is not None else None
+        if found is None and (found := self._read(data)) is None:
             return None
-        head, begin, end = read
+        head, begin, end = found
         if end < len(data):
             return None
         self._owed = end - len(data)
         return (head, data[begin:]) if idle and not self._owed else None
+
+    def _read(self, data: bytes) -> tuple[Head, int, int] | None:
+        plain = self._heads.read(data)
+        if plain is None:
+            return None
+        self._repeated = Repeated(data, plain) if plain.begin <= REPEATED_BYTES_MAX else None
+        return plain.head, plain.begin, plain.end

@@ -19,6 +19,11 @@ POST = b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nX-Word: o
 GET = b"GET /v1/inbox/a@b?wait=3 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"
 CHUNKED = b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
 
+ODD_LENGTHS = [
+    *(b"", b" 4", b"4 ", b"+4", b"-4", b"4a", b"0x4", b"4_0", b"4,4", b"4\t", b"4\n", b"4\r", b"\xb2"),
+    *(b"0000000004", b"4\r\n 4", b"4\r\n\r\n", b"5\r\nContent-Length: 4", b"4\r\nTransfer-Encoding: chunked"),
+]
+
 METHODS = st.sampled_from([b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"get"])
 TARGETS = st.sampled_from(
     [b"/", b"/v1/messages", b"/a?b=c%20d", b"*", b"/\x7f", b"//x", b"/a#b", b"http://a/"]
@@ -146,13 +151,56 @@ def poll(agent: int) -> bytes:
 def read(heads: PlainHeads, data: bytes) -> Head:
     found = heads.read(data)
     assert found is not None
-    return found[0]
+    return found.head
 
 
 def test_a_length_is_read_each_time() -> None:
     heads = PlainHeads(MANNERS)
     found = [heads.read(POST.replace(b": 4", b": %d" % length)) for length in (4, 12)]
-    assert [end - begin for _, begin, end in filter(None, found)] == [4, 12]
+    assert [plain.end - plain.begin for plain in filter(None, found)] == [4, 12]
+
+
+def test_a_head_that_is_repeated_on_a_connection_is_read_with_its_own_length() -> None:
+    reader = PlainReader(PlainHeads(MANNERS))
+    for body in (b"body", b"", b"x" * 100, b"body"):
+        data = POST[:-4].replace(b": 4", b": %d" % len(body)) + body
+        assert reader.take(data, idle=True) == take(data)
+        assert reader.take(GET, idle=True) == take(GET)
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_no_attack_is_plain_behind_a_request_that_is(name: str) -> None:
+    data = REFUSED[name]
+    for end in range(len(data) + 1):
+        for usual in (POST, GET):
+            reader = PlainReader(PlainHeads(MANNERS))
+            assert reader.take(usual, idle=True) is not None
+            assert reader.take(data[:end], idle=True) is None
+            assert reader.take(data[end:] or SMUGGLED, idle=True) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "rest"),
+    [
+        *((told, b"X-Word: one two") for told in ODD_LENGTHS),
+        (b"4", b"Transfer-Encoding: chunked"),
+        (b"4", b"X-Word: one two\r\nTE: trailers"),
+        (b"4", b"Upgrade: abcdef"),  # as long as what stood there before
+        (b"4", b"X-Word :one two"),
+    ],
+)
+def test_what_came_before_makes_nothing_plain_that_is_not(told: bytes, rest: bytes) -> None:
+    reader = PlainReader(PlainHeads(MANNERS))
+    assert reader.take(POST, idle=True) is not None
+    data = POST.replace(b": 4\r\n", b": " + told + b"\r\n").replace(b"X-Word: one two", rest)
+    assert reader.take(data, idle=True) is None
+
+
+@given(requests(), requests())
+def test_what_came_before_changes_nothing_of_how_a_request_is_read(before: bytes, after: bytes) -> None:
+    reader = PlainReader(PlainHeads(MANNERS))
+    if reader.take(before, idle=True) is not None:
+        assert reader.take(after, idle=True) == take(after)
 
 
 def test_a_crowd_of_agents_shares_what_is_remembered_and_no_key_is() -> None:
