@@ -1,4 +1,4 @@
-"""One JSON call to a gateway, and how its outcome is told: exit 0 ok, 1 refused, 2 usage, 3 unreachable."""
+"""JSON calls to a gateway, and how commands report their outcome: exit 0 ok, 1 refused, 2 usage, 3 unreachable."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -24,14 +24,14 @@ GatewayUrl = Annotated[
 ]
 AdminKey = Annotated[
     str | None,
-    typer.Option("--admin-key", envvar="AMTP_ADMIN_KEY", help="An operator's key; better in the variable."),
+    typer.Option("--admin-key", envvar="AMTP_ADMIN_KEY", help="An operator's key; prefer the variable."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 GATEWAY_DEFAULT = "http://127.0.0.1:8080"
 
 
 class Refused(Exception):
-    """The gateway said no; its envelope says why."""
+    """A refusal by the gateway; its error envelope gives the reason."""
 
     def __init__(self, envelope: Mapping[str, Any]) -> None:
         self.envelope = envelope
@@ -40,18 +40,18 @@ class Refused(Exception):
 
 
 class Unreachable(Exception):
-    """No gateway answered."""
+    """A call that no gateway answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A gateway somewhere, and the key we present to it."""
+    """A gateway's URL, and the key for it."""
 
     gateway: str
     key: str | None
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """The answer's JSON; Refused or Unreachable otherwise. A body in bytes is JSON already."""
+        """Returns the answer's JSON; raises Refused or Unreachable. A body in bytes is JSON already."""
         url = parse_url(self.gateway, plain=True)
         if isinstance(url, BadUrl):
             raise typer.BadParameter(f"--gateway {url.reason}")
@@ -92,7 +92,7 @@ def _reason(failure: Exception) -> str:
 
 @contextmanager
 def outcome(as_json: bool) -> Iterator[None]:
-    """Tells a refusal or a silence without a traceback, and ends with its exit code."""
+    """Reports Refused and Unreachable without a traceback, and exits with the code for them."""
     try:
         yield
     except Refused as refusal:
@@ -110,7 +110,7 @@ def print_json(answer: object) -> None:
 
 
 def print_table(columns: Mapping[str, str], rows: list[dict[str, Any]]) -> None:
-    """Rows under the titles of `columns`, by their keys."""
+    """Prints rows as a table; `columns` maps their keys to titles."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in columns.values():
         table.add_column(title, overflow="fold")
@@ -120,7 +120,7 @@ def print_table(columns: Mapping[str, str], rows: list[dict[str, Any]]) -> None:
 
 
 def print_fields(titles: Mapping[str, str], row: Mapping[str, Any]) -> None:
-    """One thing, a line for each of its fields that is there."""
+    """Prints the fields of one thing that have a value, a line each."""
     width = max(map(len, titles.values()))
     for key, title in titles.items():
         if row.get(key) not in (None, "", []):
@@ -128,7 +128,7 @@ def print_fields(titles: Mapping[str, str], row: Mapping[str, Any]) -> None:
 
 
 def _shown(value: object) -> str:
-    """As text; strangers may have written it."""
+    """Returns a value as printable text; strangers may have written it."""
     if isinstance(value, list | tuple):
         return plain(", ".join(map(str, value)))
     if isinstance(value, bool):

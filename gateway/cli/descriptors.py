@@ -1,4 +1,4 @@
-"""How many files and connections the gateway may have open, against what its configuration can need."""
+"""The limit of open files and connections, compared with what the configuration can need."""
 
 import resource
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 from gateway.config.settings import Config
 from gateway.http.places import DESCRIPTORS_KEPT_MAX
 
-MANY = 1_048_576  # what Linux lets a process have at most, as a rule; more is never asked for
+MANY = 1_048_576  # Linux's usual maximum for a process; we never ask for more
 REMEDY = "raise the limit (LimitNOFILE= in systemd, ulimit -n), or lower limits.connections"
 
 
 def raise_limit() -> int:
-    """Takes as many as this process may have, and returns the number."""
+    """Raises this process's limit of descriptors as far as allowed, and returns it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MANY if hard == resource.RLIM_INFINITY else min(hard, MANY)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -20,7 +20,7 @@ def raise_limit() -> int:
 
 
 def limit_of(process: int | None) -> int:
-    """Returns how many that process may have; of none, how many one that we start could."""
+    """Returns the limit of a process; with None, that of a process started from here."""
     if process is not None:
         for line in Path(f"/proc/{process}/limits").read_text().splitlines():
             if line.startswith("Max open files"):
@@ -31,7 +31,7 @@ def limit_of(process: int | None) -> int:
 
 
 def shortage(config: Config, limit: int) -> str:
-    """Returns what is missing, where full listeners would need more than that."""
+    """Returns what is missing if full listeners need more than the limit; empty if nothing is."""
     full = [each for each in config.listen if set(each.roles) != {"admin"}]  # operators are few
     needed = len(full) * config.limits.connections + config.database.pool_size + DESCRIPTORS_KEPT_MAX
     if limit >= needed:

@@ -1,4 +1,4 @@
-"""The command's entry: its subcommands, and our own errors told without a traceback."""
+"""The entry point of the command: its subcommands, and errors without a traceback."""
 
 import sys
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What strangers wrote, as a terminal may show it: nothing in it moves the cursor or turns the writing."""
+"""Text from strangers made safe for terminals: no control characters, no change of writing direction."""
 
 import json
 import re
@@ -11,6 +11,6 @@ def plain(text: str) -> str:
 
 
 def plain_json(value: object) -> str:
-    """JSON for people and programs, with such characters escaped."""
+    """Returns indented JSON with such characters escaped."""
     lines = json.dumps(value, indent=2, ensure_ascii=False).split("\n")
     return "\n".join(_STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", line) for line in lines)

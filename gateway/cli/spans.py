@@ -9,7 +9,7 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def seconds_of(text: str | int) -> int:
-    found = _SPAN.fullmatch(str(text))  # a default comes as the number that it is
+    found = _SPAN.fullmatch(str(text))  # a default is a number already
     if found is None:
         raise typer.BadParameter("write seconds, or a number with s, m, h or d, such as 15m")
     return int(found[1]) * _SECONDS[found[2]]

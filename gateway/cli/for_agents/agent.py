@@ -1,4 +1,4 @@
-"""`amtp agent`: an agent written in Python, at work until it is told to stop."""
+"""`amtp agent`: runs an agent written in Python until it is stopped."""
 
 import asyncio
 import importlib
@@ -30,26 +30,26 @@ def _agent() -> None:
 @app.command("run")
 def run(
     target: Annotated[
-        str, typer.Argument(metavar="MODULE:NAME", help="Where it is, such as examples.echo:agent.")
+        str, typer.Argument(metavar="MODULE:NAME", help="The agent, such as examples.echo:agent.")
     ],
-    concurrency: Annotated[int, typer.Option(min=1, help="Messages worked on at once.")] = CONCURRENCY,
+    concurrency: Annotated[int, typer.Option(min=1, help="Messages handled at once.")] = CONCURRENCY,
     grace: Annotated[
-        float, typer.Option(min=0, help="Seconds for what runs, when told to stop.")
+        float, typer.Option(min=0, help="Seconds for running callbacks when stopped.")
     ] = GRACE_SECONDS,
 ) -> None:
-    """Run an agent; SIGINT or SIGTERM ends it in good order. AMTP_KEY and AMTP_GATEWAY say as whom and where."""
+    """Run an agent. SIGINT or SIGTERM stops it in order; AMTP_KEY and AMTP_GATEWAY give its key and gateway."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     agent = load(target)
     typer.echo(f"{agent.address} is at work. Ctrl-C ends it.")
     with outcome(as_json=False):
         try:
             awaited(_at_work(agent, concurrency, grace))
-        except asyncio.CancelledError:  # told twice
+        except asyncio.CancelledError:  # a second signal
             raise typer.Exit(REFUSED) from None
 
 
 def load(target: str) -> Runnable:
-    """The agent that `target` names, looked for in this folder first."""
+    """Imports the agent that `target` names, from the current folder first."""
     module_name, colon, name = target.partition(":")
     if not colon or not module_name or not name:
         raise typer.BadParameter("write MODULE:NAME, such as examples.echo:agent", param_hint="MODULE:NAME")
@@ -69,7 +69,7 @@ def load(target: str) -> Runnable:
 
 
 async def _at_work(agent: Runnable, concurrency: int, grace_seconds: float) -> None:
-    """Runs it; the first signal lets it finish, the second ends it."""
+    """Runs the agent; the first signal lets it finish, the second cancels it."""
     task = asyncio.current_task()
     assert task is not None
     told = False

@@ -1,4 +1,4 @@
-"""`amtp attach`: a file uploaded to the gateway, to travel beside a message."""
+"""`amtp attach`: uploads a file to attach it to a message."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,19 +13,19 @@ from gateway.client.attaching import upload
 from gateway.client.message import Attachment
 from gateway.client.wire import Wire
 
-PATIENCE_SECONDS = 0.0  # a person sees that it failed, and tries again
+PATIENCE_SECONDS = 0.0  # no retries: a person sees the failure and can repeat it
 
 
 def attach(
     file: Annotated[Path, typer.Argument(help="The file.", exists=True, dir_okay=False, readable=True)],
     filename: Annotated[str | None, typer.Option(help="Its name for the recipient.")] = None,
     content_type: Annotated[
-        str | None, typer.Option("--type", help="Its media type; else by its name.")
+        str | None, typer.Option("--type", help="Its media type; default: by its name.")
     ] = None,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     key: AgentKey = None,
 ) -> None:
-    """Upload a file, and print how a message names it among its attachments."""
+    """Upload a file, and print the JSON by which a message lists it in its attachments."""
     with outcome(as_json=False):
         attachment = awaited(uploaded(gateway, key, file, filename, content_type))
     typer.echo(plain_json(shown(attachment)))

@@ -1,4 +1,4 @@
-"""Where a command uses the Python client: its failures in the words and exit codes of the others."""
+"""Calls of the Python client from commands: its failures get the texts and exit codes of other commands."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def awaited(work: Coroutine[Any, Any, T]) -> T:
-    """What the client's call comes to; Refused or Unreachable as from `Remote.call`."""
+    """Runs a client's call and returns its result; raises Refused or Unreachable like `Remote.call`."""
     try:
         return asyncio.run(work)
     except errors.Refused as refusal:

@@ -1,4 +1,4 @@
-"""`amtp inbox`: what came for an agent, read and acknowledged from a terminal."""
+"""`amtp inbox`: reads and acknowledges an agent's messages."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ from gateway.cli.printable import plain_json
 from gateway.cli.spans import seconds_of
 
 AgentKey = Annotated[
-    str | None, typer.Option("--key", envvar="AMTP_KEY", help="The agent's key; better in the variable.")
+    str | None, typer.Option("--key", envvar="AMTP_KEY", help="The agent's key; prefer the variable.")
 ]
 MESSAGES = {"mark": "", "id": "message id", "sender": "from", "subject": "subject", "at": "accepted"}
 DEAD_LETTERS = {"number": "number", "id": "message id", "sender": "from", "at": "since", "why": "why"}
@@ -42,36 +42,37 @@ def inbox(
     action: Annotated[
         Action,
         typer.Argument(
-            help="List, read whole messages, acknowledge, list dead letters, watch what comes, or purge."
+            help="List, read whole messages, acknowledge, list dead letters, watch new ones, or purge."
         ),
     ] = Action.LIST,
     ids: Annotated[
-        list[str] | None, typer.Argument(help="Message ids: to acknowledge, or to read alone.")
+        list[str] | None, typer.Argument(help="Message ids to acknowledge, or to read only.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="At most so many messages.")] = 100,
-    unread: Annotated[bool, typer.Option("--unread", help="Only what nobody has read.")] = False,
+    limit: Annotated[int, typer.Option(help="Messages at most.")] = 100,
+    unread: Annotated[bool, typer.Option("--unread", help="Only unread messages.")] = False,
     wait: Annotated[float, typer.Option(help="Seconds to wait for a message.")] = 0,
     lease: Annotated[
-        str | None, typer.Option(help="Seconds that the messages are yours; with ack, the lease's token.")
+        str | None, typer.Option(help="Seconds to lease the messages for; with ack, the lease's token.")
     ] = None,
     sender: Annotated[
-        str | None, typer.Option(help="With ack: whose, where two share an id. With purge: of this sender.")
+        str | None,
+        typer.Option(help="With ack: the sender, if two messages share an id. With purge: from it."),
     ] = None,
     older_than: Annotated[
         int | None,
-        typer.Option("--older-than", parser=seconds_of, metavar="SPAN", help="With purge: 15m, 4h, 30d."),
+        typer.Option(
+            "--older-than", parser=seconds_of, metavar="SPAN", help="With purge: older than 15m, 4h, 30d."
+        ),
     ] = None,
-    unproven: Annotated[
-        bool, typer.Option("--unproven", help="With purge: of senders who proved nothing.")
-    ] = False,
-    everything: Annotated[bool, typer.Option("--all", help="With purge: all there is.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With purge: don't ask.")] = False,
+    unproven: Annotated[bool, typer.Option("--unproven", help="With purge: from unproven senders.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="With purge: all messages.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With purge: don't ask for confirmation.")] = False,
     as_json: AsJson = False,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     key: AgentKey = None,
     admin_key: AdminKey = None,
 ) -> None:
-    """Show an agent's inbox. Looking marks read; what is not acknowledged is shown again."""
+    """Show an agent's inbox. Messages shown count as read, and are shown again until acknowledged."""
     # Operators purge, too; everything else is the agent's own.
     there = Remote(gateway, key or admin_key if action is Action.PURGE else key)
     path = f"/v1/inbox/{quote(address)}"

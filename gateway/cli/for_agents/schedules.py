@@ -1,4 +1,4 @@
-"""`amtp schedules`: what an agent sends again and again, or everyone's for operators; listed, and cancelled."""
+"""`amtp schedules`: lists and cancels an agent's repeated messages, for operators everyone's."""
 
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -20,7 +20,7 @@ from gateway.cli.for_operators.queue import Cursor, Limit, Sender, query_of, sai
 from gateway.cli.printable import plain
 
 app = typer.Typer(
-    help="Messages that repeat. Set one up with `amtp send --header repeat='0 9 * * 1-5'`.",
+    help="Repeated messages. Set one up with `amtp send --header repeat='0 9 * * 1-5'`.",
     no_args_is_help=True,
 )
 
@@ -48,7 +48,7 @@ def list_(
     key: AgentKey = None,
     admin_key: AdminKey = None,
 ) -> None:
-    """Show what repeats: of the agent whose key it is, or with an operator's key of all."""
+    """List schedules: the agent's whose key it is, or with an operator's key all."""
     query = query_of(said(sender=sender, limit=limit, cursor=cursor))
     with outcome(as_json):
         page = Remote(gateway, key or admin_key).call("GET", PATH + query)
@@ -70,7 +70,7 @@ def cancel(
     key: AgentKey = None,
     admin_key: AdminKey = None,
 ) -> None:
-    """Send no more of it. What was sent goes its way."""
+    """Cancel schedules. Messages sent already are delivered."""
     there = Remote(gateway, key or admin_key)
     with outcome(as_json):
         for each in ids:

@@ -1,4 +1,4 @@
-"""`amtp send`: one message from a terminal or a script."""
+"""`amtp send`: sends one message from a terminal or a script."""
 
 import json
 import sys
@@ -23,29 +23,30 @@ PAYLOAD_BYTES_MAX = 100 * 1024 * 1024  # more than any gateway takes
 
 
 def send(
-    sender: Annotated[str, typer.Option("--from", help="Who sends.")],
-    recipients: Annotated[list[str], typer.Option("--to", help="Who gets it; may be repeated.")],
+    sender: Annotated[str, typer.Option("--from", help="The sender's address.")],
+    recipients: Annotated[list[str], typer.Option("--to", help="A recipient; may be repeated.")],
     subject: Annotated[str | None, typer.Option(help="One line for people.")] = None,
     payload: Annotated[str, typer.Option(help="JSON, @FILE with JSON, or - for stdin.")] = "null",
     schema: Annotated[
         str | None, typer.Option(help="The payload's schema, agntcy:DOMAIN.NAME.VERSION.")
     ] = None,
     header: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE; JSON where it reads as JSON; may be repeated.")
+        list[str] | None,
+        typer.Option(help="NAME=VALUE; a value that is JSON is sent as such; may be repeated."),
     ] = None,
-    in_reply_to: Annotated[str | None, typer.Option(help="The message id this answers.")] = None,
+    in_reply_to: Annotated[str | None, typer.Option(help="Id of the message this answers.")] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="Sent again with the same one, it counts once.")
+        str | None, typer.Option(help="A repeat with the same key is not sent twice.")
     ] = None,
-    attach: Annotated[list[Path] | None, typer.Option(help="A file to go with it; may be repeated.")] = None,
+    attach: Annotated[list[Path] | None, typer.Option(help="A file to attach; may be repeated.")] = None,
     wait: Annotated[
-        float | None, typer.Option(min=1, help="Seconds to wait for the reply, which is printed.")
+        float | None, typer.Option(min=1, help="Seconds to wait for the reply, and print it.")
     ] = None,
     as_json: AsJson = False,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     key: AgentKey = None,
 ) -> None:
-    """Send a message; exits with 1 unless every recipient was accepted, and answered if asked to wait."""
+    """Send a message. Exits with 1 unless all recipients were accepted, and with --wait a reply came."""
     if wait is not None and len(recipients) > 1:
         raise typer.BadParameter("one recipient can be waited for", param_hint="--wait")
     said: dict[str, Any] = {
@@ -64,7 +65,7 @@ def send(
         else:
             there = {"version": "1.0", "sender": sender, "recipients": recipients, **said}
             members = encode({name: value for name, value in there.items() if value is not None})
-            # The payload goes as it was written, byte for byte.
+            # The payload is sent as it was written, byte for byte.
             body = render({**members, "payload": content})
             _tell(Remote(gateway, key).call("POST", PATH, body), as_json)
 
@@ -88,7 +89,7 @@ def _tell_reply(reply: Message, as_json: bool) -> None:
 
 
 def payload_of(text: str) -> bytes:
-    """The payload's JSON, from where the option says."""
+    """Returns the payload's JSON, from the option, a file or stdin."""
     raw = _read(text)
     try:
         json.loads(raw)

@@ -1,4 +1,4 @@
-"""`amtp status`: what became of a message."""
+"""`amtp status`: shows the status of a message."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -35,13 +35,15 @@ NAMESAKES = {
 
 def status(
     message_id: Annotated[str, typer.Argument(metavar="ID", help="As `amtp send` printed it.")],
-    sender: Annotated[str | None, typer.Option(help="Whose, where two share an id.")] = None,
-    row: Annotated[str | None, typer.Option(help="Which one, as an operator is told.")] = None,
+    sender: Annotated[str | None, typer.Option(help="Its sender, if two messages share the id.")] = None,
+    row: Annotated[
+        str | None, typer.Option(help="Its row as shown to operators, if several share the id.")
+    ] = None,
     as_json: AsJson = False,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     key: AgentKey = None,
 ) -> None:
-    """Show what became of a message, for each of its recipients that you may see."""
+    """Show the status of a message, for each recipient that you may see."""
     chosen = {name: value for name, value in (("sender", sender), ("row", row)) if value}
     query = "?" + urlencode(chosen) if chosen else ""
     with outcome(as_json):

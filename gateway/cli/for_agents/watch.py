@@ -1,4 +1,4 @@
-"""What comes into an inbox, as it comes: `amtp inbox ADDRESS watch`."""
+"""`amtp inbox ADDRESS watch`: prints messages as they come."""
 
 import time
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from gateway.cli.call import Remote, Unreachable
 from gateway.cli.printable import plain, plain_json
 
 WAIT_SECONDS = 50  # of one request; gateways wait a minute at most
-AGAIN_SECONDS = 2.0  # after the gateway was away
+AGAIN_SECONDS = 2.0  # between retries while the gateway is down
 
 
 def watch(there: Remote, path: str, *, as_json: bool) -> None:
-    """Prints what lies there and then what becomes unread, until Ctrl-C."""
+    """Prints the messages in the inbox, and then new ones, until Ctrl-C."""
     try:
         for message in _messages(there, path):
             typer.echo(_on_one_line(message) if as_json else line_of(message))
@@ -24,7 +24,7 @@ def watch(there: Remote, path: str, *, as_json: bool) -> None:
 
 
 def line_of(message: dict[str, Any]) -> str:
-    """When, from whom, about what, and what it says."""
+    """Returns a message's time, sender, subject and payload on one line."""
     about = message["gateway"]
     words = [about["accepted_at"], message["sender"] + (" (unproven)" if about.get("untrusted") else "")]
     if message.get("subject"):

@@ -1,4 +1,4 @@
-"""`amtp admin-keys`: the keys of operators, and of programs they trust; works on the database itself."""
+"""`amtp admin-keys`: the keys of operators and of programs they trust; works on the database directly."""
 
 import asyncio
 import getpass
@@ -45,19 +45,19 @@ Answer = TypeVar("Answer")
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="Whose key it is; shows in the audit.")],
+    name: Annotated[str, typer.Argument(help="Its owner's name, shown in the audit.")],
     scope: Annotated[list[str] | None, typer.Option("--scope", help=SCOPES_HELP)] = None,
     life: Annotated[
         int | None,
         typer.Option(
-            "--for", parser=seconds_of, metavar="SPAN", help="It ends after so long: 12h, 90d; else never."
+            "--for", parser=seconds_of, metavar="SPAN", help="Expires after: 12h, 90d; default: never."
         ),
     ] = None,
     config: ConfigFile = None,
     data: DataFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key; prints it, this once."""
+    """Make a key, and print it; it is shown only now."""
     if NAME.fullmatch(name) is None:
         raise typer.BadParameter("NAME must be letters, digits, dots, dashes or underscores, a letter first")
     scopes = parse_scopes(scope or [ADMIN])
@@ -74,7 +74,7 @@ def add(
 
 @app.command("list")
 def list_(config: ConfigFile = None, data: DataFolder = None, as_json: AsJson = False) -> None:
-    """List keys, revoked ones too."""
+    """List keys, with revoked ones."""
     rows = [_shown(key) for key in _with_keys(config, data, lambda keys: keys.all())]
     if as_json:
         print_json({"keys": rows})
@@ -86,13 +86,13 @@ def list_(config: ConfigFile = None, data: DataFolder = None, as_json: AsJson = 
 def revoke(
     name: Annotated[str, typer.Argument(metavar="NAME|ID")],
     drop: Annotated[
-        bool, typer.Option("--drop", help="End what it made, too: webhooks and schedules.")
+        bool, typer.Option("--drop", help="Also end the webhooks and schedules it made.")
     ] = False,
     config: ConfigFile = None,
     data: DataFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """End a key, on every process of the gateway within two seconds."""
+    """Revoke a key; all processes of the gateway refuse it within two seconds."""
     ended = _with_keys(config, data, lambda keys: keys.revoke(name, _actor(), drop=drop))
     if ended is None:
         typer.echo(f"amtp: no key {name} is in force; `amtp admin-keys list` shows them.", err=True)
@@ -109,7 +109,7 @@ def revoke(
 
 
 def parse_scopes(texts: Sequence[str]) -> list[str]:
-    """The scopes in the form in which they are compared."""
+    """Returns the scopes in their canonical form."""
     scopes = [_parse_scope(text) for text in texts]
     if len(peers_of(scopes)) > 1:
         raise typer.BadParameter(

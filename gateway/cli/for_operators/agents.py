@@ -19,7 +19,7 @@ from gateway.cli.call import (
 )
 from gateway.cli.printable import plain
 
-app = typer.Typer(help="Agents: who has an inbox here.", no_args_is_help=True)
+app = typer.Typer(help="Agents, who have an inbox here.", no_args_is_help=True)
 
 PATH = "/v1/admin/agents"
 COLUMNS = {
@@ -66,7 +66,7 @@ class Mail(StrEnum):
 
 Name = Annotated[str, typer.Argument(metavar="AGENT", help="alice, or alice@example.com.")]
 DeliveryMode = Annotated[
-    Mode | None, typer.Option("--mode", help="pull: it fetches; push: we post to its URL.")
+    Mode | None, typer.Option("--mode", help="pull: it fetches its mail; push: the gateway posts it.")
 ]
 PushTarget = Annotated[
     str | None, typer.Option("--push-url", "--push-target", help="The https URL to post to.")
@@ -76,21 +76,21 @@ Secret = Annotated[
     typer.Option(
         "--secret",
         envvar="AMTP_PUSH_SECRET",
-        help="Your own to sign with, better in the variable; none: one is made.",
+        help="Your own secret for signatures; prefer the variable. Default: a new one.",
     ),
 ]
-Description = Annotated[str | None, typer.Option("--description", help="One line for those who discover it.")]
+Description = Annotated[str | None, typer.Option("--description", help="One line, shown in discovery.")]
 Capabilities = Annotated[
     list[str] | None, typer.Option("--capability", help="What it can do; may be repeated.")
 ]
 Schemas = Annotated[
     list[str] | None, typer.Option("--schema", help="A schema it understands; may be repeated.")
 ]
-Hidden = Annotated[bool | None, typer.Option("--hidden/--shown", help="Whether discovery leaves it out.")]
+Hidden = Annotated[bool | None, typer.Option("--hidden/--shown", help="Hide it from discovery, or show it.")]
 
 
 def _profile(**said: Any) -> dict[str, Any]:
-    """What was said on the command line; what was not is left out."""
+    """Returns the options that were given."""
     return {name: value for name, value in said.items() if value not in (None, [])}
 
 
@@ -111,7 +111,7 @@ def _tell(answer: dict[str, Any], as_json: bool) -> None:
 
 
 def tell_made(made: dict[str, Any], remedy: str) -> None:
-    """What a key that ended left at work."""
+    """Prints what an ended key had made: webhooks, schedules, queued deliveries."""
     lines = [f"webhook {each['webhook_id']} to {plain(each['url'])}" for each in made["webhooks"]]
     lines += [f"schedule {each['id']} at {plain(each['repeat'])}" for each in made["schedules"]]
     if made["queued"]:
@@ -142,9 +142,9 @@ def add(
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register an agent, or bring a retired one back; prints its key, this once.
+    """Register an agent, or bring a retired one back, and print its key; it is shown only now.
 
-    One that has a URL is pushed to it, unless --mode says otherwise.
+    With --push-url, mail is pushed to it, unless --mode says otherwise.
     """
     body = _profile(
         address=name,
@@ -165,9 +165,9 @@ def list_(
     domain: Annotated[str | None, typer.Option("--domain", help="Of this domain only.")] = None,
     state: Annotated[State | None, typer.Option("--state", help="In this state only.")] = None,
     mode: DeliveryMode = None,
-    text: Annotated[str | None, typer.Option("--find", help="With this in name or description.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")] = 100,
-    cursor: Annotated[str | None, typer.Option("--cursor", help="Go on where a listing ended.")] = None,
+    text: Annotated[str | None, typer.Option("--find", help="With this text in name or description.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Agents at most.")] = 100,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="Continue after a previous page.")] = None,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     admin_key: AdminKey = None,
     as_json: AsJson = False,
@@ -209,7 +209,7 @@ def update(
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change what is named, leave the rest."""
+    """Change the given options, and leave the others."""
     body = _profile(
         delivery_mode=mode,
         push_target=push_target,
@@ -226,17 +226,17 @@ def update(
 def rotate_key(
     name: Name,
     grace: Annotated[
-        int | None, typer.Option("--grace", min=0, help="Seconds the old key lives on; default: a day.")
+        int | None, typer.Option("--grace", min=0, help="Seconds the old key stays valid; default: a day.")
     ] = None,
     drop: Annotated[
         bool,
-        typer.Option("--drop", help="End what keys before it made: webhooks, schedules, queued messages."),
+        typer.Option("--drop", help="Also end what earlier keys made: webhooks, schedules, queued messages."),
     ] = False,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give the agent a new key; prints it, this once."""
+    """Give the agent a new key, and print it; it is shown only now."""
     with outcome(as_json):
         body = _profile(grace_seconds=grace, drop=drop or None)
         _tell(Remote(gateway, admin_key).call("POST", f"{_path(name)}/rotate-key", body), as_json)
@@ -246,14 +246,14 @@ def rotate_key(
 def rotate_secret(
     name: Name,
     grace: Annotated[
-        int | None, typer.Option("--grace", min=0, help="Seconds both secrets sign; default: a day.")
+        int | None, typer.Option("--grace", min=0, help="Seconds to sign with both secrets; default: a day.")
     ] = None,
     secret: Secret = None,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Sign what is pushed to the agent with a new secret; prints it, this once."""
+    """Give a push agent a new secret for signatures, and print it; it is shown only now."""
     with outcome(as_json):
         body = _profile(grace_seconds=grace, push_secret=secret)
         _tell(Remote(gateway, admin_key).call("POST", f"{_path(name)}/rotate-push-secret", body), as_json)
@@ -265,14 +265,14 @@ def remove(
     mail: Annotated[
         Mail | None,
         typer.Option(
-            "--mail", help="Remove it for good, and return its open mail to the senders or drop it."
+            "--mail", help="Remove it for good; its open mail is returned to the senders or dropped."
         ),
     ] = None,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Retire the agent: its keys are dead, its inbox stays and goes on accepting."""
+    """Retire the agent: its keys end, its inbox stays and keeps accepting mail."""
     query = f"?mail={mail}" if mail else ""
     with outcome(as_json):
         _tell(Remote(gateway, admin_key).call("DELETE", _path(name) + query), as_json)

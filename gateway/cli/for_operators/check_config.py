@@ -1,4 +1,4 @@
-"""`amtp check-config`: every fault of a configuration at once, or what is in force."""
+"""`amtp check-config`: shows all faults of a configuration at once, or the effective values."""
 
 import os
 from pathlib import Path
@@ -15,10 +15,10 @@ from gateway.config.show import effective, example
 
 def check_config(
     file: Annotated[
-        Path | None, typer.Argument(help="The file; default: $AMTP_CONFIG, else ./amtp.yaml if it is there.")
+        Path | None, typer.Argument(help="The file; default: $AMTP_CONFIG, else ./amtp.yaml if it exists.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Print what is in force, secrets masked.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the effective values, secrets masked.")] = False,
     show_example: Annotated[bool, typer.Option("--example", help="Print a commented example file.")] = False,
 ) -> None:
     """Check a configuration file and the AMTP_ variables together."""

@@ -1,4 +1,4 @@
-"""`amtp dead`: dead letters, listed, shown, replayed and purged through a gateway's admin API."""
+"""`amtp dead`: lists, shows, replays and purges dead letters through a gateway's admin API."""
 
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ from gateway.cli.for_operators.queue import (
 from gateway.cli.printable import plain, plain_json
 from gateway.cli.spans import seconds_of
 
-app = typer.Typer(help="Dead letters: what could not be delivered.", no_args_is_help=True)
+app = typer.Typer(help="Dead letters: messages that could not be delivered.", no_args_is_help=True)
 
 LETTERS = "/v1/dead-letters"
 COLUMNS = {
@@ -58,10 +58,11 @@ FIELDS = {
 
 Number = Annotated[int, typer.Argument(metavar="NUMBER", min=0, help="As `amtp dead list` shows it.")]
 Numbers = Annotated[
-    list[int] | None, typer.Argument(metavar="[NUMBER]...", min=0, help="Letters; or say which below.")
+    list[int] | None,
+    typer.Argument(metavar="[NUMBER]...", min=0, help="Dead letters; or select them by the options below."),
 ]
-Domain = Annotated[str | None, typer.Option("--domain", help="To recipients of this domain.")]
-ErrorCode = Annotated[str | None, typer.Option("--code", help="That died of this error.")]
+Domain = Annotated[str | None, typer.Option("--domain", help="Only to recipients of this domain.")]
+ErrorCode = Annotated[str | None, typer.Option("--code", help="Only with this error.")]
 OlderThan = Annotated[
     int | None,
     typer.Option("--older-than", parser=seconds_of, metavar="SPAN", help="Dead for longer: 15m, 4h, 2d."),
@@ -70,8 +71,10 @@ YoungerThan = Annotated[
     int | None,
     typer.Option("--younger-than", parser=seconds_of, metavar="SPAN", help="Dead for less: 15m, 4h, 2d."),
 ]
-Everything = Annotated[bool, typer.Option("--all", help="All there are.")]
-AtOnce = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many, oldest first.")]
+Everything = Annotated[bool, typer.Option("--all", help="All dead letters.")]
+AtOnce = Annotated[
+    int, typer.Option("--limit", min=1, max=10_000, help="Dead letters at most, oldest first.")
+]
 
 
 @app.command("list")
@@ -112,7 +115,7 @@ def list_(
 def show(
     number: Number,
     reason: Annotated[
-        str | None, typer.Option("--reason", help="Why you look at what it says, which is audited.")
+        str | None, typer.Option("--reason", help="Why you read the content, for the audit.")
     ] = None,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     admin_key: AdminKey = None,
@@ -141,13 +144,13 @@ def replay(
     younger_than: YoungerThan = None,
     everything: Everything = False,
     limit: AtOnce = 1000,
-    rate: Annotated[float | None, typer.Option("--rate", help="At most so many a second.")] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help="Dead letters a second at most.")] = None,
     dry_run: DryRun = False,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put letters back into the queue, or into the inbox that could not digest them, under their own ids."""
+    """Put dead letters back into the queue, or into the inbox that did not acknowledge them, with the same ids."""
     chosen = said(
         sender=sender,
         recipient=recipient,
@@ -187,7 +190,7 @@ def purge(
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let go of letters for good; their deliveries stay failed."""
+    """Delete dead letters for good; their deliveries stay failed."""
     chosen = said(
         sender=sender,
         recipient=recipient,

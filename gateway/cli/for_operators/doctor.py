@@ -1,4 +1,4 @@
-"""`amtp doctor`: looks at everything a gateway stands on, and says what to do about what is wrong."""
+"""`amtp doctor`: checks all that a gateway needs, and gives a remedy for each problem."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -26,11 +26,11 @@ from gateway.store.database import Database
 from gateway.store.health import Ailment, ailment, vitals
 from gateway.store.row_ids import Mint
 
-SKEW_SECONDS_MAX = 2.0  # more, and leases and expiries are judged by clocks that disagree
+SKEW_SECONDS_MAX = 2.0  # beyond this, leases and expiries are affected
 
 
 def doctor(config: ConfigFile = None, data: DataFolder = None, as_json: AsJson = False) -> None:
-    """Check configuration, disk, keys, certificate, listeners, database, schema, clock; exit 1 if one is wrong."""
+    """Check configuration, disk, keys, certificate, listeners, database, schema and clock; exit 1 on a problem."""
     findings = asyncio.run(_all(config, data))
     if as_json:
         rows = [asdict(finding) | {"ok": finding.ok} for finding in findings]
@@ -98,7 +98,7 @@ async def _about(database: Database, data: Path) -> AsyncIterator[Finding]:
 
 
 def judge_clock(theirs: datetime, before: datetime, after: datetime) -> Finding:
-    """Off by at least as much as no moment between asking and the answer explains."""
+    """Compares the database's clock with ours; allows for the duration of the query."""
     seconds = max((before - theirs).total_seconds(), (theirs - after).total_seconds(), 0.0)
     text = f"{seconds:.1f} s between this machine and the database"
     return Finding("clock", text, "let NTP set both" if seconds > SKEW_SECONDS_MAX else "")

@@ -1,4 +1,4 @@
-"""`amtp domain`: the DNS records our domains need, and a look at what another domain publishes."""
+"""`amtp domain`: prints the DNS records our domains need, and probes another domain's gateway."""
 
 import asyncio
 import os
@@ -24,14 +24,14 @@ from gateway.route.configured import nameservers_of, published, static_peers
 from gateway.route.decide import Lookup, Temporary, decide
 from gateway.route.dns import Dns
 
-TTL_SECONDS = 3600  # what we advise; a change is followed within this time
+TTL_SECONDS = 3600  # recommended; changes take effect within this time
 STRING_CHARACTERS_MAX = 255  # of one string in a TXT record
 RENEWAL_DAYS = 14  # a certificate with fewer left should have been renewed
 
-app = typer.Typer(name="domain", help="DNS records, ours and others'.", no_args_is_help=True)
+app = typer.Typer(name="domain", help="DNS records, of our domains and of others.", no_args_is_help=True)
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="Default: $AMTP_CONFIG, else ./amtp.yaml if it is there.")
+    Path | None, typer.Option("--config", help="Default: $AMTP_CONFIG, else ./amtp.yaml if it exists.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
@@ -39,7 +39,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 @app.command()
 def record(
     gateway: Annotated[
-        str | None, typer.Option(help="The https:// URL others reach us by, where it is not the hostname's.")
+        str | None, typer.Option(help="The https:// URL at which others reach us; default: the hostname's.")
     ] = None,
     config_file: ConfigFile = None,
     as_json: AsJson = False,
@@ -72,14 +72,14 @@ def _at(capabilities: Capabilities, gateway: str | None) -> Capabilities:
 
 
 def _quoted(value: str) -> str:
-    """As the strings of a TXT record in a zone file."""
+    """Returns a value as the strings of a TXT record in a zone file."""
     starts = range(0, len(value), STRING_CHARACTERS_MAX)
     return " ".join(f'"{value[start : start + STRING_CHARACTERS_MAX]}"' for start in starts)
 
 
 @dataclass
 class Found:
-    """What a look at a domain brought to light."""
+    """The result of probing a domain."""
 
     domain: str
     records: list[str] = field(default_factory=list)
@@ -105,7 +105,7 @@ def probe(
     config_file: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a domain publishes, who answers there, and what is wrong with it."""
+    """Show what a domain publishes, how its gateway answers, and what is wrong."""
     config = load(find_file(config_file, os.environ), os.environ)
     found = asyncio.run(look_at(parse_domain(domain, "DOMAIN"), config, datetime.now(UTC)))
     if as_json:
@@ -117,7 +117,7 @@ def probe(
 
 
 async def look_at(domain: str, config: Config, now: datetime) -> Found:
-    """Asks the DNS and then the gateway, without a cache: as they are now."""
+    """Asks the DNS and then the gateway, without caches."""
     found = Found(domain)
     dns = Dns(nameservers_of(config), question_seconds=config.dns.timeout_seconds)
     peer = static_peers(config).get(domain)
@@ -187,7 +187,7 @@ def _note_addresses(found: Found, gateway: Url, answer: DnsAnswer) -> None:
 
 
 async def _look_inside(found: Found, outbound: Outbound, gateway: Url, access: Access, now: datetime) -> None:
-    """TLS first, and HTTP only with somebody who proved the name."""
+    """Checks TLS first, and HTTP only if the certificate proves the name."""
     if gateway.scheme == "https":
         greeting = await outbound.greet(gateway, deadline_seconds=PROBE_SECONDS, tls=access.tls)
         _note_greeting(found, greeting, gateway.host, now)

@@ -1,4 +1,4 @@
-"""`amtp drain`: stops the gateway of a data folder, and waits until it has answered what it took."""
+"""`amtp drain`: stops the gateway of a data folder, and waits until it has finished its requests."""
 
 import os
 import select
@@ -12,7 +12,7 @@ from gateway.cli.call import REFUSED, AsJson, print_json
 from gateway.cli.for_operators.local_store import ConfigFile, DataFolder, settings
 from gateway.serve import pid_file
 
-TELL_SECONDS = 5  # between two words about the waiting
+TELL_SECONDS = 5  # between two progress messages
 
 
 def drain(
@@ -21,7 +21,7 @@ def drain(
     seconds: Annotated[int, typer.Option("--wait", min=1, help="Seconds to wait at most.")] = 120,
     as_json: AsJson = False,
 ) -> None:
-    """Stop the gateway on this machine: it takes nothing more, finishes what it has, and ends."""
+    """Stop the gateway on this machine: it accepts nothing more, finishes its requests, and ends."""
     folder = settings(config, data).data
     process, descriptor = _serving(folder)
     if process is None:
@@ -38,7 +38,7 @@ def drain(
 
 
 def _serving(folder: Path) -> tuple[int | None, int]:
-    """The process, and a descriptor that means it and no later one of the same number."""
+    """Returns the pid, and a pidfd that can't come to mean another process."""
     process = pid_file.holder(folder)
     if process is None:
         return None, -1

@@ -1,11 +1,11 @@
-"""What the doctor says of one thing it looked at."""
+"""The result of one of the doctor's checks."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at and seen; with a remedy it is a problem."""
+    """A checked thing and its state; a finding with a remedy is a problem."""
 
     name: str
     text: str

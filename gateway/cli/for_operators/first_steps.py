@@ -1,4 +1,4 @@
-"""The gateway on one's own machine: its operator's key in the data folder, and what to try first."""
+"""`amtp serve --local`: the operator's key in the data folder, and first commands to try."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ ACTOR = "serve --local"
 
 
 async def keep_admin_key(data: Path, dsn: str) -> ApiKey:
-    """The key of the folder's file, in force; a new one where there is none, or where it was revoked."""
+    """Returns the valid key from the folder's file; makes a new one if there is none or it was revoked."""
     database = Database(dsn, clock=Clock(), pool_size=1)
     await database.open()
     try:
@@ -58,7 +58,7 @@ def _read(path: Path) -> ApiKey | None:
 
 
 def _write(path: Path, key: ApiKey) -> ApiKey:
-    """Whole or not at all, and readable by us alone."""
+    """Writes the key file atomically, readable only by this user."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -71,7 +71,7 @@ def _write(path: Path, key: ApiKey) -> ApiKey:
 
 
 def greeting(url: str, key: str, data: Path, domain: str) -> str:
-    """What `amtp serve --local` says when it is ready."""
+    """Returns the text that `amtp serve --local` prints when it is ready."""
     path = str((data / KEY_FILE).absolute())
     register = f"curl {url}/v1/admin/agents -H 'Authorization: Bearer '$(cat {quote(path)}) {JSON}"
     return f"""

@@ -1,4 +1,4 @@
-"""What the doctor hears from the gateway's own listeners, asked over HTTP as a load balancer would."""
+"""The doctor's check of the gateway's listeners, over HTTP as a load balancer would."""
 
 import json
 import ssl
@@ -19,7 +19,7 @@ SILENT = "read the gateway's log; if it says nothing, restart the gateway"
 
 
 def listeners(config: Config) -> Iterator[Finding]:
-    """Asks each listener whose port is known; nothing where no gateway runs from the data folder."""
+    """Checks each listener with a known port, if a gateway runs from the data folder."""
     if pid_file.holder(config.data) is None:
         return
     for listener in config.listen:
@@ -40,7 +40,7 @@ def _listener(listener: Listener) -> Finding:
 
 
 def _ask(listener: Listener, path: str) -> tuple[int | None, str]:
-    """The status, None where there was no answer, and what to tell of it."""
+    """Returns the status, None without an answer, and a text about it."""
     connection = _connection(listener)
     try:
         connection.request("GET", path, headers={"Connection": "close"})

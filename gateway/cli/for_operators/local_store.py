@@ -1,4 +1,4 @@
-"""The database itself, for commands that work on it directly: the configured one, or a data folder's own."""
+"""Direct access to the database for commands: the configured one, or that of a data folder."""
 
 import os
 from collections.abc import AsyncIterator
@@ -20,13 +20,15 @@ from gateway.store.database import Database
 from gateway.store.migrate import migrate
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="Default: $AMTP_CONFIG, else ./amtp.yaml if it is there.")
+    Path | None, typer.Option("--config", help="Default: $AMTP_CONFIG, else ./amtp.yaml if it exists.")
 ]
-DataFolder = Annotated[Path | None, typer.Option("--data", help="The data folder of a gateway without one.")]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", help="Data folder of a gateway without a configuration file.")
+]
 
 
 def settings(config_file: Path | None, data: Path | None) -> Config:
-    """What a command goes by: the configuration, or a data folder alone."""
+    """Returns the configuration, or defaults with the given data folder."""
     if data:
         return replace(Config(), data=data)
     return load(find_file(config_file, os.environ), os.environ)
@@ -34,7 +36,7 @@ def settings(config_file: Path | None, data: Path | None) -> Config:
 
 @asynccontextmanager
 async def opened(config_file: Path | None, data: Path | None) -> AsyncIterator[Database]:
-    """The database of that configuration, migrated."""
+    """Opens the database of that configuration, after migrating it."""
     async with reached(settings(config_file, data)) as database:
         await migrate(database)
         yield database
@@ -42,7 +44,7 @@ async def opened(config_file: Path | None, data: Path | None) -> AsyncIterator[D
 
 @asynccontextmanager
 async def reached(config: Config) -> AsyncIterator[Database]:
-    """Its database as it is; an embedded one is started where no gateway runs it."""
+    """Opens the database without migrating it; starts an embedded one if no gateway runs it."""
     try:
         async with AsyncExitStack() as stack:
             dsn = config.database.url or await _embedded(config.data, stack)
@@ -55,7 +57,7 @@ async def reached(config: Config) -> AsyncIterator[Database]:
 
 
 async def _embedded(data: Path, stack: AsyncExitStack) -> str:
-    """The data folder's own server: the one that a gateway runs, else one for as long as we need it."""
+    """Returns the DSN of the data folder's server; starts it for as long as the stack if no gateway runs it."""
     server = EmbeddedPostgres(data)
     running = Database(server.dsn, clock=Clock(), pool_size=1)
     try:

@@ -1,4 +1,4 @@
-"""`amtp migrate`: brings the database to this release's schema, or says what it lacks."""
+"""`amtp migrate`: migrates the database to this release's schema, or lists pending migrations."""
 
 import asyncio
 from typing import Annotated
@@ -14,19 +14,19 @@ from gateway.store import sealed
 
 def migrate(
     check: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit 1 if something lacks.")
+        bool, typer.Option("--check", help="Change nothing; exit 1 if migrations are pending.")
     ] = False,
     accept_key: Annotated[
         bool,
         typer.Option(
-            "--accept-key", help="The secrets.key here counts from now on; what another sealed is lost."
+            "--accept-key", help="Use this secrets.key from now on; secrets sealed with another are lost."
         ),
     ] = False,
     config: ConfigFile = None,
     data: DataFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bring the database to this release's schema. `amtp serve` does so too."""
+    """Migrate the database to this release's schema. `amtp serve` does so, too."""
     if check and accept_key:
         raise typer.BadParameter("--check changes nothing; leave out --accept-key")
     names = asyncio.run(_work(settings(config, data), check, accept_key))

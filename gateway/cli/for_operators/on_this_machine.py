@@ -1,4 +1,4 @@
-"""What the doctor sees on this machine: the data folder, the files of keys and certificates, the processes."""
+"""The doctor's checks of this machine: the data folder, keys and certificates, processes."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from gateway.serve import pid_file, workers
 from gateway.serve.expected import EXPECTED
 from gateway.store.sealed import KEY_FILE, Sealer
 
-SILENT_SECONDS = 5.0  # a worker that was not heard for so long may hang
+SILENT_SECONDS = 5.0  # a worker without a heartbeat for so long may hang
 DNS_REMEDY = "check dns.nameservers, or /etc/resolv.conf; peers that were known stay reachable for seven days"
 
 
@@ -29,7 +29,7 @@ def on_this_machine(config: Config) -> Iterator[Finding]:
         yield _disk(config)
         yield from _key_files(config.data)
         yield from _processes(config.data)
-    if config.listen:  # a data folder alone says nothing of them
+    if config.listen:  # with a data folder alone they are unknown
         yield _descriptors(config)
     if config.tls.certificate_file and config.tls.key_file:
         yield _certificate(config.tls.certificate_file, config.tls.key_file, config.certified_host)
@@ -117,7 +117,7 @@ def _processes(data: Path) -> Iterator[Finding]:
 
 
 def judge_name_servers(up: Sequence[float]) -> Iterator[Finding]:
-    """By what the gateway saw last: whether they answer it."""
+    """Judges the name servers by what the gateway saw last."""
     if up:
         lost = not all(up)
         text = "don't answer the gateway" if lost else "answer the gateway"
@@ -125,7 +125,7 @@ def judge_name_servers(up: Sequence[float]) -> Iterator[Finding]:
 
 
 def judge_workers(heartbeats: Mapping[str, float], lost: Mapping[str, int], now: float) -> Finding:
-    """By when each worker's event loop last came round, and how many were lost in which way."""
+    """Judges the workers by their last heartbeats, and counts those that were replaced."""
     silent = [worker for worker, at in heartbeats.items() if now - at > SILENT_SECONDS]
     losses = [f"{count} {'hung' if how == 'silent' else how}" for how, count in lost.items()]
     since = f"; replaced since the start: {', '.join(losses)}" if losses else ""

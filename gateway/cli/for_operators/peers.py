@@ -1,4 +1,4 @@
-"""`amtp peers`: the gateways of other domains this one knows, through its admin API."""
+"""`amtp peers`: lists and shows known gateways of other domains, through the admin API."""
 
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from gateway.cli.call import (
 )
 from gateway.cli.for_operators.queue import Cursor, Limit, query_of, said, state_of, tell_more
 
-app = typer.Typer(help="Gateways of other domains: what they publish, how they are.", no_args_is_help=True)
+app = typer.Typer(help="Gateways of other domains: what they publish, and their state.", no_args_is_help=True)
 
 PATH = "/v1/admin/peers"
 COLUMNS = {
@@ -62,7 +62,7 @@ def list_(
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List them by name."""
+    """List known gateways by domain."""
     with outcome(as_json):
         page = Remote(gateway, admin_key).call("GET", PATH + query_of(said(limit=limit, cursor=cursor)))
     if as_json:
@@ -79,7 +79,7 @@ def show(
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one, with all that is known of it."""
+    """Show a gateway, with all that is known about it."""
     with outcome(as_json):
         found = Remote(gateway, admin_key).call("GET", f"{PATH}/{quote(domain, safe='')}")
     if as_json:
@@ -89,7 +89,7 @@ def show(
 
 
 def _flat(peer: dict[str, Any]) -> dict[str, Any]:
-    """A peer without boxes in boxes."""
+    """Returns a peer as a flat mapping."""
     window = peer["window"]
     return {
         **peer,

@@ -1,4 +1,4 @@
-"""`amtp queue`: what waits and why, and an operator's acts on it, through a gateway's admin API."""
+"""`amtp queue`: shows queued deliveries and why they wait, and changes them, through the admin API."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -20,7 +20,9 @@ from gateway.cli.call import (
 from gateway.cli.printable import plain
 from gateway.cli.spans import seconds_of
 
-app = typer.Typer(help="The queue: what waits, why, and what to do about it.", no_args_is_help=True)
+app = typer.Typer(
+    help="The queue: deliveries that wait, and why; hold, retry or cancel them.", no_args_is_help=True
+)
 
 QUEUE, DESTINATIONS = "/v1/admin/queue", "/v1/admin/destinations"
 
@@ -83,27 +85,36 @@ class State(StrEnum):
     HELD = "held"
 
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Messages; or say which below.")]
-Sender = Annotated[str | None, typer.Option("--sender", help="Sent by this address.")]
-Recipient = Annotated[str | None, typer.Option("--recipient", help="To this address.")]
+Ids = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids; or select by the options below.")
+]
+Sender = Annotated[str | None, typer.Option("--sender", help="Only from this sender.")]
+Recipient = Annotated[str | None, typer.Option("--recipient", help="Only to this recipient.")]
 ForDestination = Annotated[
-    str | None, typer.Option("--destination", "--domain", help="To this domain, or this agent here.")
+    str | None, typer.Option("--destination", "--domain", help="Only to this domain, or this local agent.")
 ]
-Status = Annotated[State | None, typer.Option("--status", help="In this state.")]
-ErrorCode = Annotated[str | None, typer.Option("--code", help="With this error at the last attempt.")]
+Status = Annotated[State | None, typer.Option("--status", help="Only in this state.")]
+ErrorCode = Annotated[str | None, typer.Option("--code", help="Only with this error at the last attempt.")]
 OlderThan = Annotated[
-    int | None, typer.Option("--older-than", parser=seconds_of, metavar="SPAN", help="Such as 15m, 4h, 2d.")
+    int | None,
+    typer.Option(
+        "--older-than", parser=seconds_of, metavar="SPAN", help="Only waiting for longer: 15m, 4h, 2d."
+    ),
 ]
-Everything = Annotated[bool, typer.Option("--all", help="All that waits.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count.")]
-Reason = Annotated[str | None, typer.Option("--reason", help="For the audit, and for reports.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")]
-Cursor = Annotated[str | None, typer.Option("--cursor", help="Go on where a listing ended.")]
-Destination = Annotated[str, typer.Argument(metavar="DOMAIN", help="example.com, or bob@example.com here.")]
+Everything = Annotated[bool, typer.Option("--all", help="All queued deliveries.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Count only, and change nothing.")]
+Reason = Annotated[
+    str | None, typer.Option("--reason", help="Reason, for the audit and for reports to senders.")
+]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Items at most.")]
+Cursor = Annotated[str | None, typer.Option("--cursor", help="Continue after a previous page.")]
+Destination = Annotated[
+    str, typer.Argument(metavar="DOMAIN", help="example.com, or a local agent: bob@example.com.")
+]
 
 
 def said(**options: Any) -> dict[str, Any]:
-    """What was said on the command line; what was not is left out."""
+    """Returns the options that were given."""
     return {name: value for name, value in options.items() if value not in (None, False, [])}
 
 
@@ -135,7 +146,7 @@ def list_(
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what waits, oldest first, with the reason."""
+    """List queued deliveries, oldest first, and why they wait."""
     asked = said(
         sender=sender,
         recipient=recipient,
@@ -157,12 +168,12 @@ def list_(
 
 @app.command()
 def show(
-    message_id: Annotated[str, typer.Argument(metavar="ID", help="A message that waits.")],
+    message_id: Annotated[str, typer.Argument(metavar="ID", help="A queued message.")],
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what waits of one message, and every attempt so far."""
+    """Show one message's queued deliveries, and their attempts so far."""
     with outcome(as_json):
         page = Remote(gateway, admin_key).call("GET", f"{QUEUE}/{quote(message_id, safe='')}?limit=1000")
     if as_json:
@@ -218,16 +229,16 @@ def _add_act(act: str, summary: str) -> None:
 
 
 for _act, _summary in {
-    "hold": "Keep from being delivered until released.",
-    "release": "Let go on what is held.",
-    "retry": "Try now what failed before.",
-    "cancel": "End, and report to the senders.",
+    "hold": "Hold deliveries until they are released.",
+    "release": "Release held deliveries.",
+    "retry": "Retry failed deliveries now.",
+    "cancel": "Cancel deliveries, and report to the senders.",
 }.items():
     _add_act(_act, _summary)
 
 
 def _whole(remote: Remote, act: str, body: dict[str, Any]) -> Any:
-    """The act on everything that is meant: the gateway does a bounded number at once."""
+    """Repeats the request until everything selected is done: the gateway does a limited number at once."""
     effect = remote.call("POST", f"{QUEUE}/{act}", body)
     matched, changed = effect["matched"], effect["changed"]
     while effect["has_more"]:
@@ -238,12 +249,12 @@ def _whole(remote: Remote, act: str, body: dict[str, Any]) -> Any:
 
 @app.command()
 def shape(
-    top: Annotated[int, typer.Option("--top", min=1, max=1000, help="Name so many destinations.")] = 20,
+    top: Annotated[int, typer.Option("--top", min=1, max=1000, help="Destinations to list.")] = 20,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count what waits by age and destination."""
+    """Count queued deliveries by age and destination."""
     with outcome(as_json):
         found = Remote(gateway, admin_key).call("GET", f"{QUEUE}/shape?top={top}")
     if as_json:
@@ -266,7 +277,7 @@ def destinations(
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the destinations that have mail, are paused or fail, and how they are."""
+    """List destinations with queued mail, paused or failing ones, and their state."""
     with outcome(as_json):
         page = Remote(gateway, admin_key).call(
             "GET", DESTINATIONS + query_of(said(limit=limit, cursor=cursor))
@@ -285,7 +296,7 @@ def explain(
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say why what waits for a destination is not delivered right now."""
+    """Show why a destination's queued mail is not being delivered now."""
     with outcome(as_json):
         found = Remote(gateway, admin_key).call("GET", f"{_place(domain)}/explain")
     if as_json:
@@ -300,16 +311,18 @@ def explain(
 @app.command()
 def pause(
     domain: Destination,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for whoever asks next.")],
+    reason: Annotated[str, typer.Option("--reason", help="Reason, shown with the pause.")],
     span: Annotated[
         int | None,
-        typer.Option("--for", parser=seconds_of, metavar="SPAN", help="Such as 15m, 4h; else until resumed."),
+        typer.Option(
+            "--for", parser=seconds_of, metavar="SPAN", help="Such as 15m, 4h; default: until resumed."
+        ),
     ] = None,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     admin_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Begin no more deliveries to a destination."""
+    """Pause a destination: start no new deliveries to it."""
     with outcome(as_json):
         body = said(reason=reason, expires_in=span)
         _tell(Remote(gateway, admin_key).call("POST", f"{_place(domain)}/pause", body), as_json)
@@ -329,8 +342,8 @@ def _add_destination_act(act: str, summary: str) -> None:
 
 for _act, _summary in {
     "resume": "End the pause of a destination.",
-    "flush": "Try now what waits for a destination, also where it is failing.",
-    "reset": "Forget that a destination is failing: deliver again what is due.",
+    "flush": "Retry a destination's queued mail now, even if it is failing.",
+    "reset": "Close the breaker of a failing destination, and deliver what is due.",
 }.items():
     _add_destination_act(_act, _summary)
 
@@ -349,7 +362,7 @@ def _place(domain: str) -> str:
 
 
 def state_of(found: dict[str, Any]) -> str:
-    """Of a destination, in a word or a few."""
+    """Returns the state of a destination in a few words."""
     if found["paused"]:
         return f"paused by {found['paused']['by']}: {found['paused']['reason']}"
     if found["open_until"]:

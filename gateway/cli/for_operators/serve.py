@@ -1,4 +1,4 @@
-"""`amtp serve`: the gateway itself, and with `--local` one for this machine that needs nothing else."""
+"""`amtp serve`: runs the gateway; with `--local`, for this machine only and without a configuration."""
 
 import asyncio
 import json
@@ -29,18 +29,19 @@ WORKERS_MAX = 64
 
 def serve(
     config: ConfigFile = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Folder for all that is kept.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="The data folder.")] = None,
     worker_count: Annotated[
         int, typer.Option("--workers", min=1, max=WORKERS_MAX, help="Processes that share the ports.")
     ] = 1,
     local: Annotated[
-        bool, typer.Option("--local", help="For this machine alone: domain localhost, no configuration.")
+        bool, typer.Option("--local", help="For this machine only: domain localhost, no configuration.")
     ] = False,
     port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65_535, help="With --local; default: 8080 or the next.")
+        int | None,
+        typer.Option("--port", min=0, max=65_535, help="With --local; default: 8080 or the next free one."),
     ] = None,
 ) -> None:
-    """Run the gateway until SIGTERM or Ctrl-C; SIGHUP makes it read its configuration again."""
+    """Run the gateway until SIGTERM or Ctrl-C; SIGHUP reloads the configuration."""
     if local and config:
         raise typer.BadParameter("--local goes without a configuration; leave out --config")
     if port is not None and not local:

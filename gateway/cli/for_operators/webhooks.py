@@ -1,4 +1,4 @@
-"""`amtp webhooks`: who is told of events, how that goes, and again what was missed."""
+"""`amtp webhooks`: registers, shows, tests and changes webhooks, and replays their events."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ from gateway.cli.for_operators.queue import Cursor, Limit, query_of, said, tell_
 from gateway.cli.spans import seconds_of
 from gateway.protocol.timestamp import render_timestamp
 
-app = typer.Typer(help="Webhooks: URLs that are told of events.", no_args_is_help=True)
+app = typer.Typer(help="Webhooks: URLs that are notified of events.", no_args_is_help=True)
 
 PATH = "/v1/webhooks"
 COLUMNS = {
@@ -63,7 +63,7 @@ ATTEMPT_COLUMNS = {
     "error": "ERROR",
     "milliseconds": "MS",
 }
-TEST_SECONDS_MAX = 20.0  # until a try is over, one way or the other
+TEST_SECONDS_MAX = 20.0  # for an attempt to end
 LOOK_SECONDS = 0.2
 
 Id = Annotated[str, typer.Argument(metavar="WEBHOOK", help="As `amtp webhooks list` shows it.")]
@@ -75,10 +75,10 @@ About = Annotated[
     typer.Option("--about", help="Only messages from or to this address or domain; may be repeated."),
 ]
 Description = Annotated[str | None, typer.Option("--description", help="One line, for yourself.")]
-Owner = Annotated[str | None, typer.Option("--owner", help="The agent whose it is; for operators.")]
+Owner = Annotated[str | None, typer.Option("--owner", help="Its agent; for operators.")]
 Secret = Annotated[
     str | None,
-    typer.Option("--secret", envvar="AMTP_WEBHOOK_SECRET", help="Your own, better in the variable."),
+    typer.Option("--secret", envvar="AMTP_WEBHOOK_SECRET", help="Your own secret; prefer the variable."),
 ]
 
 
@@ -97,7 +97,7 @@ def _tell(answer: dict[str, Any], as_json: bool) -> None:
 
 @app.command()
 def add(
-    url: Annotated[str, typer.Argument(help="The https URL to tell.")],
+    url: Annotated[str, typer.Argument(help="The https URL to notify.")],
     event: Events = None,
     about: About = None,
     description: Description = None,
@@ -108,9 +108,9 @@ def add(
     key: AgentKey = None,
     admin_key: AdminKey = None,
 ) -> None:
-    """Have a URL told of events; prints the secret they are signed with, this once.
+    """Register a webhook, and print its secret for signatures; it is shown only now.
 
-    It is pending until it repeats the challenge that is posted to it.
+    It is pending until it echoes the challenge posted to it.
     """
     body = said(url=url, events=event, about=about, description=description, owner=owner, secret=secret)
     with outcome(as_json):
@@ -127,7 +127,7 @@ def list_(
     key: AgentKey = None,
     admin_key: AdminKey = None,
 ) -> None:
-    """List the webhooks of the agent whose key it is, or with an operator's key all."""
+    """List webhooks: the agent's whose key it is, or with an operator's key all."""
     query = query_of(said(owner=owner, limit=limit, cursor=cursor))
     with outcome(as_json):
         page = Remote(gateway, key or admin_key).call("GET", PATH + query)
@@ -141,13 +141,15 @@ def list_(
 @app.command()
 def show(
     webhook: Id,
-    attempts: Annotated[int, typer.Option("--attempts", min=0, max=1000, help="So many of the last.")] = 10,
+    attempts: Annotated[
+        int, typer.Option("--attempts", min=0, max=1000, help="Number of last attempts to show.")
+    ] = 10,
     as_json: AsJson = False,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     key: AgentKey = None,
     admin_key: AdminKey = None,
 ) -> None:
-    """Show a webhook, and how its last attempts went."""
+    """Show a webhook, and its last attempts."""
     there = Remote(gateway, key or admin_key)
     with outcome(as_json):
         answer = there.call("GET", _place(webhook))
@@ -168,13 +170,13 @@ def update(
     event: Events = None,
     about: About = None,
     description: Description = None,
-    enabled: Annotated[bool | None, typer.Option("--on/--off", help="Switch it.")] = None,
+    enabled: Annotated[bool | None, typer.Option("--on/--off", help="Enable or disable it.")] = None,
     as_json: AsJson = False,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     key: AgentKey = None,
     admin_key: AdminKey = None,
 ) -> None:
-    """Change what is named, leave the rest."""
+    """Change the given options, and leave the others."""
     body = said(url=url, events=event, about=about, description=description)
     if enabled is not None:
         body["enabled"] = enabled
@@ -190,7 +192,7 @@ def remove(
     key: AgentKey = None,
     admin_key: AdminKey = None,
 ) -> None:
-    """Tell it nothing more."""
+    """Remove a webhook."""
     with outcome(as_json):
         answer = Remote(gateway, key or admin_key).call("DELETE", _place(webhook))
     if as_json:
@@ -207,7 +209,7 @@ def challenge(
     key: AgentKey = None,
     admin_key: AdminKey = None,
 ) -> None:
-    """Challenge a pending one once more."""
+    """Challenge a pending webhook again."""
     with outcome(as_json):
         _tell(Remote(gateway, key or admin_key).call("POST", _place(webhook, "/challenge")), as_json)
 
@@ -220,7 +222,7 @@ def try_(
     key: AgentKey = None,
     admin_key: AdminKey = None,
 ) -> None:
-    """Send a test event, and tell how that went."""
+    """Send a test event, and show the result."""
     there = Remote(gateway, key or admin_key)
     with outcome(as_json):
         event_id = there.call("POST", _place(webhook, "/test"))["event_id"]
@@ -238,7 +240,7 @@ def try_(
 
 
 def _attempt_of(there: Remote, webhook: str, event_id: str) -> dict[str, Any] | None:
-    """The first attempt at an event, once it is over."""
+    """Waits for the first attempt at an event, and returns it; None after a timeout."""
     end = time.monotonic() + TEST_SECONDS_MAX
     while time.monotonic() < end:
         page = there.call("GET", _place(webhook, "/attempts?limit=100"))
@@ -253,14 +255,14 @@ def _attempt_of(there: Remote, webhook: str, event_id: str) -> dict[str, Any] | 
 @app.command()
 def replay(
     webhook: Id,
-    since: Annotated[str, typer.Option("--since", help="A time, or a span back such as 2h.")],
+    since: Annotated[str, typer.Option("--since", help="A time, or how long ago, such as 2h.")],
     event: Annotated[str | None, typer.Option("--event", help="Only this event.")] = None,
     as_json: AsJson = False,
     gateway: GatewayUrl = GATEWAY_DEFAULT,
     key: AgentKey = None,
     admin_key: AdminKey = None,
 ) -> None:
-    """Send what was told or given up since then again, under the same ids."""
+    """Send events again, delivered or given up since then, with the same ids."""
     body = said(since=_moment(since), event=event)
     with outcome(as_json):
         answer = Remote(gateway, key or admin_key).call("POST", _place(webhook, "/replay"), body)
@@ -283,7 +285,7 @@ def rotate(
     grace: Annotated[
         int | None,
         typer.Option(
-            "--grace", parser=seconds_of, metavar="SPAN", help="How long the old one signs too: 1d."
+            "--grace", parser=seconds_of, metavar="SPAN", help="How long to sign with the old one, too: 1d."
         ),
     ] = None,
     secret: Secret = None,
@@ -292,7 +294,7 @@ def rotate(
     key: AgentKey = None,
     admin_key: AdminKey = None,
 ) -> None:
-    """Give it a new secret; prints it, this once."""
+    """Give a webhook a new secret, and print it; it is shown only now."""
     body = {} if grace is None else {"grace_seconds": grace}
     with outcome(as_json):
         there = Remote(gateway, key or admin_key)
