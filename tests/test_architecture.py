@@ -174,7 +174,6 @@ HEADLESS = re.compile(
     r"|Everything|Everybody|Everyone|All)\b"
 )
 STILL_HEADLESS = {
-    "config": 3,
     "journal": 11,
     "receive": 3,
 }

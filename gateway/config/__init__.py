@@ -1,1 +1,1 @@
-"""One operator's file: every setting with its type, default, range and meaning, read once into frozen values."""
+"""The configuration: every setting with its type, default, range and meaning, read once into frozen values."""

@@ -1,4 +1,4 @@
-"""Nodes and environment variables to frozen dataclasses, driven by the dataclasses' own fields.
+"""Reading of nodes and environment variables into frozen dataclasses, driven by the dataclasses' own fields.
 
 A setting is declared once, with its type, default, range and one line of explanation; reading, the names
 of variables, the example file and the messages about faults all come from that declaration. Faults are
@@ -24,10 +24,10 @@ from gateway.config.file import Node, Refused, Scalar, Sequence, parse_yaml
 from gateway.config.values import PARSERS, Secret
 
 PREFIX = "AMTP_"
-FAULTS_MAX = 50  # a wrong file has a handful; nobody reads more
+FAULTS_MAX = 50  # a wrong file has a handful; more are not read
 SECRET_BYTES_MAX = 65_536
 _REFERENCE = re.compile(r"\$(\$?)\{([^}]*)\}")
-_BAD = object()  # stands for a value that has a fault; the default serves while the rest is looked at
+_BAD = object()  # replaces a faulty value; its default is used while the rest is checked
 
 
 def setting(
@@ -39,7 +39,7 @@ def setting(
     check: Callable[[Any], Any] | None = None,
     readable: bool = False,
 ) -> Any:
-    """Declares one setting; MISSING: it must be given. `check` returns the value or raises ValueError."""
+    """Declares one setting; one with MISSING as default is required. `check` returns the value or raises ValueError."""
     metadata = {"doc": doc, "low": low, "high": high, "check": check, "readable": readable}
     return field(default=default, metadata=metadata) if default is not MISSING else field(metadata=metadata)
 
@@ -55,7 +55,7 @@ def section(kind: Callable[[], Any], doc: str) -> Any:
 
 
 def hints_of(kind: Any) -> dict[str, Any]:
-    """Field name to type, `| None` taken off."""
+    """Returns field names with their types, without `| None`."""
     return {name: _required(hint) for name, hint in typing.get_type_hints(kind).items()}
 
 
@@ -69,12 +69,12 @@ def is_section(hint: Any) -> bool:
 
 
 def is_composite(hint: Any) -> bool:
-    """Has keys inside, so that a variable for it holds YAML."""
+    """Returns whether it has keys inside, so that a variable for it holds YAML."""
     return typing.get_origin(hint) is dict or any(is_section(kind) for kind in typing.get_args(hint))
 
 
 def names_of(kind: Any) -> dict[str, str]:
-    """Every name a section understands to the field it is for: `token_file` is for `token`."""
+    """Returns all names a section knows, with their fields: `token_file` is for `token`."""
     names: dict[str, str] = {}
     for name, hint in hints_of(kind).items():
         names[name] = name
@@ -84,7 +84,7 @@ def names_of(kind: Any) -> dict[str, str]:
 
 
 def variables_of(kind: Any) -> dict[str, tuple[str, ...]]:
-    """Every environment variable to the key path it overrides."""
+    """Returns all environment variables with the key paths they override."""
     found: dict[str, tuple[str, ...]] = {}
     for name, hint in hints_of(kind).items():
         inner = names_of(hint) if is_section(hint) else {}
@@ -94,7 +94,7 @@ def variables_of(kind: Any) -> dict[str, tuple[str, ...]]:
 
 
 def keys_of(kind: Any, prefix: str = "") -> list[str]:
-    """Every dotted key, for hints about a key that stands in the wrong place."""
+    """Returns all dotted keys, for hints about a misplaced key."""
     keys: list[str] = []
     for name, hint in hints_of(kind).items():
         keys += keys_of(hint, f"{prefix}{name}.") if is_section(hint) else [prefix + name]
@@ -102,7 +102,7 @@ def keys_of(kind: Any, prefix: str = "") -> list[str]:
 
 
 def nearest(name: str, known: Collection[str], elsewhere: Collection[str] = ()) -> str:
-    """' (did you mean …?)' or nothing."""
+    """Returns ' (did you mean …?)' or an empty text."""
     close = difflib.get_close_matches(name, known, 1) or [
         k for k in elsewhere if k.rpartition(".")[2] == name
     ]
@@ -111,7 +111,7 @@ def nearest(name: str, known: Collection[str], elsewhere: Collection[str] = ()) 
 
 @dataclass(slots=True)
 class Reader:
-    """Builds sections from nodes; keeps every fault, and where each key was given."""
+    """A builder of sections from nodes; collects all faults, and where each key was given."""
 
     environ: Mapping[str, str]
     folder: Path  # relative paths in the file start here
@@ -127,11 +127,11 @@ class Reader:
             self.faults.append(f"{place}: {path} {text}" if place else f"{path} {text}")
 
     def spoiled(self, key: str) -> bool:
-        """Whether this key or anything below it has a fault."""
+        """Returns whether this key or one below it has a fault."""
         return any(path == key or path.startswith((f"{key}.", f"{key}[")) for path in self.bad)
 
     def override(self, root: config_file.Mapping, kind: Any, allowed: Callable[[str], bool]) -> None:
-        """Puts AMTP_… variables into the tree; they win over the file, an empty one is as good as none."""
+        """Puts AMTP_… variables into the tree. They override the file; an empty one is ignored."""
         known = variables_of(kind)
         for name in sorted(name for name in self.environ if name.startswith(PREFIX)):
             if name in known and self.environ[name]:
@@ -159,14 +159,14 @@ class Reader:
 
     @staticmethod
     def _drop_variant(parent: config_file.Mapping, key: str) -> None:
-        """AMTP_X_URL_FILE replaces the file's `url` too, and the other way round."""
+        """Removes the other variant: AMTP_X_URL_FILE also replaces the file's `url`, and vice versa."""
         other = key.removesuffix("_file") if key.endswith("_file") else f"{key}_file"
         node = parent.entries.get(other)
         if isinstance(node, Scalar) and not node.literal:
             del parent.entries[other]
 
     def section(self, kind: Any, node: Node, path: str) -> Any:
-        """The dataclass with what the node gives; a field with a fault keeps its default."""
+        """Builds the dataclass from a node; a faulty field keeps its default."""
         if not isinstance(node, config_file.Mapping):
             self.fault(path, "must be a mapping of keys to values", node.where)
             return _BAD
@@ -270,7 +270,7 @@ class Reader:
         return path if node.literal else self.folder / path
 
     def _expanded(self, node: Scalar) -> str:
-        """`${NAME}` is the environment's value, `$${NAME}` those very characters."""
+        """Replaces `${NAME}` by the environment's value; `$${NAME}` stands for `${NAME}` itself."""
 
         def value(match: re.Match[str]) -> str:
             if match[1]:
@@ -327,7 +327,7 @@ def _join(prefix: str, name: str) -> str:
 
 
 def _present(parent: config_file.Mapping, name: str) -> Node | None:
-    """The node of a key that has a value; `key:` alone, as when all below it is commented out, has none."""
+    """Returns the node of a key with a value; `key:` alone, as when all below it is commented out, has none."""
     node = parent.entries.get(name)
     return None if isinstance(node, Scalar) and node.absent else node
 

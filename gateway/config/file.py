@@ -1,7 +1,7 @@
-"""YAML text to nodes that remember their line, and nothing a configuration does not need.
+"""YAML parsed into nodes that remember their line, with only the features a configuration needs.
 
 No anchors, aliases or tags (a few lines of them can stand for gigabytes), no duplicate keys, a bounded
-depth and size. Scalars stay text: the setting they are for says what they mean.
+depth and size. Scalars stay text; the setting that reads one parses it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import yaml
 
-FILE_BYTES_MAX = 1_000_000  # a thousand peers fit ten times over; more is a mistake or an attack
+FILE_BYTES_MAX = 1_000_000  # ten times what a thousand peers need; more is a mistake or an attack
 DEFAULT_FILE = Path("amtp.yaml")
-DEPTH_MAX = 16  # ours needs four
+DEPTH_MAX = 16  # we need four
 _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # libyaml's reader is ten times faster
 
 
@@ -23,7 +23,7 @@ class Scalar:
     text: str
     where: str  # "amtp.yaml:12", or the environment variable
     plain: bool = True  # written without quotes, so that `null` can mean "not given"
-    literal: bool = False  # from the environment: `${…}` in it is not ours to expand
+    literal: bool = False  # from the environment: `${…}` in it is not expanded
 
     @property
     def absent(self) -> bool:
@@ -46,18 +46,18 @@ Node = Scalar | Sequence | Mapping
 
 
 class Refused(Exception):
-    """This text is no configuration; the message says where and why."""
+    """A text that is no configuration; the message says where and why."""
 
 
 def find_file(given: Path | None, environ: abc.Mapping[str, str]) -> Path | None:
-    """The file to read: the given one, else $AMTP_CONFIG, else amtp.yaml here if there is one."""
+    """Returns the file to read: the given one, else $AMTP_CONFIG, else amtp.yaml in this folder if it exists."""
     if given or environ.get("AMTP_CONFIG"):
         return given or Path(environ["AMTP_CONFIG"])
     return DEFAULT_FILE if DEFAULT_FILE.exists() else None
 
 
 def read_text(path: Path) -> str:
-    """The file's text, or Refused naming what to do about it."""
+    """Returns the file's text; raises Refused with a remedy."""
     try:
         with path.open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
@@ -75,7 +75,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_yaml(text: str, name: str, faults: list[str]) -> Node:
-    """One document as nodes. Duplicate keys join `faults`; what can't be read at all is Refused."""
+    """Parses one document into nodes. Adds duplicate keys to `faults`; raises Refused for what can't be read."""
     events = yaml.parse(text, Loader=_LOADER)
     try:
         node = _document(_Reading(name, events, faults))

@@ -1,4 +1,4 @@
-"""What can be set in each part of the configuration: every setting with its type, default, range and meaning."""
+"""The sections of the configuration: every setting with its type, default, range and meaning."""
 # ruff: noqa: RUF009 - setting() returns a field, as dataclasses.field does
 
 from __future__ import annotations
@@ -72,20 +72,20 @@ def _media_type(text: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Database:
     url: Secret | None = setting(
-        None, "Postgres 15 to 18; absent: an embedded one in `data`.", check=_database_url
+        None, "URL of a Postgres 15 to 18; absent: an embedded one in `data`.", check=_database_url
     )
-    pool_size: int = setting(8, "Connections each process keeps open.", low=3, high=500)
-    statement_timeout_seconds: int = setting(
-        30, "A statement that takes longer is given up.", low=1, high=3600
+    pool_size: int = setting(8, "Connections in the pool of each process.", low=3, high=500)
+    statement_timeout_seconds: int = setting(30, "Longer statements are cancelled.", low=1, high=3600)
+    pgbouncer: Literal["auto", "on", "off"] = setting(
+        "auto", "Whether it is behind PgBouncer in transaction mode."
     )
-    pgbouncer: Literal["auto", "on", "off"] = setting("auto", "Behind PgBouncer in transaction mode.")
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
     address: HostPort = setting(MISSING, "host:port to listen on.")
     tls: bool = setting(False, "Speak TLS 1.3 with the certificate of `tls`.")
-    roles: tuple[Role, ...] = setting(("public", "agents"), "What answers here.")
+    roles: tuple[Role, ...] = setting(("public", "agents"), "Endpoints served here.")
 
     def serves(self, role: Role) -> bool:
         return role in self.roles or "all" in self.roles
@@ -95,171 +95,180 @@ class Listener:
 class Tls:
     certificate_file: Path | None = setting(None, "Certificate chain, PEM.", readable=True)
     key_file: Path | None = setting(None, "Its private key, PEM.", readable=True)
-    client_ca_file: Path | None = setting(None, "Client certificates by these are recognised.", readable=True)
+    client_ca_file: Path | None = setting(
+        None, "Authorities whose client certificates are recognised, PEM.", readable=True
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    trusted: tuple[Network, ...] = setting((), "X-Forwarded-For counts only from these networks.")
+    trusted: tuple[Network, ...] = setting((), "Networks of proxies whose X-Forwarded-For is believed.")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    body_bytes: int = setting(10 * MEBIBYTE, "A message or batch.", low=1024, high=100 * MEBIBYTE)
-    connections: int = setting(
-        10_000, "Open connections of one listener, each process.", low=1, high=1_000_000
+    body_bytes: int = setting(
+        10 * MEBIBYTE, "Largest body of a message or batch.", low=1024, high=100 * MEBIBYTE
     )
-    requests_in_admission: int = setting(1024, "Requests at work at once; above it 503.", low=1, high=10_000)
+    connections: int = setting(
+        10_000, "Connections open at once, each listener and process.", low=1, high=1_000_000
+    )
+    requests_in_admission: int = setting(1024, "Requests handled at once; above it 503.", low=1, high=10_000)
     bodies_in_flight_bytes: int = setting(
-        256 * MEBIBYTE, "Bodies in memory; above it 503.", low=MEBIBYTE, high=2**40
+        256 * MEBIBYTE, "Bytes of bodies in memory; above it 503.", low=MEBIBYTE, high=2**40
     )
     unsent_bytes: int = setting(
         128 * MEBIBYTE,
-        "Answers and streams in memory that clients have not taken; above it the slowest is cut off.",
+        "Bytes of answers and streams that clients have not read; above it the slowest is cut off.",
         low=MEBIBYTE,
         high=2**40,
     )
     waiting_requests: int = setting(
-        8192, "Streams, and requests that wait for mail or a reply, each process.", low=1, high=1_000_000
+        8192, "Streams, and requests waiting for mail or a reply, each process.", low=1, high=1_000_000
     )
-    uploads: int = setting(32, "Files on their way in at once, each process.", low=1, high=10_000)
-    downloads: int = setting(256, "Files on their way out at once, each process.", low=1, high=100_000)
-    fetches: int = setting(32, "Files fetched from elsewhere at once, each process.", low=1, high=10_000)
+    uploads: int = setting(32, "Uploads at once, each process.", low=1, high=10_000)
+    downloads: int = setting(256, "Downloads at once, each process.", low=1, high=100_000)
+    fetches: int = setting(32, "Files fetched from other hosts at once, each process.", low=1, high=10_000)
     address_share_percent: int = setting(
-        10, "Of what can be held at once: for one address that proved no identity.", low=1, high=100
+        10, "Share of each limit above for one unproven address.", low=1, high=100
     )
-    owner_share_percent: int = setting(25, "The same for one agent, key or peer.", low=1, high=100)
-    unproven_share_percent: int = setting(
-        50, "The same for all addresses that proved no identity together.", low=1, high=100
-    )
+    owner_share_percent: int = setting(25, "Share for one agent, key or peer.", low=1, high=100)
+    unproven_share_percent: int = setting(50, "Share for all unproven addresses together.", low=1, high=100)
     unproven_messages_per_second: int = setting(
-        200, "Mail of all unproven senders, averaged over a minute; above it 429.", low=1, high=1_000_000
+        200, "Messages of all unproven senders, averaged over a minute; above it 429.", low=1, high=1_000_000
     )
-    unproven_bytes_per_second: int = setting(2 * MEBIBYTE, "The same in bytes.", low=1024, high=2**40)
+    unproven_bytes_per_second: int = setting(
+        2 * MEBIBYTE, "Bytes of their messages, likewise.", low=1024, high=2**40
+    )
     unproven_stored_bytes: int = setting(
-        2048 * MEBIBYTE, "Their mail that nobody acknowledged; above it 503.", low=MEBIBYTE, high=2**50
+        2048 * MEBIBYTE, "Bytes stored of their unacknowledged mail; above it 503.", low=MEBIBYTE, high=2**50
     )
     unproven_inbox_bytes: int = setting(
-        256 * MEBIBYTE, "Their mail in one inbox; above it 503.", low=MEBIBYTE, high=2**50
+        256 * MEBIBYTE, "Bytes stored of it in one inbox; above it 503.", low=MEBIBYTE, high=2**50
     )
     unproven_disk_free_bytes: int = setting(
-        2048 * MEBIBYTE, "Below it their mail is refused; of the embedded database.", low=0, high=2**50
+        2048 * MEBIBYTE,
+        "Free bytes on disk below which it is refused; embedded database only.",
+        low=0,
+        high=2**50,
     )
     batch_messages: int = setting(256, "Messages in one commit.", low=1, high=256)
     batch_bytes: int = setting(8 * MEBIBYTE, "Bytes in one commit.", low=1024, high=64 * MEBIBYTE)
     waiting_messages: int = setting(
-        4096, "Messages that may wait for a commit; above it 503.", low=1, high=1_000_000
+        4096, "Messages waiting for a commit; above it 503.", low=1, high=1_000_000
     )
     lookups_per_minute: int = setting(
-        60, "Other domains that one caller has looked up in the DNS, each process.", low=1, high=1_000_000
+        60, "DNS look-ups of other domains for one caller, each process.", low=1, high=1_000_000
     )
     webhook_challenges_per_minute: int = setting(
-        30, "Posts that one owner causes to URLs of webhooks, each process.", low=1, high=1_000_000
+        30, "Challenges and tests posted to webhook URLs for one owner, each process.", low=1, high=1_000_000
     )
-    schedules_per_agent: int = setting(100, "Messages of one agent that repeat.", low=0, high=100_000)
-    head_seconds: float = setting(10.0, "For a request's head to arrive.", low=0.1, high=600)
-    body_seconds: float = setting(60.0, "A body may be behind its least rate so long.", low=0.1, high=600)
+    schedules_per_agent: int = setting(100, "Repeated messages of one agent.", low=0, high=100_000)
+    head_seconds: float = setting(10.0, "Deadline for a request's head.", low=0.1, high=600)
+    body_seconds: float = setting(60.0, "How long a body may stay behind its least rate.", low=0.1, high=600)
     bytes_per_second_min: int = setting(
-        16_384, "Least rate of a body, and of a client that takes an answer.", low=1, high=MEBIBYTE
+        16_384, "Least rate of sending a body and of reading an answer.", low=1, high=MEBIBYTE
     )
-    keep_alive_seconds: float = setting(75.0, "For the next request on a connection.", low=0.1, high=3600)
+    keep_alive_seconds: float = setting(75.0, "Idle time before a connection is closed.", low=0.1, high=3600)
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    messages_days: int = setting(30, "Messages whose delivery is over.", low=1, high=3650)
+    messages_days: int = setting(30, "Messages whose deliveries are finished.", low=1, high=3650)
     keys_days: int = setting(14, "Idempotency keys.", low=1, high=365)
     acknowledged_days: int = setting(7, "Acknowledged inbox entries.", low=0, high=3650)
     audit_days: int = setting(365, "The audit trail.", low=1, high=36_500)
-    attempts_days: int = setting(30, "The record of delivery attempts.", low=1, high=3650)
+    attempts_days: int = setting(30, "The history of delivery attempts.", low=1, high=3650)
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    concurrency: int = setting(256, "Deliveries on their way at once, each process.", low=1, high=10_000)
+    concurrency: int = setting(256, "Deliveries at once, each process.", low=1, high=10_000)
     lease_seconds: int = setting(
-        30, "A delivery nobody finished is taken over after this.", low=25, high=3600
+        30, "Lease of a delivery; another worker takes it over after this.", low=25, high=3600
     )
     attempts_max: int = setting(168, "Attempts before a delivery fails.", low=1, high=1000)
     horizon_days: int = setting(7, "A delivery fails this long after it was accepted.", low=1, high=30)
-    delay_report_hours: int = setting(
-        4, "An undelivered message's sender is told after this.", low=1, high=168
-    )
+    delay_report_hours: int = setting(4, "Hours after which a sender is told of a delay.", low=1, high=168)
     per_destination_window_max: int = setting(
-        64, "Parcels on their way to one destination.", low=1, high=1000
+        64, "Largest window: requests at once to one destination.", low=1, high=1000
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Inbox:
-    lease_seconds_default: int = setting(60, "Lease of a fetch that names none.", low=1, high=86_400)
+    lease_seconds_default: int = setting(60, "Lease of a fetch that asks for no length.", low=1, high=86_400)
     lease_seconds_max: int = setting(3600, "Longest lease a fetch may ask for.", low=1, high=86_400)
-    poison_lapses: int = setting(10, "Leases that ran out before an entry is put aside.", low=2, high=1000)
+    poison_lapses: int = setting(
+        10, "Leases that ran out before an entry becomes a dead letter.", low=2, high=1000
+    )
     wait_seconds_max: int = setting(60, "Longest wait for mail in one request.", low=1, high=600)
-    streams: int = setting(16, "Streams of one inbox; the oldest ends, each process.", low=1, high=10_000)
+    streams: int = setting(
+        16, "Streams of one inbox, each process; beyond it the oldest ends.", low=1, high=10_000
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Attachments:
-    count: int = setting(20, "Of one message.", low=0, high=100)
-    bytes_each: int = setting(256 * MEBIBYTE, "One of them.", low=1024, high=2**40)
-    bytes_together: int = setting(1024 * MEBIBYTE, "All of one message.", low=1024, high=2**40)
-    types: tuple[str, ...] = setting((), "Media types that are taken; none: all.", check=_media_type)
+    count: int = setting(20, "Attachments of one message.", low=0, high=100)
+    bytes_each: int = setting(256 * MEBIBYTE, "Largest attachment.", low=1024, high=2**40)
+    bytes_together: int = setting(1024 * MEBIBYTE, "All attachments of one message.", low=1024, high=2**40)
+    types: tuple[str, ...] = setting((), "Media types accepted; none: all.", check=_media_type)
     store: Literal["auto", "file", "database"] = setting(
-        "auto", "Where large uploads lie: auto is files in `data` beside the embedded database, else rows."
+        "auto", "Store of large uploads; auto: files in `data` with the embedded database, else rows."
     )
     url: str = setting(
-        "", "Where others fetch uploads; default: https:// and the hostname.", check=_https_url
+        "", "URL at which others fetch uploads; default: https:// and the hostname.", check=_https_url
     )
     unsent_bytes: int = setting(
-        1024 * MEBIBYTE, "Uploads of one agent that no message refers to yet.", low=4096, high=2**40
+        1024 * MEBIBYTE, "Uploads of one agent that no message names yet.", low=4096, high=2**40
     )
     agent_bytes: int = setting(
         10 * 1024 * MEBIBYTE, "All uploads of one agent, sent or not.", low=4096, high=2**50
     )
     cache_bytes: int = setting(
-        0, "Files fetched from elsewhere that are kept in `data`; 0: none.", low=0, high=2**40
+        0, "Cache in `data` of files fetched from other hosts; 0: none.", low=0, high=2**40
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Dns:
-    nameservers: tuple[str, ...] = setting((), "Each address[:port]; none: the system's.", check=_nameserver)
-    timeout_seconds: float = setting(5.0, "For one answer.", low=0.1, high=60)
+    nameservers: tuple[str, ...] = setting(
+        (), "Name servers, each address[:port]; none: the system's.", check=_nameserver
+    )
+    timeout_seconds: float = setting(5.0, "Timeout of one query.", low=0.1, high=60)
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
     gateway: str = setting(MISSING, "Its https:// URL.", check=_gateway_url)
-    plain_http: bool = setting(False, "The URL may say http://: nobody else reads that network.")
-    features: tuple[str, ...] = setting((), "What it can do, as its DNS record would say: batch, ids.")
+    plain_http: bool = setting(False, "Allow an http:// URL, for a network that nobody else reads.")
+    features: tuple[str, ...] = setting((), "Its features, as in a DNS record: batch, ids.")
     bearer: Secret | None = setting(None, "Key we present to it.")
     certificate_file: Path | None = setting(None, "Certificate we present to it, PEM.", readable=True)
     key_file: Path | None = setting(None, "Its private key, PEM.", readable=True)
     ca_file: Path | None = setting(
-        None, "Its certificate is signed by these and no others; none: the usual ones.", readable=True
+        None, "The only authorities trusted for its certificate; none: the usual ones.", readable=True
     )
     proving_key: Secret | None = setting(
-        None, "Who presents this to us speaks for the domain.", check=_long_secret
+        None, "Key that proves the domain when presented to us.", check=_long_secret
     )
     accept_unproven: bool = setting(
-        False, "Mail in its name without that key is taken as unproven; otherwise it is refused with 401."
+        False, "Accept mail in its name without that key, as unproven; otherwise 401."
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    allow_networks: tuple[Network, ...] = setting((), "Private networks that URLs may lead to; for tests.")
-    plain_webhooks: bool = setting(False, "Webhooks may be http:// URLs; for tests.")
-    ca_file: Path | None = setting(
-        None, "Certificate authorities to believe beside the system's, PEM.", readable=True
-    )
-    connect_seconds: float = setting(10.0, "To connect, TLS included.", low=0.1, high=120)
-    answer_bytes: int = setting(MEBIBYTE, "Of an answer that are read.", low=1024, high=100 * MEBIBYTE)
-    requests: int = setting(1024, "Requests on their way at once, each process.", low=1, high=100_000)
+    allow_networks: tuple[Network, ...] = setting((), "Private networks that requests may go to; for tests.")
+    plain_webhooks: bool = setting(False, "Allow http:// URLs of webhooks; for tests.")
+    ca_file: Path | None = setting(None, "Authorities to trust beside the system's, PEM.", readable=True)
+    connect_seconds: float = setting(10.0, "Timeout to connect, TLS included.", low=0.1, high=120)
+    answer_bytes: int = setting(MEBIBYTE, "Largest answer that is read.", low=1024, high=100 * MEBIBYTE)
+    requests: int = setting(1024, "Requests at once, each process.", low=1, high=100_000)
     connections_kept: int = setting(
         2048,
-        "Connections kept for the next message, each process; one for each busy peer.",
+        "Idle connections kept, each process; one for each busy peer.",
         low=0,
         high=100_000,
     )
@@ -267,5 +276,5 @@ class Outbound:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    format: Literal["auto", "text", "json"] = setting("auto", "auto is text on a terminal, JSON elsewhere.")
-    level: Literal["debug", "info", "warning", "error"] = setting("info", "Least level that is written.")
+    format: Literal["auto", "text", "json"] = setting("auto", "auto is text on a terminal, else JSON.")
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "Lowest level written.")

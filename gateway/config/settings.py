@@ -1,7 +1,7 @@
-"""amtp.yaml and AMTP_… variables as frozen values: every setting with its default, range and meaning.
+"""The configuration from amtp.yaml and AMTP_… variables, as frozen values.
 
-`load` gives a whole configuration or a ConfigError that carries every fault at once. Constructors elsewhere
-receive values from here.
+`load` returns a whole configuration or raises a ConfigError with all faults at once. Constructors elsewhere get
+their values from here.
 """
 # ruff: noqa: RUF009 - setting(), section() and table() return fields, as dataclasses.field does
 
@@ -35,7 +35,7 @@ from gateway.config.sections import (
 from gateway.config.values import HostPort
 from gateway.journal.log_writer import escaped
 
-# Variables of ours that configure no gateway: a client's, an installation's, and the tests'.
+# AMTP_ variables that don't configure a gateway: a client's, an installation's, and the tests'.
 OTHER_VARIABLES = frozenset(
     {"AMTP_CONFIG", "AMTP_PG_BINDIR", "AMTP_GATEWAY", "AMTP_KEY", "AMTP_ADMIN_KEY", "AMTP_PUSH_SECRET"}
 )
@@ -43,12 +43,12 @@ OTHER_PREFIX = "AMTP_TEST_"
 
 FAULT_CHARACTERS_MAX = 500  # a fault quotes a key or value, of any length
 MEBIBYTE = 1_048_576
-ANNOTATIONS_BYTES = MEBIBYTE  # what an answer holds around the largest message
+ANNOTATIONS_BYTES = MEBIBYTE  # of an answer, beside the largest message
 Role = Literal["public", "agents", "admin", "all"]
 
 
 class ConfigError(Exception):
-    """The configuration can't be used; `faults` says where and what to do, one line each."""
+    """A configuration with faults; `faults` has a line for each, with place and remedy."""
 
     def __init__(self, faults: list[str]) -> None:
         self.faults = [escaped(fault[:FAULT_CHARACTERS_MAX]) for fault in sorted(faults, key=_line)]
@@ -63,26 +63,26 @@ def _line(fault: str) -> int:
 @dataclass(frozen=True, slots=True)
 class Config:
     development: bool = setting(False, "No keys needed from this machine. Loopback only.")
-    domains: tuple[str, ...] = setting((), "Domains whose agents live here. Required.", check=domain)
+    domains: tuple[str, ...] = setting((), "Domains served here. Required.", check=domain)
     hostname: str = setting("", "This gateway's name in Via; default: the first domain.", check=domain)
     data: Path = setting(Path("data"), "Folder for the embedded database and key files.")
-    listen: tuple[Listener, ...] = setting((), "Where to answer.")
-    database: Database = section(Database, "Where everything is kept.")
-    tls: Tls = section(Tls, "For listeners with `tls: true`. Replaced files are taken up without a restart.")
-    proxy: Proxy = section(Proxy, "A proxy in front.")
-    limits: Limits = section(Limits, "What the door takes.")
-    retention: Retention = section(Retention, "How long things are kept.")
-    queue: Queue = section(Queue, "Deliveries after the acknowledgement.")
-    inbox: Inbox = section(Inbox, "How agents fetch.")
-    attachments: Attachments = section(Attachments, "Files that messages refer to.")
-    dns: Dns = section(Dns, "How other domains are found.")
-    peers: dict[str, Peer] = table("Gateways known by name, without DNS.", key_check=domain)
+    listen: tuple[Listener, ...] = setting((), "Listeners.")
+    database: Database = section(Database, "The database.")
+    tls: Tls = section(Tls, "For listeners with `tls: true`. Replaced files are reloaded without a restart.")
+    proxy: Proxy = section(Proxy, "A reverse proxy in front.")
+    limits: Limits = section(Limits, "Limits of the HTTP server and of senders.")
+    retention: Retention = section(Retention, "How long data is kept.")
+    queue: Queue = section(Queue, "The queue of deliveries.")
+    inbox: Inbox = section(Inbox, "How agents fetch their mail.")
+    attachments: Attachments = section(Attachments, "Files attached to messages.")
+    dns: Dns = section(Dns, "How gateways of other domains are found.")
+    peers: dict[str, Peer] = table("Gateways of other domains, used instead of the DNS.", key_check=domain)
     outbound: Outbound = section(Outbound, "Requests this gateway makes.")
-    log: Log = section(Log, "What is written to stderr.")
+    log: Log = section(Log, "The log on stderr.")
 
     @property
     def certified_host(self) -> str:
-        """The host that other gateways want to see in our certificate; none where they don't see it."""
+        """Returns the host that our certificate must be valid for; empty if no public listener uses it."""
         seen = any(listener.tls and listener.serves("public") for listener in self.listen)
         return self.hostname if seen else ""
 
@@ -95,7 +95,7 @@ PRODUCTION_LISTEN = (
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
-    """The configuration in force, or every fault of it as one ConfigError."""
+    """Loads the configuration; raises one ConfigError with all its faults."""
     reader = Reader(environ, path.parent if path else Path(), keys_of(Config))
     try:
         root = _tree(path, reader.faults)
@@ -189,7 +189,7 @@ def _lease_too_long(config: Config) -> str:
 
 
 def _keys_too_short(config: Config) -> str:
-    # A key forgotten while its message is still being tried would let a repeat in as a second message.
+    # If a key were forgotten while its message is still retried, a repeat would be accepted as a second message.
     short = config.retention.keys_days < config.queue.horizon_days
     return "is less than queue.horizon_days; keys outlive every attempt" if short else ""
 
@@ -221,7 +221,7 @@ def _attachments_too_small(config: Config) -> str:
     )
 
 
-# The keys a rule looks at (with a fault in one of them it is left out; the first is named), and the rule.
+# The keys of a rule (it is skipped if one of them has a fault; its own fault names the first), and the rule.
 _SHARES = (
     "limits.body_bytes",
     "limits.address_share_percent",
@@ -244,7 +244,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], str]], ...] = (
     (("attachments.bytes_together", "attachments.bytes_each"), _attachments_too_small),
 )
 
-# What a running gateway takes up; everything else is built into its parts when it starts.
+# The settings that a reload applies; the others are read once at the start.
 RELOADABLE: Mapping[str, frozenset[str] | None] = {  # None: the section as a whole
     "peers": None,
     "retention": None,
@@ -285,7 +285,7 @@ RELOADABLE: Mapping[str, frozenset[str] | None] = {  # None: the section as a wh
 
 
 def reloadable(old: Config, new: Config) -> tuple[Config, list[str]]:
-    """What may take effect now, and one line for each changed key: taken up, or waiting for a restart."""
+    """Returns the configuration with reloadable changes applied, and a line for each changed key."""
     taken = {}
     for name, keys in RELOADABLE.items():
         after = getattr(new, name)
@@ -301,7 +301,7 @@ def reloadable(old: Config, new: Config) -> tuple[Config, list[str]]:
 
 
 def changed_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Dotted keys whose values differ."""
+    """Returns the dotted keys whose values differ."""
     if is_dataclass(old) and type(old) is type(new) and not isinstance(old, HostPort):
         pairs = [(field.name, getattr(old, field.name), getattr(new, field.name)) for field in fields(old)]
     elif isinstance(old, dict) and isinstance(new, dict):

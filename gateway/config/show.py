@@ -1,4 +1,4 @@
-"""A configuration for an operator to read: the one in force with masked secrets, and an example."""
+"""Texts for operators: the effective configuration with masked secrets, and an example file."""
 
 import dataclasses
 import typing
@@ -16,13 +16,13 @@ from gateway.config.values import Secret
 _HEAD = """\
 # The configuration of an AMTP gateway: every setting, with its default.
 #
-# `amtp check-config FILE` tells all that is wrong with a file, with `--show` also what is in force.
+# `amtp check-config FILE` shows all faults of a file, with `--show` also the effective values.
 # A setting can come from the environment instead: AMTP_<SECTION>_<KEY>, such as AMTP_DATABASE_URL;
-# AMTP_DOMAINS takes several between commas, AMTP_LISTEN and AMTP_PEERS take YAML.
+# AMTP_DOMAINS takes a list with commas, AMTP_LISTEN and AMTP_PEERS take YAML.
 # "${NAME}" in quotes stands for a variable's value. A secret can be read from a file: `url_file` for `url`.
 """
 
-# What an operator can start from, where a default says too little.
+# Examples for settings whose default says too little.
 _EXAMPLES = {
     "domains": ["domains: [example.com]"],
     "database.url": ['url: "postgresql://amtp:${PGPASSWORD}@db.internal/amtp"'],
@@ -48,7 +48,7 @@ _EXAMPLES = {
 
 
 def effective(config: Any) -> dict[str, Any]:
-    """The whole configuration as plain values, secrets masked."""
+    """Returns the whole configuration as plain values, with secrets masked."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
@@ -69,14 +69,14 @@ def _plain(value: Any) -> Any:
 
 
 def masked(secret: Secret) -> str:
-    """A URL keeps what tells where it leads; everything else goes."""
+    """Masks a secret; of a URL, scheme, host and path stay."""
     url = urlsplit(secret)
     host = url.netloc.rpartition("@")[2]
     return f"{url.scheme}://…@{host}{url.path}" if url.scheme and host else "…"
 
 
 def example() -> str:
-    """amtp.example.yaml, from the declarations of the settings."""
+    """Returns amtp.example.yaml, made from the declarations of the settings."""
     return _HEAD + "".join(f"{line}".rstrip() + "\n" for line in _section(Config, ""))
 
 
@@ -104,7 +104,7 @@ def _section(kind: Any, prefix: str) -> Iterator[str]:
 
 
 def _explained(kind: Any) -> Iterator[str]:
-    """The keys of a list's or table's items, one line each."""
+    """Yields the keys of a list's or table's items, one line each."""
     hints = hints_of(kind)
     for field in dataclasses.fields(kind):
         yield f"  {field.name}: {field.metadata['doc']}{_range(field, hints[field.name])}"

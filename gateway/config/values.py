@@ -1,4 +1,4 @@
-"""The kinds of single values a configuration holds, and how each is read from text."""
+"""The types of single values in a configuration, and how each is parsed from text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Network = IPv4Network | IPv6Network
 
 
 class Secret(str):
-    """Text that never shows itself in a repr, so that no log or trace gives it away by accident."""
+    """A text whose repr is masked, so that no log or traceback shows it by accident."""
 
     __slots__ = ()
 
@@ -28,7 +28,7 @@ class HostPort:
 
     @classmethod
     def parse(cls, text: str, port: int | None = None) -> Self:
-        """`host:port`, IPv6 hosts in brackets; without a port, the default one, when there is one."""
+        """Parses `host:port`, with IPv6 hosts in brackets; without a port the given default is used."""
         match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:/\[\]]+))(?::([0-9]{1,5}))?", text)
         if not match or (match[3] is None and port is None):
             raise ValueError("must be host:port, such as 127.0.0.1:8080 or [::1]:8080")
