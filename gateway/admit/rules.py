@@ -21,7 +21,7 @@ def sender_rule(caller: Caller, sender: Address, local_domains: Collection[str])
         _refuse_local_key(caller, sender)
         return caller.proven_domain == sender.domain
     if sender.local in RESERVED:
-        # The house speaks by these names itself, or nobody does: a report must not be forged.
+        # Only the gateway itself sends from these addresses: a report must not be forged.
         raise AMTPError(
             Code.SENDER_NOT_ALLOWED,
             f"{sender.name} is a reserved address that nobody sends from.",

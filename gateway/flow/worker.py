@@ -27,7 +27,7 @@ from gateway.store.queue.deliveries import Letter
 from gateway.store.wakeups.bell import Bell
 from gateway.store.wakeups.topics import DESTINATIONS, QUEUE, Topic, call_workers
 
-POLL_SECONDS = 5.0  # how long a row stays unseen that nobody told of: its process died, or a notice was lost
+POLL_SECONDS = 5.0  # how long a row stays unseen without a notice: its process died, or the notice was lost
 BUSY_SECONDS = 1.0  # the same while anything is under way here: leases in memory grow old
 REFRESH_SECONDS = 1.0  # from one look at what other processes know of the destinations to the next
 CLOCK_SECONDS = 1.0  # how long a clock that is set forward stays unseen

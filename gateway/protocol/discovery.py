@@ -19,7 +19,7 @@ RECORD_CHARACTERS_MAX: Final = 4096  # a record is a few dozen; more is an attac
 TOKENS_MAX: Final = 32  # entries of auth= and features= that are kept
 
 _TOKEN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_SIZE = re.compile(r"[0-9]{1,15}")  # beyond a petabyte nobody means it
+_SIZE = re.compile(r"[0-9]{1,15}")  # up to a petabyte; more is a mistake
 _TOKENS_DEFAULT: frozenset[str] = frozenset()
 
 

@@ -13,7 +13,7 @@ import msgspec
 COMPARED_BYTES_MAX = (
     128 * 1024
 )  # of each of two bodies whose digests differ: larger ones take too long to compare
-CONTENT_BYTES = 16  # of the digest: nobody gains by a collision but the sender, with himself
+CONTENT_BYTES = 16  # of the digest: a sender could only make messages of its own collide
 
 # Ours to tell an agent, never a sender's.
 ANNOTATIONS = frozenset({"gateway", "sender_verification", "status"})

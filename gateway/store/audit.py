@@ -32,7 +32,7 @@ class Audit:
         self, connection: Any, actor: str, act: str, subject: str, details: Details | None = None
     ) -> None:
         """Appends a row in the caller's open transaction, as its last act: other writers of this process wait meanwhile."""
-        # The lock ends with the transaction, so whoever comes next reads a row that is decided.
+        # The lock ends with the transaction, so the next writer reads a committed row.
         await connection.execute(
             "select pg_advisory_xact_lock(hashtextextended('amtp audit ' || $1, 0))", str(self._process)
         )

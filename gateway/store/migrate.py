@@ -14,7 +14,7 @@ LEDGER = (
     "create table if not exists migrations"
     " (number integer primary key, name text not null, at timestamptz not null)"
 )
-# Asked before it is altered, which would wait for whoever reads the table.
+# Looked up before the table is altered, which would wait for its readers.
 HAS_OLDEST = (
     "select exists (select from pg_attribute where attrelid = 'migrations'::regclass and attname = 'oldest')"
 )

@@ -10,7 +10,7 @@ from typing import Any
 from gateway.store.database import Database
 
 # Table and the column of message ids it is partitioned by.
-LOCK = 0x414D5450  # "AMTP": whoever holds it changes the schema, the others wait
+LOCK = 0x414D5450  # "AMTP": the advisory lock for changes of the schema
 PARTITIONED = {"messages": "id", "settled": "message", "attempts": "message", "events": "message"}
 DAYS_AHEAD = 3
 

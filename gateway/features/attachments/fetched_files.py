@@ -61,7 +61,7 @@ class FetchedFiles:
             async with aclosing(blocks):
                 async for block in blocks:
                     left -= len(block)
-                    with suppress(OSError):  # a full disk keeps nobody from reading
+                    with suppress(OSError):  # on a full disk the file is still read, only not kept
                         await asyncio.to_thread(_append, part, block)
                         if not left:
                             await asyncio.to_thread(

@@ -58,8 +58,8 @@ class Tick:
     """The message of one tick of a schedule, and the time of the next."""
 
     schedule: UUID
-    message: Admitted | None  # None: nobody may have it
-    report: Admitted | None  # to its agent, where somebody may not have it
+    message: Admitted | None  # None: every recipient was refused
+    report: Admitted | None  # to its agent, where a recipient was refused
     next_at: datetime | None
 
 

@@ -30,7 +30,7 @@ from gateway.store.audit import Audit
 from gateway.store.database import Database
 
 POSTMASTER = "postmaster"
-REMOVED = "removed:"  # with a name behind it, a destination where nobody lives, whoever took the name since
+REMOVED = "removed:"  # followed by a name: a destination without an agent, even if the name is taken again
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,7 +192,7 @@ class NamedKeys:
             ) from None
 
     async def ensure(self, key: NewKey, name: str, scopes: Sequence[str], actor: str) -> None:
-        """Makes a key kept outside the house the one of this name. One that was revoked stays revoked."""
+        """Makes a key given from outside the valid one of this name, once: a revoked one stays revoked."""
         async with self._database.transaction() as connection:
             # Processes that start together do this one after the other.
             await connection.execute("select version from directory_version for update")

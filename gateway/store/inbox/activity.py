@@ -38,7 +38,7 @@ where id = any (array(
 ))
 """
 
-# A row that another statement holds is left alone: it waits for nobody, and the agent will be seen again.
+# Rows locked by others are skipped, so this never waits: the agent will be seen again.
 _WRITE = """
 update agents set last_active_at = amtp_now()
 where id = any (array(select id from agents where id = any ($1::bigint[]) for update skip locked))

@@ -21,7 +21,7 @@ from gateway.store.row_ids import Mint
 from gateway.store.wakeups.topics import Topic, notice_of, topics_of
 
 BATCH_MAX = 256
-GATHER_SECONDS = 0.02  # between commits that nobody waits for: a small one costs as much as a large one
+GATHER_SECONDS = 0.02  # between commits without a waiter: a small one costs as much as a large one
 RETRY_SECONDS = 0.5  # between tries while the database is away; leases lapse meanwhile, and nothing is lost
 
 
