@@ -1,1 +1,1 @@
-"""What happened, told to operators: log lines and metrics. One function for each thing that can happen."""
+"""Log lines and metrics for operators: one function for each kind of event."""

@@ -1,4 +1,4 @@
-"""What can be told of a failure without telling what was at hand when it happened."""
+"""Descriptions of failures without the values involved, which may be people's mail."""
 
 import traceback
 from pathlib import Path
@@ -8,7 +8,7 @@ _HOUSE = Path(__file__).parent
 
 
 def reason(failure: BaseException) -> str:
-    """What failed, without values: a database's words about data would quote it."""
+    """Returns what failed, without values: a database's error text about data would quote it."""
     state = getattr(failure, "sqlstate", None)
     speaks = isinstance(failure, OSError) or (state is not None and not str(state).startswith("22"))
     text = f": {failure}" if speaks and str(failure) else ""
@@ -16,7 +16,7 @@ def reason(failure: BaseException) -> str:
 
 
 def frames(failure: BaseException) -> str:
-    """The innermost places the failure passed through."""
+    """Returns the innermost frames of the failure's traceback."""
     places = traceback.extract_tb(failure.__traceback__)[-FRAMES_SHOWN:]
     return " > ".join(f"{_place(frame.filename)}:{frame.lineno} {frame.name}" for frame in places)
 

@@ -1,4 +1,4 @@
-"""Who may read a file that holds a key."""
+"""Checks of the permissions of key files."""
 
 import stat
 from pathlib import Path
@@ -7,9 +7,9 @@ ROOT = 0
 
 
 def exposure(path: Path) -> str:
-    """Returns that others may read or change the file; nothing where they may not.
+    """Returns a text if others may read or change the file, else an empty one.
 
-    Its owner alone may; of a file of root's its group may read, too, as Postgres has it with keys.
+    Only its owner may; a file of root's may also be read by its group, as Postgres allows for keys.
     """
     try:
         found = path.stat()

@@ -1,8 +1,8 @@
-"""Counts of what happens for every message: gathered in plain Python, handed on to prometheus-client each second.
+"""Counts made for every message: gathered in plain Python, added to prometheus-client each second.
 
-A metric of prometheus-client takes a lock and, where several processes count together, writes a file each time. Gathered
-metrics are counted by the event loop's thread alone. What is not handed on is lost when a process is killed: a second's
-counts at most. `Metrics.hand_on` is called each second, before metrics are shown, and when a process stops.
+A metric of prometheus-client takes a lock each time and, with several processes, writes to a file. Gathered metrics are
+counted by the event loop's thread alone. A process that is killed loses counts not yet handed on, those of a second at
+most. `Metrics.hand_on` is called each second, before metrics are shown, and when a process stops.
 """
 
 from bisect import bisect_left
@@ -14,7 +14,7 @@ HAND_ON_SECONDS = 1.0
 
 
 class GatheredCounter:
-    """A counter, or all of its labels."""
+    """A counter, with its children by labels."""
 
     __slots__ = ("_counter", "_gathered", "_labelled")
 
@@ -24,7 +24,7 @@ class GatheredCounter:
         self._labelled: dict[tuple[str, ...], GatheredCounter] = {}
 
     def labels(self, *labels: str) -> "GatheredCounter":
-        """Returns the counter of these labels, always the same."""
+        """Returns the child of these labels, always the same one."""
         child = self._labelled.get(labels)
         if child is None:
             child = self._labelled[labels] = GatheredCounter(self._counter.labels(*labels))
@@ -35,7 +35,7 @@ class GatheredCounter:
         self._gathered += amount
 
     def hand_on(self) -> None:
-        """Adds what was gathered to the counter that is shown."""
+        """Adds the gathered count to the counter that is shown."""
         if self._gathered:
             amount, self._gathered = self._gathered, 0.0
             self._counter.inc(amount)
@@ -44,19 +44,19 @@ class GatheredCounter:
 
 
 class GatheredHistogram:
-    """A histogram, or all of its labels."""
+    """A histogram, with its children by labels."""
 
     __slots__ = ("_bounds", "_counts", "_histogram", "_labelled", "_sum")
 
     def __init__(self, histogram: Histogram, bounds: tuple[float, ...]) -> None:
         self._histogram = histogram
         self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)  # the last is of what is above all bounds
+        self._counts = [0] * (len(bounds) + 1)  # the last counts amounts above all bounds
         self._sum = 0.0
         self._labelled: dict[tuple[str, ...], GatheredHistogram] = {}
 
     def labels(self, *labels: str) -> "GatheredHistogram":
-        """Returns the histogram of these labels, always the same."""
+        """Returns the child of these labels, always the same one."""
         child = self._labelled.get(labels)
         if child is None:
             child = GatheredHistogram(self._histogram.labels(*labels), self._bounds)
@@ -69,7 +69,7 @@ class GatheredHistogram:
         self._sum += amount
 
     def hand_on(self) -> None:
-        """Adds what was gathered to the histogram that is shown."""
+        """Adds the gathered counts to the histogram that is shown."""
         counts = self._counts
         if any(counts):
             amount, self._sum = self._sum, 0.0

@@ -1,7 +1,7 @@
-"""The record of what happened: one function per event, each a log line with the message's id and a count.
+"""The journal: one function per event, which writes a log line with the message's id, and counts.
 
-Nothing here sees a body or a secret, and nothing here fails: a message is never lost because of its record.
-Audit rows are not written here but by the store, in the transaction of the act.
+Nothing here sees a body or a secret, and nothing here fails: a message is never lost because of its log line.
+Audit rows are written by the store, in the transaction of the change.
 """
 
 import os
@@ -20,13 +20,13 @@ from gateway.journal.metrics import Metrics
 from gateway.journal.seldom import Seldom
 from gateway.protocol.errors import STATUS_OF, Code
 
-LABELS_MAX = 1000  # routes times statuses and some codes; more would be a stranger's doing
+LABELS_MAX = 1000  # routes times statuses and some codes; more could only come from strangers
 _CODES = frozenset(map(str, STATUS_OF)) | frozenset(map(str, Code))
 _WAYS = frozenset({"inbox", "webhook", "amtp", "smtp"})
 
 
 class Settled(Protocol):
-    """What became of one delivery: exactly one of `status` (final) and `due` (again), or an inbox."""
+    """The outcome of one delivery attempt: exactly one of `status` (final) and `due` (retry), or an inbox."""
 
     @property
     def message(self) -> UUID: ...
@@ -54,7 +54,7 @@ class Identified(Protocol):
 
 
 class Journal:
-    """`Journal()` writes to stderr; a test gives a stream of its own."""
+    """The journal of a process. It writes to stderr, unless a stream is given."""
 
     def __init__(
         self,
@@ -88,21 +88,21 @@ class Journal:
         self._log.write("info", "draining", {"reason": reason})
 
     def beat(self) -> None:
-        """This worker's event loop comes round."""
+        """Records a heartbeat of this worker's event loop."""
         self._label(self.metrics.heartbeat, str(os.getpid())).set(time.time())
 
     def loop_held(self, seconds: float) -> None:
-        """The longest that something held the event loop of late."""
+        """Records the longest recent stall of the event loop."""
         self.metrics.loop_stall.set(seconds)
 
     def loop_stalled(self, seconds: float) -> None:
-        """The event loop was held so long that people notice; once a minute at most."""
+        """Logs a long stall of the event loop, once a minute at most."""
         untold = self._seldom.due("loop_stalled")
         if untold is not None:
             self._log.write("warning", "loop_stalled", {"seconds": round(seconds, 3), "untold": untold})
 
     def worker_silent(self, worker: int, seconds: float) -> None:
-        """The loop of a worker hangs: the worker is killed."""
+        """Logs that a worker is killed because its event loop hangs."""
         self._log.write("error", "worker_silent", {"worker": worker, "seconds": seconds})
 
     def worker_replaced(self, how: str) -> None:
@@ -113,7 +113,7 @@ class Journal:
             self._log.write("info", "config_reloaded", {"change": change})
 
     def config_kept(self, faults: Sequence[str]) -> None:
-        """The new file is broken; the old configuration stays in force."""
+        """Logs the faults of a new configuration; the old one stays in use."""
         for fault in faults:
             self._log.write("error", "config_kept", {"fault": fault})
 
@@ -124,13 +124,13 @@ class Journal:
         self._log.write("error", "certificate_kept", {"fault": fault})
 
     def key_files(self, paths: Iterable[Path | None]) -> None:
-        """Warns of those that others may read."""
+        """Logs a warning for key files that others may read."""
         for path in paths:
             if path and (text := exposure(path)):
                 self._log.write("warning", "key_file_exposed", {"reason": f"{text}; chmod 600 {path}"})
 
     def certificate_judged(self, file: str, days_left: float, doubts: Sequence[str]) -> None:
-        """Each doubt is told when it begins; `days_left` is negative when it ended."""
+        """Logs each problem of the certificate when it begins; `days_left` is negative after its end."""
         self._label(self.metrics.certificate_days, file).set(days_left)
         for doubt in doubts:
             if doubt not in self._doubts:
@@ -145,11 +145,11 @@ class Journal:
             self._log.write(*(("error", "disk_nearly_full") if full else ("info", "disk_has_room")), fields)
 
     def noted(self, level: str, text: str) -> None:
-        """What a part of the house wants an operator to read, and no event of its own stands for."""
+        """Logs a text for which there is no event."""
         self._log.write(level, "note", {"text": text})
 
     def broke(self, where: str, failure: BaseException) -> None:
-        """An unexpected fault: where it happened, without the values that were at hand."""
+        """Logs an unexpected fault and where it happened, without values."""
         self.metrics.faults.inc()
         self._log.write(
             "error", "fault", {"where": where, "kind": type(failure).__name__, "at": frames(failure)}
@@ -181,12 +181,12 @@ class Journal:
             self.database_found()
 
     def unstorable(self, message_id: str, failure: BaseException) -> None:
-        """The database refuses this message alone."""
+        """Logs that the database refuses this message, though it takes others."""
         self.metrics.faults.inc()
         self._log.write("error", "unstorable", {"message_id": message_id, "reason": reason(failure)})
 
     def measured(self, live: Mapping[str, int], oldest_seconds: float, unaccounted: int) -> None:
-        """What the housekeeper counted in the database."""
+        """Records what the housekeeper counted in the database."""
         for status, count in live.items():
             self._label(self.metrics.live, status).set(count)
         self.metrics.oldest.set(oldest_seconds)
@@ -196,7 +196,7 @@ class Journal:
         self.metrics.entries_unaccounted.set(unaccounted)
 
     def measured_unproven(self, stored_bytes: int) -> None:
-        """Mail of unproven senders that is stored and not done with."""
+        """Records the bytes stored of unproven senders' unacknowledged mail."""
         self.metrics.unproven.set(stored_bytes)
 
     # Messages before the acknowledgement
@@ -218,7 +218,7 @@ class Journal:
         self._log.write("info", "refused", {name: value for name, value in fields.items() if value})
 
     def security(self, kind: str, client: str, **about: str) -> None:
-        """Somebody asked for what is not theirs. A flood of it is one line a minute for each client, and a count."""
+        """Logs a refused key, name or relay: one line a minute for each client, with the number left out."""
         self._label(self.metrics.security, kind).inc()
         untold = self._seldom.due(f"{kind} {client}")
         if untold is not None:
@@ -227,12 +227,12 @@ class Journal:
             self._log.write("warning", "security", known)
 
     def reader_lost(self, why: str) -> None:
-        """A child process that read a large body is gone: too_slow, silent, or it died."""
+        """Logs the loss of a child process that parsed a large body: too_slow, silent or died."""
         self._label(self.metrics.readers_lost, why).inc()
         self._log.write("error", "reader_lost", {"why": why})
 
     def connection_refused(self, cause: str, client: str) -> None:
-        """There was no place for it. A crowd is one line a minute for each cause, and a count."""
+        """Logs a refused connection: one line a minute for each cause, with the number left out."""
         self._label(self.metrics.connections_refused, cause).inc()
         untold = self._seldom.due(f"connection refused: {cause}")
         if untold is not None:
@@ -240,7 +240,7 @@ class Journal:
             self._log.write("warning", "connection_refused", known)
 
     def request(self, route: str, status: int, seconds: float) -> None:
-        """`route` is the template of the routing table, never the path a stranger sent."""
+        """Counts a request. `route` is the template of the routing table, never the path a stranger sent."""
         answered = self._answered.get((route, status))
         if answered is None:
             label, metrics = self._label, self.metrics
@@ -252,18 +252,18 @@ class Journal:
         duration.observe(seconds)
 
     def reader_cut(self, reason_: str) -> None:
-        """A client took too little of an answer or a stream."""
+        """Counts a client that was cut off because it read too slowly."""
         self._label(self.metrics.readers_cut, reason_).inc()
 
     def held(self, amounts: Mapping[str, int]) -> None:
-        """What this process holds for its clients now."""
+        """Records how much of each limit is in use now."""
         for what, amount in amounts.items():
             self._label(self.metrics.held, what).set(amount)
 
     # Deliveries after it
 
     def settled(self, settlements: Iterable[Settled], messages: Mapping[UUID, Identified]) -> None:
-        """Each settlement that took effect, as the event it is."""
+        """Logs each settlement that took effect, as its event."""
         for one in settlements:
             known = messages.get(one.message)
             message_id = known.message_id if known else str(one.message)
@@ -289,7 +289,7 @@ class Journal:
     def ended(
         self, status: str, message_id: str, recipient: str, code: str, text: str, attempts: int
     ) -> None:
-        """Final and not delivered: failed, expired or cancelled."""
+        """Logs a final status other than delivered: failed, expired or cancelled."""
         self._label(self.metrics.settled, status, "none").inc()
         fields = {"message_id": message_id, "recipient": recipient, "code": code, "reason": text}
         level = "warning" if status == "failed" else "info"
@@ -318,7 +318,7 @@ class Journal:
         self._log.write("info", "destination_back", {"destination": destination})
 
     def dns_failed(self, name: str, reason_: str, *, outage: bool) -> None:
-        """A question that no name server answered; several in a row are an outage."""
+        """Counts a DNS query that no name server answered; logs an outage after several in a row."""
         self.metrics.dns_failures.inc()
         if outage and self._dns_up:
             self._dns_up = False
@@ -327,7 +327,7 @@ class Journal:
                 self._log.write("error", "dns_lost", {"name": name, "reason": reason_})
 
     def dns_back(self, seconds: float) -> None:
-        """The name servers answer again, after so long."""
+        """Logs that the name servers answer again, after this many seconds."""
         self._dns_up = True
         self.metrics.dns_up.set(1)
         if self._seldom.due("dns again") is not None:
@@ -354,7 +354,7 @@ class Journal:
     # Notifications
 
     def noticed(self, event: str, notice: str, told: bool, again: datetime | None, fault: str) -> None:
-        """What became of one try to tell one subscriber."""
+        """Logs the result of one attempt to notify one subscriber."""
         result = "told" if told else "later" if again is not None else "given_up"
         self._label(self.metrics.notices, result).inc()
         fields = {"event_type": event, "event_id": notice, "reason": fault}
@@ -362,7 +362,7 @@ class Journal:
         self._log.write("debug" if told else "info", f"notice_{result}", known)
 
     def notices_given_up(self, notices: int) -> None:
-        """Their time was over, or too many of them waited."""
+        """Logs notices given up because they expired or too many waited."""
         if notices:
             self._label(self.metrics.notices, "given_up").inc(notices)
             self._log.write("warning", "notices_given_up", {"notices": notices})
@@ -377,11 +377,11 @@ class Journal:
     # The record itself
 
     def adopt(self, form: str, level: str) -> None:
-        """Another form and level, after a reload."""
+        """Applies another form and level, after a reload."""
         self._log.adopt(form, level)
 
     def flush(self) -> None:
-        """Writes the lines that wait, and hands on what was counted."""
+        """Writes buffered lines and gathered counts."""
         self._log.flush()
         self.metrics.hand_on()
 

@@ -1,7 +1,7 @@
 """Log lines: one per event, text for a terminal or JSON for machines, safe to print, cheap to write.
 
-Lines gather while the event loop works and are written together as soon as it comes round, so that a thousand
-messages cost one write. What came from outside can't end a line, start another, or steer a terminal.
+Lines are buffered and written together at the next iteration of the event loop, so that a thousand messages cost one
+write. Values from outside can't end a line, start another, or control a terminal.
 """
 
 import asyncio
@@ -13,15 +13,15 @@ from typing import Any, TextIO
 import msgspec
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-FIELD_CHARACTERS_MAX = 500  # enough to understand a reason, too little to hide a body in
-LINES_WAITING_MAX = 1000  # then they are written at once, so that a burst can't grow without bound
+FIELD_CHARACTERS_MAX = 500  # enough for a reason, too short for a body
+LINES_WAITING_MAX = 1000  # then they are written at once, so that a burst is bounded
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 
 class LogWriter:
-    """Writes events to a stream. `form` is auto (text on a terminal, else JSON), text or json."""
+    """A writer of events to a stream. `form` is auto (text on a terminal, else JSON), text or json."""
 
     def __init__(self, stream: TextIO, form: str, level: str) -> None:
         self._stream = stream
@@ -29,7 +29,7 @@ class LogWriter:
         self.adopt(form, level)
 
     def adopt(self, form: str, level: str) -> None:
-        """Another form and level from the next event on, after a reload."""
+        """Applies another form and level from the next event on, after a reload."""
         self._render = _json if form == "json" or (form == "auto" and not self._stream.isatty()) else _text
         self._least = LEVELS[level]
 
@@ -40,7 +40,7 @@ class LogWriter:
         if len(self._lines) == 1:
             try:
                 asyncio.get_running_loop().call_soon(self.flush)
-            except RuntimeError:  # no loop runs: a command, or the last words of a process
+            except RuntimeError:  # no loop runs: a command, or the end of a process
                 self.flush()
         elif len(self._lines) >= LINES_WAITING_MAX:
             self.flush()
@@ -54,7 +54,7 @@ class LogWriter:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
-            return  # nobody listens any more; mail is not lost because of a log
+            return  # nobody reads the log any more; mail is not lost because of that
 
 
 def _json(now: float, level: str, event: str, fields: dict[str, Any]) -> str:
@@ -80,7 +80,7 @@ def _text(now: float, level: str, event: str, fields: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Text cut to a bearable length, without what has no UTF-8."""
+    """Returns a text cut to the maximal length, as valid UTF-8; other values unchanged."""
     if not isinstance(value, str):
         return value
     text = value if len(value) <= FIELD_CHARACTERS_MAX else value[:FIELD_CHARACTERS_MAX] + "…"
@@ -88,14 +88,14 @@ def _plain(value: Any) -> Any:
 
 
 def _quoted(text: str) -> str:
-    """One word, or in quotes that end where they should: a value can't pass for another field."""
+    """Quotes a text that is not one word, with escapes, so that a value can't look like another field."""
     if text and not any(character in text for character in ' "='):
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def escaped(text: str) -> str:
-    """The text with everything that is not plainly printable as \\u escapes."""
+    """Returns the text with all characters that are not printable as \\u escapes."""
     return text if text.isprintable() else _NOT_PRINTABLE.sub(_json_escape, text)
 
 

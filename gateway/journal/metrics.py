@@ -1,8 +1,8 @@
 """The counters, gauges and histograms of a gateway process, and how they are shown to Prometheus.
 
-Labels come from small fixed sets: routes, statuses, codes. What grows with what strangers send is no label.
-With several processes (see `metrics_folder`) every process shows the sum of all. What happens for every message is
-gathered first (see `gathered`), so what other processes counted is at most a second old.
+Labels come from small fixed sets: routes, statuses, codes. Values that strangers choose are never labels.
+With several processes (see `metrics_folder`) every process shows the sum of all. Counts made for every
+message are gathered first (see `gathered`), so those of other processes are at most a second old.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """One of each, made once; every Journal has its own, so that two gateways in a test don't mix."""
+    """The metrics of a process; every Journal has its own, so that two gateways in a test don't mix."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
@@ -97,7 +97,7 @@ class Metrics:
         self._measured(gauge)
 
     def _measured(self, gauge: Callable[..., Gauge]) -> None:
-        """What housekeepers count in the database."""
+        """Makes the gauges for what housekeepers count in the database."""
         self.live = gauge("recipients_live", "Recipients without a final status.", "livemostrecent", "status")
         self.unproven = gauge("unproven_stored_bytes", "Mail of unproven senders.", "livemostrecent")
         self.oldest = gauge("queue_oldest_seconds", "Age of the oldest due delivery.", "livemostrecent")
@@ -113,18 +113,18 @@ class Metrics:
         )
 
     def hand_on(self) -> None:
-        """Adds what was gathered to what is shown."""
+        """Adds the gathered counts to the metrics that are shown."""
         for each in self._gathered:
             each.hand_on()
 
     async def run(self) -> None:
-        """Hands on each second, for the other processes and those who look at their files, until cancelled."""
+        """Hands gathered counts on each second, for other processes to show, until cancelled."""
         while True:
             await asyncio.sleep(HAND_ON_SECONDS)
             self.hand_on()
 
     def render(self) -> bytes:
-        """The exposition text, of all processes where there are several."""
+        """Returns the exposition text, of all processes if there are several."""
         self.hand_on()
         if VARIABLE not in os.environ:
             return generate_latest(self._registry)
@@ -134,7 +134,7 @@ class Metrics:
 
 
 def samples_of(folder: Path) -> Mapping[str, list[tuple[dict[str, str], float]]]:
-    """Labels and values by name, of all processes that count together in this folder."""
+    """Returns labels and values by name, of all processes that share this folder."""
     found: Mapping[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
     for metric in MultiProcessCollector(None, str(folder)).collect():  # type: ignore[no-untyped-call] # no registry
         for sample in metric.samples:
@@ -143,5 +143,5 @@ def samples_of(folder: Path) -> Mapping[str, list[tuple[dict[str, str], float]]]
 
 
 def forget_process(folder: Path, pid: int) -> None:
-    """A worker process ended: what it counted stays, what it merely showed (gauges) goes."""
+    """Removes the gauges of a worker process that ended; its counters stay."""
     mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

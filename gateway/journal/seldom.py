@@ -1,14 +1,14 @@
-"""Log lines that strangers can cause at will: one a minute for each thing, with the number of those left out."""
+"""Rate limit for log lines that strangers can cause: one a minute for each thing, with the number left out."""
 
 from collections.abc import Callable
 from time import monotonic
 
 MINUTE_SECONDS = 60.0
-KNOWN_MAX = 1000  # things told apart in one minute; what comes beyond them shares one line
+KNOWN_MAX = 1000  # things told apart in one minute; beyond them all share one line
 
 
 class Seldom:
-    """Decides which of many equal events is worth a line."""
+    """A rate limit: one line a minute for events of the same kind."""
 
     def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
         self._seconds = seconds
@@ -33,7 +33,7 @@ class Seldom:
         return {thing: count for thing, (_, count) in told.items() if count}
 
     def _forget(self, now: float) -> None:
-        """Forgets what was told more than a minute ago, where nothing is left to tell."""
+        """Forgets things last logged more than a minute ago, if none was left out since."""
         self._told = {
             thing: told for thing, told in self._told.items() if now - told[0] < MINUTE_SECONDS or told[1]
         }

@@ -1,16 +1,16 @@
-"""The longest time that something held the event loop, which is the time that everything else waited for it."""
+"""The longest stall of the event loop: how long something blocked it, and all else waited."""
 
 import asyncio
 
 from gateway.journal.journal import Journal
 
-LOOK_SECONDS = 0.05  # what holds the loop for less is not seen, and needs no look
+LOOK_SECONDS = 0.05  # shorter stalls may be missed, and don't matter
 WINDOW_SECONDS = 60.0  # a stall is shown until the window after its own ends, so no scrape misses it
-TOLD_SECONDS = 1.0  # of a stall that deserves a line in the log
+TOLD_SECONDS = 1.0  # a stall this long is logged
 
 
 class Stalls:
-    """Looks how late the loop comes back to it, and shows the longest delay of this window and the one before."""
+    """A measurement of how late the loop wakes it; shows the longest delay of this window and the one before."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -18,7 +18,7 @@ class Stalls:
         self._before = self._longest = 0.0
 
     async def run(self) -> None:
-        """Looks until cancelled."""
+        """Measures until cancelled."""
         time = asyncio.get_running_loop().time
         while True:
             due = time() + LOOK_SECONDS
@@ -26,7 +26,7 @@ class Stalls:
             self.saw(due, time())
 
     def saw(self, due: float, came: float) -> None:
-        """Notes that the loop came back at `came` where it was due before."""
+        """Notes that the loop came back at `came`, though it was due at `due`."""
         stall = max(came - due, 0.0)
         if came >= self._window_ends:
             self._window_ends = came + WINDOW_SECONDS
