@@ -237,10 +237,10 @@ def parse_query(raw: str) -> dict[str, str]:
 
 def unknown_parameter(name: str, known: Collection[str]) -> AMTPError:
     near, taken = nearest(name, known), ", ".join(sorted(known))
-    remedy = f"did you mean {near}? " if near else ""
-    remedy += f"Known here are {taken}" if taken else "This endpoint takes none"
+    remedy = f"; did you mean {near}?" if near else "."
+    remedy += f" Known here are {taken}" if taken else " This endpoint takes none"
     return bad_parameter(
-        name, f"is not known: {remedy}", {"field": name, "nearest": near, "known": sorted(known)}
+        name, f"is not known{remedy}", {"field": name, "nearest": near, "known": sorted(known)}
     )
 
 

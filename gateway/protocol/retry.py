@@ -1,12 +1,9 @@
 """The retry schedule: 1 s, doubled each time, capped at an hour, with a quarter of jitter either way."""
 
-from datetime import timedelta
-
 FIRST_SECONDS = 1.0
 CAP_SECONDS = 3600.0
 SPREAD = 0.25
 ATTEMPTS_MAX = 168
-HORIZON = timedelta(days=7)
 
 
 def delay_seconds(attempts: int, draw: float, retry_after_seconds: float | None = None) -> float:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
@@ -62,12 +62,6 @@ class Cache(Generic[Value]):
     def peek(self, key: str) -> Kept[Value] | None:
         """Returns what is stored, expired or not, without asking."""
         return self._kept.get(key)
-
-    def expire(self, key: str) -> None:
-        """Makes the next `get` ask; what was stored stays visible to the question."""
-        kept = self._kept.get(key)
-        if kept is not None:
-            self._kept[key] = replace(kept, good_until=kept.asked_at)
 
     async def close(self) -> None:
         questions = list(self._questions.values())

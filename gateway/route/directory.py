@@ -92,11 +92,6 @@ class Directory:
             return None
         return Known(kept.value.result, kept.asked_at, kept.good_until, kept.value.stale)
 
-    async def ask_again(self, domain: str) -> Lookup:
-        """Does the same as `lookup`, without the cache: for a probe."""
-        self._domains.expire(domain)
-        return await self.lookup(domain)
-
     async def close(self) -> None:
         for question in self._late:
             question.cancel()

@@ -21,7 +21,6 @@ HAS_OLDEST = (
 ADD_OLDEST = "alter table migrations add column oldest text not null default '0.1.0'"
 DECLARED = re.compile(r"-- oldest: ([0-9.]+)\n")
 LOCK_SECONDS_MAX = 600.0  # for another process to finish its migration
-MIGRATION_SECONDS_MAX = 3600.0
 
 
 class SchemaError(Exception):

@@ -7,9 +7,10 @@ import pytest
 
 from gateway.deliver.outcome import Again, Deferred, Ended, Facts, verdict_on
 from gateway.protocol.errors import Code
-from gateway.protocol.retry import ATTEMPTS_MAX, CAP_SECONDS, HORIZON, delay_seconds
+from gateway.protocol.retry import ATTEMPTS_MAX, CAP_SECONDS, delay_seconds
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+HORIZON = timedelta(days=7)  # what a configuration says where it says nothing
 MESSAGES = 200
 
 

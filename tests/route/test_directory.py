@@ -372,13 +372,6 @@ async def test_plain_http_is_taken_only_from_the_very_domain_configured(
     assert isinstance(await directory.lookup("c.test"), Broken)
 
 
-async def test_a_probe_asks_although_the_answer_is_kept(directory: Directory, server: DnsServer) -> None:
-    server.txt(NAME, RECORD)
-    await directory.lookup("b.test")
-    await directory.ask_again("b.test")
-    assert server.count(NAME) == 2
-
-
 async def test_the_addresses_of_a_host_are_kept_for_a_minute_at_most(
     directory: Directory, server: DnsServer, clock: Clock
 ) -> None:

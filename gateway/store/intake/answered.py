@@ -21,8 +21,6 @@ from gateway.store.intake.uniqueness import claim, hashes_of
 from gateway.store.row_ids import Mint
 from gateway.store.wakeups.topics import Topic, topics_of
 
-SENT_MAX = 101  # by one acknowledgement: a reply and a hundred messages
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
