@@ -1,6 +1,6 @@
 """The caller of a request, and its proof."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from gateway.net.shares import Holder, site_of
@@ -23,14 +23,14 @@ class Caller:
     development: bool = False
     proven_domain: str | None = None  # the foreign domain the caller proved to speak for
     hops: tuple[str, ...] = ()  # HTTP Via as received
+    holder: Holder = field(init=False, repr=False, compare=False)  # charged for what its requests hold
 
-    @property
-    def holder(self) -> Holder:
-        """Returns the account to which the caller's held resources are charged."""
+    def __post_init__(self) -> None:
         owner = self.agent or self.proven_domain or self.name
         if owner is None and self.development:
             owner = "development"
-        return _owned(owner) if owner is not None else Holder(site_of(self.address))
+        holder = _owned(owner) if owner is not None else Holder(site_of(self.address))
+        object.__setattr__(self, "holder", holder)
 
     @property
     def submits(self) -> bool:

@@ -121,12 +121,13 @@ class Remembered(Generic[Name, Thing]):
         """Returns the things that exist, by name."""
         found: dict[Name, Thing] = {}
         missing = []
+        usable = {} if self._watch.version is None else self._things
         for name in names:
-            thing = self.recall(name)
-            if thing is None:
+            kept = usable.get(name)
+            if kept is None:
                 missing.append(name)
             else:
-                found[name] = thing
+                found[name] = kept[1]
         if missing:
             answer = await self._ask(missing)
             found.update((name, answer[name]) for name in missing if name in answer)

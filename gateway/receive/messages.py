@@ -1,7 +1,7 @@
 """The endpoint for sending, `POST /v1/messages`: one message or a batch of lines, from agents and gateways."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -108,9 +108,9 @@ class MessageDoor:
             return await self._parse(body, caller, local=False)
         return message
 
-    async def _parse(self, body: bytes, caller: Caller, local: bool) -> Message:
+    def _parse(self, body: bytes, caller: Caller, local: bool) -> Awaitable[Message]:
         row, now = self._mint(), self._clock.now()
-        return await self._parsing.message(body, holder=caller.holder, row=row, now=now, local=local)
+        return self._parsing.message(body, holder=caller.holder, row=row, now=now, local=local)
 
     async def _hand_in(self, message: Message, caller: Caller) -> Receipt:
         receipt = as_named(message, await self._accept.accept(message, caller))

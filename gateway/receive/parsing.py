@@ -3,7 +3,7 @@
 Parsing a 10 MB body holds the interpreter's lock for a fifth of a second, for which all other callers would wait.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from time import monotonic
@@ -31,8 +31,10 @@ class Parsing:
         self.turns = Turns()
         self.close = self._readers.close
 
-    async def message(self, raw: bytes, *, holder: Holder, row: UUID, now: datetime, local: bool) -> Message:
-        return await self.read(partial(parse_message, row=row, now=now, local=local), raw, holder)
+    def message(
+        self, raw: bytes, *, holder: Holder, row: UUID, now: datetime, local: bool
+    ) -> Awaitable[Message]:
+        return self.read(partial(parse_message, row=row, now=now, local=local), raw, holder)
 
     async def read(
         self, task: Callable[[bytes], T], raw: bytes, holder: Holder, size: int | None = None
