@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from conformance.dns_server import ADDRESS, Behaviour, DnsServer
 from conformance.fake_peer import Authority, FakePeer
-from gateway.config.sections import Dns, Listener, Outbound
+from gateway.config.sections import DnsSettings, ListenerSettings, OutboundSettings
 from gateway.config.values import HostPort
 from gateway.store.clock import Clock
 from tests.ports import free_port
@@ -43,7 +43,7 @@ class Ground(Protocol):
     def dns(self) -> Names: ...
 
     @property
-    def resolution(self) -> Dns: ...
+    def resolution(self) -> DnsSettings: ...
 
     @property
     def network(self) -> str: ...
@@ -61,7 +61,7 @@ class Loopback:
 
     def __init__(self, dns: DnsServer) -> None:
         self.dns = dns
-        self.resolution = Dns(nameservers=(f"{ADDRESS}:{dns.port}",), timeout_seconds=1.0)
+        self.resolution = DnsSettings(nameservers=(f"{ADDRESS}:{dns.port}",), timeout_seconds=1.0)
         self.network = "127.0.0.0/8"
         self.words_there = ()
         self._sites: dict[str, HostPort] = {}
@@ -99,9 +99,11 @@ class Federation:
         usual = {
             "hostname": host,
             "data": self.world.folder / home,
-            "listen": (*LISTEN, Listener(self.ground.site(host), tls=True, roles=("public",))),
+            "listen": (*LISTEN, ListenerSettings(self.ground.site(host), tls=True, roles=("public",))),
             "dns": self.ground.resolution,
-            "outbound": Outbound(allow_networks=(ip_network(self.ground.network),), ca_file=self.ca_file),
+            "outbound": OutboundSettings(
+                allow_networks=(ip_network(self.ground.network),), ca_file=self.ca_file
+            ),
         }
         async with self.world.gateway(
             domains,

@@ -225,3 +225,14 @@ def test_every_path_that_a_page_names_is_there(page: Path) -> None:
         and not (GATEWAY / name).exists()
     ]
     assert not missing
+
+
+def test_the_name_of_a_class_stands_for_one_thing() -> None:
+    named_at: dict[str, list[str]] = {}
+    for path in MODULES:
+        if room_of(path) == "client":  # has its own words for what it shows
+            continue
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                named_at.setdefault(node.name, []).append(named(path))
+    assert not {name: paths for name, paths in named_at.items() if len(paths) > 1}

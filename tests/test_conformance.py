@@ -14,7 +14,7 @@ from aiohttp import web
 
 from conformance.__main__ import SECTIONS
 from conformance.check import Level, checks_in
-from gateway.config.sections import Dns
+from gateway.config.sections import DnsSettings
 from gateway.config.settings import load
 from tests.ports import free_port
 from tests.world import World
@@ -88,7 +88,7 @@ async def test_what_needs_a_peer_is_not_run_without_one_and_never_passed(
 
 async def test_a_gateway_that_was_not_told_of_the_peers_is_not_blamed(world: World, tmp_path: Path) -> None:
     bring = ("--peer", "127.0.0.1", "--dns-port", str(free_port()), "--keep", str(tmp_path))
-    async with world.gateway(dns=Dns(nameservers=("127.0.0.1:9",), timeout_seconds=0.2)) as gateway:
+    async with world.gateway(dns=DnsSettings(nameservers=("127.0.0.1:9",), timeout_seconds=0.2)) as gateway:
         status, output = await conformance(gateway.url, gateway.domain, gateway.admin_key, *bring)
     assert status == 2
     assert "does not ask the DNS server" in output

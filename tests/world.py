@@ -15,7 +15,7 @@ from typing import Any, Self
 import aiohttp
 
 from gateway.admit.api_key import mint_key
-from gateway.config.sections import Listener
+from gateway.config.sections import ListenerSettings
 from gateway.config.settings import Config, complete
 from gateway.config.values import HostPort
 from gateway.features.feature import Plug
@@ -187,4 +187,4 @@ class World:
             yield Gateway(app, key.text, self._session, log)
 
 
-LISTEN = (Listener(HostPort("127.0.0.1", 0), roles=("all",)),)
+LISTEN = (ListenerSettings(HostPort("127.0.0.1", 0), roles=("all",)),)

@@ -11,7 +11,7 @@ from typing import Protocol, assert_never
 
 from gateway.admit.caller import Caller
 from gateway.protocol.message import Message
-from gateway.protocol.status import Receipt, RecipientState
+from gateway.protocol.status import Acceptance, RecipientState
 from gateway.store.admitted import Admitted, Rider
 
 
@@ -32,7 +32,7 @@ class Stage(IntEnum):
 class Keeper(Protocol):
     """A store that keeps a message for later instead of the queue."""
 
-    async def keep(self, admitted: Admitted, states: Sequence[RecipientState], /) -> Receipt:
+    async def keep(self, admitted: Admitted, states: Sequence[RecipientState], /) -> Acceptance:
         """Commits the message; returns its receipt."""
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 
-from gateway.config.sections import Limits
+from gateway.config.sections import LimitSettings
 from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.store.admitted import Entry, Queued, weight_of
@@ -30,7 +30,7 @@ class Strangers:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: LimitSettings,
         journal: Journal,
         count: Callable[[], Awaitable[Kept]],
         disk_free_bytes: Callable[[], int | None],
@@ -53,7 +53,7 @@ class Strangers:
         self.adopt(limits)
         self._messages, self._bytes = self._messages_max, self._bytes_max
 
-    def adopt(self, limits: Limits) -> None:
+    def adopt(self, limits: LimitSettings) -> None:
         """Applies other limits from now on."""
         self._limits = limits
         self._messages_max = limits.unproven_messages_per_second * BURST_SECONDS / self._processes

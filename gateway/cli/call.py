@@ -30,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 GATEWAY_DEFAULT = "http://127.0.0.1:8080"
 
 
-class Refused(Exception):
+class CallRefused(Exception):
     """A refusal by the gateway; its error envelope gives the reason."""
 
     def __init__(self, envelope: Mapping[str, Any]) -> None:
@@ -82,7 +82,7 @@ def _judged(status: int, raw: bytes, gateway: str) -> Any:
     if 200 <= status < 300:
         return answer
     if isinstance(answer, dict) and {"code", "message"} <= set(answer.get("error") or ()):
-        raise Refused(answer)
+        raise CallRefused(answer)
     raise Unreachable(f"What answers at {gateway} is no AMTP gateway: it said {status}. Check the address.")
 
 
@@ -95,7 +95,7 @@ def outcome(as_json: bool) -> Iterator[None]:
     """Reports Refused and Unreachable without a traceback, and exits with the code for them."""
     try:
         yield
-    except Refused as refusal:
+    except CallRefused as refusal:
         if as_json:
             print_json(refusal.envelope)
         typer.echo(f"amtp: {plain(str(refusal))}", err=True)

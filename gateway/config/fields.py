@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gateway.config import file as config_file
-from gateway.config.file import Node, Refused, Scalar, Sequence, parse_yaml
+from gateway.config.file import BadFile, Node, Scalar, Sequence, parse_yaml
 from gateway.config.values import PARSERS, Secret
 
 PREFIX = "AMTP_"
@@ -110,7 +110,7 @@ def nearest(name: str, known: Collection[str], elsewhere: Collection[str] = ()) 
 
 
 @dataclass(slots=True)
-class Reader:
+class ConfigReader:
     """A builder of sections from nodes; collects all faults, and where each key was given."""
 
     environ: Mapping[str, str]
@@ -146,7 +146,7 @@ class Reader:
         if len(path) == 1 and is_composite(hints_of(kind)[path[0]]):
             try:
                 node = parse_yaml(self.environ[name], name, self.faults)
-            except Refused as refused:
+            except BadFile as refused:
                 self.faults.append(str(refused))
                 return
         for step in path[:-1]:

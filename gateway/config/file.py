@@ -45,7 +45,7 @@ class Mapping:
 Node = Scalar | Sequence | Mapping
 
 
-class Refused(Exception):
+class BadFile(Exception):
     """A text that is no configuration; the message says where and why."""
 
 
@@ -62,16 +62,16 @@ def read_text(path: Path) -> str:
         with path.open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
-        raise Refused(
+        raise BadFile(
             f"{path}: can't be read ({error.strerror}); check the path and its permissions"
         ) from None
     if len(raw) > FILE_BYTES_MAX:
-        raise Refused(f"{path}: is larger than {FILE_BYTES_MAX} bytes; a configuration is a few kilobytes")
+        raise BadFile(f"{path}: is larger than {FILE_BYTES_MAX} bytes; a configuration is a few kilobytes")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise Refused(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
+        raise BadFile(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
 
 
 def parse_yaml(text: str, name: str, faults: list[str]) -> Node:
@@ -82,9 +82,9 @@ def parse_yaml(text: str, name: str, faults: list[str]) -> Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark is not None else ""
-        raise Refused(f"{name}{line}: is not YAML: {error.problem or error.context}") from None
+        raise BadFile(f"{name}{line}: is not YAML: {error.problem or error.context}") from None
     except yaml.YAMLError:
-        raise Refused(f"{name}: is not YAML: it contains a character that text can't contain") from None
+        raise BadFile(f"{name}: is not YAML: it contains a character that text can't contain") from None
     return node
 
 
@@ -106,7 +106,7 @@ def _document(reading: _Reading) -> Node:
         if isinstance(event, (yaml.DocumentStartEvent, yaml.DocumentEndEvent)):
             continue
         if node is not None:
-            raise Refused(f"{reading.where(event)}: holds a second document; a configuration is one document")
+            raise BadFile(f"{reading.where(event)}: holds a second document; a configuration is one document")
         node = _node(event, reading, 1)
     return node if node is not None else Mapping()
 
@@ -114,11 +114,11 @@ def _document(reading: _Reading) -> Node:
 def _node(event: yaml.Event, reading: _Reading, depth: int) -> Node:
     where = reading.where(event)
     if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-        raise Refused(f"{where}: uses an anchor or alias (& or *); write the value out, or quote the text")
+        raise BadFile(f"{where}: uses an anchor or alias (& or *); write the value out, or quote the text")
     if getattr(event, "tag", None):
-        raise Refused(f"{where}: uses a tag (!); write the value without it, or quote the text")
+        raise BadFile(f"{where}: uses a tag (!); write the value without it, or quote the text")
     if depth > DEPTH_MAX:
-        raise Refused(f"{where}: is nested deeper than {DEPTH_MAX} levels")
+        raise BadFile(f"{where}: is nested deeper than {DEPTH_MAX} levels")
     match event:
         case yaml.ScalarEvent():
             return Scalar(event.value, where, plain=event.implicit[0])
@@ -138,7 +138,7 @@ def _mapping(where: str, reading: _Reading, depth: int) -> Mapping:
     while not isinstance(event := next(reading.events), yaml.MappingEndEvent):
         key = _node(event, reading, depth + 1)
         if not isinstance(key, Scalar):
-            raise Refused(f"{key.where}: has a list or mapping as a key; keys are plain words")
+            raise BadFile(f"{key.where}: has a list or mapping as a key; keys are plain words")
         value = replace(_node(next(reading.events), reading, depth + 1), where=key.where)
         if key.text in entries:
             first = entries[key.text].where.rpartition(":")[2]

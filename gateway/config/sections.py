@@ -70,7 +70,7 @@ def _media_type(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Database:
+class DatabaseSettings:
     url: Secret | None = setting(
         None, "URL of a Postgres 15 to 18; absent: an embedded one in `data`.", check=_database_url
     )
@@ -82,7 +82,7 @@ class Database:
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class ListenerSettings:
     address: HostPort = setting(MISSING, "host:port to listen on.")
     tls: bool = setting(False, "Speak TLS 1.3 with the certificate of `tls`.")
     roles: tuple[Role, ...] = setting(("public", "agents"), "Endpoints served here.")
@@ -92,7 +92,7 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
+class TlsSettings:
     certificate_file: Path | None = setting(None, "Certificate chain, PEM.", readable=True)
     key_file: Path | None = setting(None, "Its private key, PEM.", readable=True)
     client_ca_file: Path | None = setting(
@@ -101,12 +101,12 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
-class Proxy:
+class ProxySettings:
     trusted: tuple[Network, ...] = setting((), "Networks of proxies whose X-Forwarded-For is believed.")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class LimitSettings:
     body_bytes: int = setting(
         10 * MEBIBYTE, "Largest body of a message or batch.", low=1024, high=100 * MEBIBYTE
     )
@@ -173,7 +173,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Retention:
+class RetentionSettings:
     messages_days: int = setting(30, "Messages whose deliveries are finished.", low=1, high=3650)
     keys_days: int = setting(14, "Idempotency keys.", low=1, high=365)
     acknowledged_days: int = setting(7, "Acknowledged inbox entries.", low=0, high=3650)
@@ -182,7 +182,7 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
+class QueueSettings:
     concurrency: int = setting(256, "Deliveries at once, each process.", low=1, high=10_000)
     lease_seconds: int = setting(
         30, "Lease of a delivery; another worker takes it over after this.", low=25, high=3600
@@ -196,7 +196,7 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class Inbox:
+class InboxSettings:
     lease_seconds_default: int = setting(60, "Lease of a fetch that asks for no length.", low=1, high=86_400)
     lease_seconds_max: int = setting(3600, "Longest lease a fetch may ask for.", low=1, high=86_400)
     poison_lapses: int = setting(
@@ -209,7 +209,7 @@ class Inbox:
 
 
 @dataclass(frozen=True, slots=True)
-class Attachments:
+class AttachmentSettings:
     count: int = setting(20, "Attachments of one message.", low=0, high=100)
     bytes_each: int = setting(256 * MEBIBYTE, "Largest attachment.", low=1024, high=2**40)
     bytes_together: int = setting(1024 * MEBIBYTE, "All attachments of one message.", low=1024, high=2**40)
@@ -232,7 +232,7 @@ class Attachments:
 
 
 @dataclass(frozen=True, slots=True)
-class Dns:
+class DnsSettings:
     nameservers: tuple[str, ...] = setting(
         (), "Name servers, each address[:port]; none: the system's.", check=_nameserver
     )
@@ -240,7 +240,7 @@ class Dns:
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class PeerSettings:
     gateway: str = setting(MISSING, "Its https:// URL.", check=_gateway_url)
     plain_http: bool = setting(False, "Allow an http:// URL, for a network that nobody else reads.")
     features: tuple[str, ...] = setting((), "Its features, as in a DNS record: batch, ids.")
@@ -259,7 +259,7 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class Outbound:
+class OutboundSettings:
     allow_networks: tuple[Network, ...] = setting((), "Private networks that requests may go to; for tests.")
     plain_webhooks: bool = setting(False, "Allow http:// URLs of webhooks; for tests.")
     ca_file: Path | None = setting(None, "Authorities to trust beside the system's, PEM.", readable=True)
@@ -275,6 +275,6 @@ class Outbound:
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class LogSettings:
     format: Literal["auto", "text", "json"] = setting("auto", "auto is text on a terminal, else JSON.")
     level: Literal["debug", "info", "warning", "error"] = setting("info", "Lowest level written.")

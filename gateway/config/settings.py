@@ -14,22 +14,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gateway.config import file as config_file
-from gateway.config.fields import Reader, keys_of, section, setting, table
-from gateway.config.file import Refused, parse_yaml, read_text
+from gateway.config.fields import ConfigReader, keys_of, section, setting, table
+from gateway.config.file import BadFile, parse_yaml, read_text
 from gateway.config.sections import (
-    Attachments,
-    Database,
-    Dns,
-    Inbox,
-    Limits,
-    Listener,
-    Log,
-    Outbound,
-    Peer,
-    Proxy,
-    Queue,
-    Retention,
-    Tls,
+    AttachmentSettings,
+    DatabaseSettings,
+    DnsSettings,
+    InboxSettings,
+    LimitSettings,
+    ListenerSettings,
+    LogSettings,
+    OutboundSettings,
+    PeerSettings,
+    ProxySettings,
+    QueueSettings,
+    RetentionSettings,
+    TlsSettings,
     domain,
 )
 from gateway.config.values import HostPort
@@ -66,19 +66,23 @@ class Config:
     domains: tuple[str, ...] = setting((), "Domains served here. Required.", check=domain)
     hostname: str = setting("", "This gateway's name in Via; default: the first domain.", check=domain)
     data: Path = setting(Path("data"), "Folder for the embedded database and key files.")
-    listen: tuple[Listener, ...] = setting((), "Listeners.")
-    database: Database = section(Database, "The database.")
-    tls: Tls = section(Tls, "For listeners with `tls: true`. Replaced files are reloaded without a restart.")
-    proxy: Proxy = section(Proxy, "A reverse proxy in front.")
-    limits: Limits = section(Limits, "Limits of the HTTP server and of senders.")
-    retention: Retention = section(Retention, "How long data is kept.")
-    queue: Queue = section(Queue, "The queue of deliveries.")
-    inbox: Inbox = section(Inbox, "How agents fetch their mail.")
-    attachments: Attachments = section(Attachments, "Files attached to messages.")
-    dns: Dns = section(Dns, "How gateways of other domains are found.")
-    peers: dict[str, Peer] = table("Gateways of other domains, used instead of the DNS.", key_check=domain)
-    outbound: Outbound = section(Outbound, "Requests this gateway makes.")
-    log: Log = section(Log, "The log on stderr.")
+    listen: tuple[ListenerSettings, ...] = setting((), "Listeners.")
+    database: DatabaseSettings = section(DatabaseSettings, "The database.")
+    tls: TlsSettings = section(
+        TlsSettings, "For listeners with `tls: true`. Replaced files are reloaded without a restart."
+    )
+    proxy: ProxySettings = section(ProxySettings, "A reverse proxy in front.")
+    limits: LimitSettings = section(LimitSettings, "Limits of the HTTP server and of senders.")
+    retention: RetentionSettings = section(RetentionSettings, "How long data is kept.")
+    queue: QueueSettings = section(QueueSettings, "The queue of deliveries.")
+    inbox: InboxSettings = section(InboxSettings, "How agents fetch their mail.")
+    attachments: AttachmentSettings = section(AttachmentSettings, "Files attached to messages.")
+    dns: DnsSettings = section(DnsSettings, "How gateways of other domains are found.")
+    peers: dict[str, PeerSettings] = table(
+        "Gateways of other domains, used instead of the DNS.", key_check=domain
+    )
+    outbound: OutboundSettings = section(OutboundSettings, "Requests this gateway makes.")
+    log: LogSettings = section(LogSettings, "The log on stderr.")
 
     @property
     def certified_host(self) -> str:
@@ -87,19 +91,19 @@ class Config:
         return self.hostname if seen else ""
 
 
-DEVELOPMENT_LISTEN = (Listener(HostPort("127.0.0.1", 8080), roles=("all",)),)
+DEVELOPMENT_LISTEN = (ListenerSettings(HostPort("127.0.0.1", 8080), roles=("all",)),)
 PRODUCTION_LISTEN = (
-    Listener(HostPort("127.0.0.1", 8080), roles=("public", "agents")),
-    Listener(HostPort("127.0.0.1", 8025), roles=("admin",)),
+    ListenerSettings(HostPort("127.0.0.1", 8080), roles=("public", "agents")),
+    ListenerSettings(HostPort("127.0.0.1", 8025), roles=("admin",)),
 )
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     """Loads the configuration; raises one ConfigError with all its faults."""
-    reader = Reader(environ, path.parent if path else Path(), keys_of(Config))
+    reader = ConfigReader(environ, path.parent if path else Path(), keys_of(Config))
     try:
         root = _tree(path, reader.faults)
-    except Refused as refused:
+    except BadFile as refused:
         raise ConfigError([*reader.faults, str(refused)]) from None
     reader.override(root, Config, lambda name: name in OTHER_VARIABLES or name.startswith(OTHER_PREFIX))
     config = complete(reader.section(Config, root, ""))
@@ -116,7 +120,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
 def _tree(path: Path | None, faults: list[str]) -> config_file.Mapping:
     node = parse_yaml(read_text(path), str(path), faults) if path else config_file.Mapping()
     if not isinstance(node, config_file.Mapping):
-        raise Refused(f"{node.where}: must be a mapping of keys to values, such as `domains: [example.com]`")
+        raise BadFile(f"{node.where}: must be a mapping of keys to values, such as `domains: [example.com]`")
     return node
 
 
@@ -160,7 +164,7 @@ def _half_pair(config: Config) -> str:
     return "and tls.key_file belong together; name both" if _half(config.tls) else ""
 
 
-def _half(part: Tls | Peer) -> bool:
+def _half(part: TlsSettings | PeerSettings) -> bool:
     return (part.certificate_file is None) != (part.key_file is None)
 
 
@@ -202,7 +206,7 @@ def _unsent_too_small(config: Config) -> str:
     return _share_too_small(config.limits, config.limits.unsent_bytes, ANNOTATIONS_BYTES)
 
 
-def _share_too_small(limits: Limits, size: int, more: int) -> str:
+def _share_too_small(limits: LimitSettings, size: int, more: int) -> str:
     percent = min(limits.address_share_percent, limits.owner_share_percent, limits.unproven_share_percent)
     share = size * percent // 100
     if share >= limits.body_bytes + more:

@@ -49,7 +49,7 @@ DETAILS_DEPTH_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedRecipient:
     """A recipient we asked the peer to take: its name, and which attempt this was."""
 
     recipient: str
@@ -57,7 +57,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HttpReply:
     """An answer as it came; header names in lower case."""
 
     status: int
@@ -93,14 +93,14 @@ BRACKETS_MAX = (
 )
 
 
-def outcomes_of(reply: Reply, asked: Sequence[Asked], host: str) -> list[Outcome]:
+def outcomes_of(reply: HttpReply, asked: Sequence[AskedRecipient], host: str) -> list[Outcome]:
     """Returns the outcome for each recipient of the one message asked about."""
     answer = _read(reply.status, document_of(reply.body), host, retry_after_of(reply.headers))
     return _outcomes(answer, asked)
 
 
 def outcomes_of_lines(
-    reply: Reply, asked: Sequence[tuple[str, Sequence[Asked]]], host: str
+    reply: HttpReply, asked: Sequence[tuple[str, Sequence[AskedRecipient]]], host: str
 ) -> list[list[Outcome]] | None:
     """Returns the outcomes of a batch, message by message, in the order asked; each message is recognised by its id.
 
@@ -118,7 +118,7 @@ def outcomes_of_lines(
     return [_line(line, id_, each, host) for line, (id_, each) in zip(lines, asked, strict=True)]
 
 
-def delivered_in(reply: Reply, message_id: str, recipients: Sequence[str]) -> set[str]:
+def delivered_in(reply: HttpReply, message_id: str, recipients: Sequence[str]) -> set[str]:
     """Returns the recipients that a peer's status of this message reports as delivered.
 
     Any other status does not count: a message that a peer left queued when it failed may stay there for ever.
@@ -130,7 +130,7 @@ def delivered_in(reply: Reply, message_id: str, recipients: Sequence[str]) -> se
     return {name for name in recipients if word_of(entries.get(name, {})) == "delivered"}
 
 
-def _line(line: bytes, message_id: str, asked: Sequence[Asked], host: str) -> list[Outcome]:
+def _line(line: bytes, message_id: str, asked: Sequence[AskedRecipient], host: str) -> list[Outcome]:
     """Returns the outcomes in one line, a receipt or an error; a receipt of another message is no answer to this one."""
     document = document_of(line)
     if not isinstance(document, dict):
@@ -147,7 +147,7 @@ def _read(status: int, document: Any, host: str, retry_after_seconds: float | No
     return _Answer(host, status, document, code, said, retry_after_seconds)
 
 
-def _outcomes(answer: _Answer, asked: Sequence[Asked]) -> list[Outcome]:
+def _outcomes(answer: _Answer, asked: Sequence[AskedRecipient]) -> list[Outcome]:
     entries = answer.entries
     overall = _overall(answer)
     if isinstance(overall, Delivered) and _about_others(entries, asked):
@@ -162,7 +162,7 @@ def _outcomes(answer: _Answer, asked: Sequence[Asked]) -> list[Outcome]:
     return found
 
 
-def _about_others(entries: Mapping[str, Mapping[str, Any]], asked: Sequence[Asked]) -> bool:
+def _about_others(entries: Mapping[str, Mapping[str, Any]], asked: Sequence[AskedRecipient]) -> bool:
     """Returns whether an answer reports only other recipients' success: it answers an earlier copy with the same key."""
     return (
         bool(entries)
@@ -232,7 +232,7 @@ def _success(answer: _Answer) -> Outcome:
     return Delivered(f"amtp:{answer.host}")
 
 
-def _final_once(outcome: Outcome, asked: Asked) -> Outcome:
+def _final_once(outcome: Outcome, asked: AskedRecipient) -> Outcome:
     """Returns unknown for a conflict about a repeat: the first attempt's result was never received."""
     if isinstance(outcome, Refused) and outcome.code in CONFLICTS and asked.attempts > 1:
         return Refused(outcome.code, outcome.reason, unknown=True)

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from gateway import __version__
-from gateway.config.sections import Peer
+from gateway.config.sections import PeerSettings
 from gateway.config.settings import Config
-from gateway.deliver.answer import Asked, Reply, delivered_in, outcomes_of, outcomes_of_lines
+from gateway.deliver.answer import AskedRecipient, HttpReply, delivered_in, outcomes_of, outcomes_of_lines
 from gateway.deliver.courier import COURIER_SECONDS, Consignment, Parcel
 from gateway.deliver.outcome import Deferred, Delivered, Outcome, Refused, may_be_last, tidy
 from gateway.net.outbound import Kind, Outbound, OutboundError
@@ -67,8 +67,8 @@ class _Copy:
     message_id: str  # as the peer gets it
 
     @property
-    def asked(self) -> tuple[Asked, ...]:
-        return tuple(Asked(each.recipient, each.attempts) for each in self.consignment.deliveries)
+    def asked(self) -> tuple[AskedRecipient, ...]:
+        return tuple(AskedRecipient(each.recipient, each.attempts) for each in self.consignment.deliveries)
 
     @property
     def letter(self) -> Letter:
@@ -226,12 +226,12 @@ class PeerCourier:
                 )
             except OutboundError:
                 return ()
-        reply = Reply(response.status, response.headers, response.body)
+        reply = HttpReply(response.status, response.headers, response.body)
         return delivered_in(reply, copy.message_id, [each.recipient for each in copy.asked])
 
     async def _post(
         self, body: bytes, kind: str, hops: Sequence[str], answer_bytes_max: int, trip: _Trip
-    ) -> Reply | Deferred:
+    ) -> HttpReply | Deferred:
         """Returns the answer, or why there is none."""
         via = ", ".join([f"1.1 {hop}" for hop in (*hops, self._hostname)])
         async with trip.requests:
@@ -256,7 +256,7 @@ class PeerCourier:
                     unreachable=not error.sent,
                     inside=tidy(trouble(error)) if error.kind in INSIDE else None,
                 )
-        return Reply(response.status, response.headers, response.body)
+        return HttpReply(response.status, response.headers, response.body)
 
     def _access(self, destination: Destination) -> Access:
         return self._accesses.get(destination.domain, _USUAL)
@@ -297,7 +297,9 @@ def told_of(error: OutboundError, host: str) -> str:
     return f"{host} {INSIDE[error.kind]}." if error.kind in INSIDE else trouble(error)
 
 
-async def _read(judge: Callable[[Reply, Any, str], Result], answer: Reply, asked: Any, host: str) -> Result:
+async def _read(
+    judge: Callable[[HttpReply, Any, str], Result], answer: HttpReply, asked: Any, host: str
+) -> Result:
     """Judges an answer; a long one in a thread, so that the event loop goes on meanwhile."""
     if len(answer.body) > LONG_BYTES:
         return await asyncio.to_thread(judge, answer, asked, host)
@@ -349,7 +351,7 @@ def key_of(row: UUID) -> str:
     return str(UUID(bytes=row.bytes, version=4))
 
 
-def access_of(peer: Peer, ca_file: Path | None) -> Access:
+def access_of(peer: PeerSettings, ca_file: Path | None) -> Access:
     own = peer.ca_file or peer.certificate_file
     return Access(
         tls=client_context(peer.ca_file, peer.certificate_file, peer.key_file, more=ca_file) if own else None,

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from gateway.config.sections import Outbound as Limits
-from gateway.deliver.answer import Reply
+from gateway.config.sections import OutboundSettings as Limits
+from gateway.deliver.answer import HttpReply
 from gateway.deliver.courier import COURIER_SECONDS, Parcel
 from gateway.deliver.outcome import Deferred, Delivered, Outcome, Refused, Withdrawn
 from gateway.deliver.push_message import render_push, webhook_id_of
@@ -127,7 +127,7 @@ class WebhookCourier:
             return Deferred(
                 Code.RECIPIENT_UNAVAILABLE, _trouble(error.kind), blames=True, unreachable=not error.sent
             )
-        return meaning_of(Reply(response.status, response.headers, response.body), delivery.attempts)
+        return meaning_of(HttpReply(response.status, response.headers, response.body), delivery.attempts)
 
 
 def _trouble(kind: Kind) -> str:

@@ -23,7 +23,7 @@ from gateway.deliver.answer import (
     FINAL_STATUSES,
     NOT_TAKEN,
     UNREADABLE,
-    Reply,
+    HttpReply,
     document_of,
     envelope_of,
     final_code,
@@ -49,7 +49,7 @@ class Gone:
     """The answer of a webhook that was withdrawn for good."""
 
 
-def meaning_of(reply: Reply, attempts: int) -> Taken | Gone | Deferred | Refused:
+def meaning_of(reply: HttpReply, attempts: int) -> Taken | Gone | Deferred | Refused:
     """Returns the meaning of an answer; `attempts` include this one."""
     if reply.status == 410:
         return Gone()
@@ -68,7 +68,7 @@ def meaning_of(reply: Reply, attempts: int) -> Taken | Gone | Deferred | Refused
     return Deferred(Code.RECIPIENT_UNAVAILABLE, tidy(reason), retry_after, blames=True)
 
 
-def _success(reply: Reply, document: object, said: str, retry_after: float | None) -> Taken | Deferred:
+def _success(reply: HttpReply, document: object, said: str, retry_after: float | None) -> Taken | Deferred:
     if document is UNREADABLE:
         if "json" not in reply.headers.get("content-type", "").lower():
             return Taken()

@@ -60,7 +60,7 @@ class Door(Protocol):
     def routes(self) -> list[Route]: ...
 
 
-class Worker(Protocol):
+class BackgroundWorker(Protocol):
     """A task that runs until told to stop, and ends when nothing is under way any more."""
 
     async def run(self) -> None: ...
@@ -75,7 +75,7 @@ class Faces:
     doors: tuple[Door, ...] = ()
     words: Words = field(default_factory=Words)
     chores: tuple[Chore, ...] = ()
-    workers: tuple[Worker, ...] = ()
+    workers: tuple[BackgroundWorker, ...] = ()
     watches: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()  # run until the gateway has stopped
     prepare: Callable[[], Awaitable[None]] | None = None  # awaited before the first message
 

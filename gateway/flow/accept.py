@@ -15,7 +15,7 @@ from gateway.flow.lanes import Lanes
 from gateway.protocol.errors import STATUS_OF, AMTPError, Code
 from gateway.protocol.identifiers import is_derived
 from gateway.protocol.message import Message, in_reply_to
-from gateway.protocol.status import LIVE, Receipt, RecipientState, Status, brought_up_to_date
+from gateway.protocol.status import LIVE, Acceptance, RecipientState, Status, brought_up_to_date
 from gateway.report.interests import Interests
 from gateway.report.receipts import owing
 from gateway.route.placing import Places, Placing, is_immediate
@@ -103,8 +103,8 @@ class Accept:
         self._lanes = lanes
         self._immediate = immediate
 
-    async def accept(self, message: Message, caller: Caller) -> Receipt:
-        """Commits the message and returns its receipt, or raises the reason. Nothing is acknowledged before the commit."""
+    async def accept(self, message: Message, caller: Caller) -> Acceptance:
+        """Commits the message and returns its acceptance, or raises. Nothing is acknowledged before the commit."""
         if message.in_reply_to is not None and is_derived(message.in_reply_to):
             known = await known_here(self._runtime.database, message.in_reply_to)
             message = message if known is None else in_reply_to(message, known)
@@ -125,7 +125,7 @@ class Accept:
             if self.tells_outcome(message):
                 self._immediate.expect(admitted)
             self.begin(admitted)
-        return Receipt(message.message_id, tuple(places.states), message.row)
+        return Acceptance(message.message_id, tuple(places.states), message.row)
 
     def entering(self, message: Message, caller: Caller) -> Entrance:
         """Returns the context in which a message is judged and then committed, here or by the caller."""
@@ -135,21 +135,23 @@ class Accept:
         """Returns whether the answer to this message waits for the outcome of its delivery."""
         return is_immediate(message, self._domains)
 
-    async def outcome(self, receipt: Receipt, names: Sequence[str], ending: asyncio.Event) -> Receipt:
+    async def outcome(
+        self, acceptance: Acceptance, names: Sequence[str], ending: asyncio.Event
+    ) -> Acceptance:
         """Waits for the outcome of a message on the immediate path; raises where no recipient has it.
 
         A recipient still being tried at the timeout, or tried by another process, is shown as queued.
         """
-        await self._immediate.over(receipt.row, ending)
-        if receipt.row is not None and receipt.status != "delivered":
+        await self._immediate.over(acceptance.row, ending)
+        if acceptance.row is not None and acceptance.status != "delivered":
             try:
-                known = await states(self._runtime.database, [receipt.row])
+                known = await states(self._runtime.database, [acceptance.row])
             except AMTPError:  # it is committed all the same: its status tells, when the database is back
-                return receipt
-            receipt = brought_up_to_date(receipt, names, known.get(receipt.row, {}))
-        if {recipient.status for recipient in receipt.recipients} & {Status.DELIVERED, *LIVE}:
-            return receipt
-        raise NobodyAccepted(_first_error(receipt), receipt.recipients, receipt.message_id)
+                return acceptance
+            acceptance = brought_up_to_date(acceptance, names, known.get(acceptance.row, {}))
+        if {recipient.status for recipient in acceptance.recipients} & {Status.DELIVERED, *LIVE}:
+            return acceptance
+        raise NobodyAccepted(_first_error(acceptance), acceptance.recipients, acceptance.message_id)
 
     async def judge(self, message: Message, caller: Caller) -> tuple[Places, Admitted, Keeper | None]:
         """Decides whether a message may enter, and finds where each recipient lives."""
@@ -210,8 +212,8 @@ class Accept:
             riders=riders,
         )
 
-    async def _repeat(self, admitted: Admitted, seen: Repeat, placed: Sequence[RecipientState]) -> Receipt:
-        """Returns the receipt for a key or id seen before: this request's recipients, with their current states."""
+    async def _repeat(self, admitted: Admitted, seen: Repeat, placed: Sequence[RecipientState]) -> Acceptance:
+        """Returns the acceptance for a key or id seen before: this request's recipients, with their current states."""
         original, database = seen.original, self._runtime.database
         if original is None or not original.has_all(admitted):
             riders = partial(self._interests.joined, admitted, placed)
@@ -222,13 +224,13 @@ class Accept:
         self._runtime.journal.repeated(admitted.message.message_id, admitted.message.sender.name)
         if original is None:  # its time is over, its key's is not
             original = Original(admitted.message.message_id, frozenset(), {})
-        receipt = Receipt(original.message_id, tuple(placed), seen.row)
+        acceptance = Acceptance(original.message_id, tuple(placed), seen.row)
         names = [recipient.name for recipient in admitted.message.recipients]
-        return brought_up_to_date(receipt, names, original.states)
+        return brought_up_to_date(acceptance, names, original.states)
 
 
-def _first_error(receipt: Receipt) -> AMTPError:
+def _first_error(acceptance: Acceptance) -> AMTPError:
     """Returns the first recipient's error."""
-    errors = [recipient.error for recipient in receipt.recipients if recipient.error]
+    errors = [recipient.error for recipient in acceptance.recipients if recipient.error]
     code, text = errors[0] if errors else (Code.RECIPIENT_UNAVAILABLE, "It was not delivered.")
     return AMTPError(code if code in STATUS_OF else Code.RECIPIENT_UNAVAILABLE, text)

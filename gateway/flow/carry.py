@@ -18,7 +18,7 @@ from gateway.protocol.retry import ATTEMPTS_MAX
 from gateway.report.consequences import Aftermath
 from gateway.report.interests import Interests
 from gateway.route.placing import ONCE
-from gateway.route.ways import Router
+from gateway.route.ways import WayFinder
 from gateway.store.queue.deliveries import Delivery
 from gateway.store.queue.settle import Settle
 from gateway.store.runtime import Runtime
@@ -31,7 +31,7 @@ class Carry:
         self,
         *,
         runtime: Runtime,
-        router: Router,
+        router: WayFinder,
         couriers: Couriers,
         settle: Settle,
         lanes: Lanes,

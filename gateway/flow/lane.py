@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from gateway.store.queue.deliveries import Delivery, Letter
-from gateway.store.queue.destinations import Trouble
+from gateway.store.queue.destinations import BreakerState
 
 WINDOW_FIRST, WINDOW_MAX = 4.0, 64.0
 WINDOWS_AHEAD = 8  # of what goes at once may be in memory …
@@ -23,7 +23,7 @@ OUTAGE = timedelta(seconds=30)  # without any success: then the first one ends a
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class LeasedDelivery:
     """A leased delivery in memory. Started after `start_by` (monotonic clock), its lease may end before the courier does."""
 
     delivery: Delivery
@@ -65,7 +65,7 @@ class Lane:
     paused_until: datetime | None = None
     more: bool = False  # the queue probably holds more of it than waits here
     shared: bool = False  # its breaker stands in the database too
-    waiting: dict[UUID, list[Waiting]] = field(default_factory=dict)  # by message, the oldest first
+    waiting: dict[UUID, list[LeasedDelivery]] = field(default_factory=dict)  # by message, the oldest first
 
     def closed(self, now: datetime) -> bool:
         return self.paused or (self.open_until is not None and now < self.open_until)
@@ -158,7 +158,7 @@ class Lane:
         self.failures, self.failing_since, self.failed_at, self.open_until = 0, None, None, None
         self.shared, self.heard = False, False
 
-    def learn(self, trouble: Trouble) -> None:
+    def learn(self, trouble: BreakerState) -> None:
         """Takes over the breaker and pause that all processes share."""
         self.paused, self.paused_until = trouble.paused, trouble.paused_until
         if trouble.open_until is not None:

@@ -11,7 +11,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from gateway.deliver.courier import Consignment, Parcel
-from gateway.flow.lane import BATCH_MESSAGES_MAX, WINDOW_FIRST, WINDOW_MAX, Lane, Waiting
+from gateway.flow.lane import BATCH_MESSAGES_MAX, WINDOW_FIRST, WINDOW_MAX, Lane, LeasedDelivery
 from gateway.protocol.message import Message
 from gateway.route.placing import IMMEDIATE_SECONDS, ONCE
 from gateway.store.admitted import Admitted, Queued
@@ -132,7 +132,7 @@ class Lanes:
         for queued in admitted.deliveries:
             if queued.token is not None:
                 by = self._start_by(self._hurry_seconds) if queued.expiry == ONCE else start_by
-                self._enqueue(Waiting(_delivery_of(letter.row, queued, now), letter, by))
+                self._enqueue(LeasedDelivery(_delivery_of(letter.row, queued, now), letter, by))
             elif queued.due <= now:
                 self.lane(queued.destination).more = True
             else:
@@ -158,14 +158,14 @@ class Lanes:
         for destination in behind:
             self.lane(destination).more = True
         for delivery in claimed:
-            self._enqueue(Waiting(delivery, letters.get(delivery.message), start_by))
+            self._enqueue(LeasedDelivery(delivery, letters.get(delivery.message), start_by))
         self.ready.set()
 
     def _start_by(self, seconds: float | None = None) -> float:
         patience = self._patience_seconds if seconds is None else seconds
         return asyncio.get_running_loop().time() + patience
 
-    def _enqueue(self, waiting: Waiting) -> None:
+    def _enqueue(self, waiting: LeasedDelivery) -> None:
         lane = self.lane(waiting.delivery.destination)
         lane.waiting.setdefault(waiting.delivery.message, []).append(waiting)
         self._held += 1
@@ -215,14 +215,14 @@ class Lanes:
         if lane is not None and lane.open_until is not None:
             lane.heard = True
 
-    def startable(self, limit: int) -> list[tuple[Lane, list[Waiting]]]:
+    def startable(self, limit: int) -> list[tuple[Lane, list[LeasedDelivery]]]:
         """Returns the parcels that start now, at most `limit`; the lanes count them as active.
 
         The lanes take turns, the least recently served first. None has more under way than it leaves to the others: however
         many are slow, a lane that has nothing under way finds a courier.
         """
         now = self._clock.now()
-        pieces: list[tuple[Lane, list[Waiting]]] = []
+        pieces: list[tuple[Lane, list[LeasedDelivery]]] = []
         turns = deque(lane for lane in self._lanes.values() if lane.waiting)
         while turns and len(pieces) < limit:
             lane = turns.popleft()
@@ -243,10 +243,10 @@ class Lanes:
         while len(self._quiet) > QUIET_MAX:
             self._quiet.popitem(last=False)
 
-    def late(self, seconds: float) -> list[Waiting]:
+    def late(self, seconds: float) -> list[LeasedDelivery]:
         """Removes deliveries whose lease may end before their courier is done, or whose lane closed meanwhile."""
         now = self._clock.now()
-        over: list[Waiting] = []
+        over: list[LeasedDelivery] = []
         for lane in self._lanes.values():
             if not lane.waiting:
                 continue
@@ -262,9 +262,9 @@ class Lanes:
                     self._enqueue(waiting)
         return over
 
-    def _piece(self, lane: Lane) -> list[Waiting]:
+    def _piece(self, lane: Lane) -> list[LeasedDelivery]:
         """Removes the next parcel: the first in line with all recipients of its message, and more messages for a batch."""
-        taken: list[Waiting] = []
+        taken: list[LeasedDelivery] = []
         size = 0
         messages_max = BATCH_MESSAGES_MAX if lane.batch and lane.open_until is None else 1
         for row in list(islice(lane.waiting, messages_max)):
@@ -275,12 +275,12 @@ class Lanes:
         self._forget(taken)
         return taken
 
-    def _forget(self, gone: Iterable[Waiting]) -> None:
+    def _forget(self, gone: Iterable[LeasedDelivery]) -> None:
         for waiting in gone:
             self._held -= 1
             self._bytes_held -= waiting.bytes_held
 
-    def drain(self) -> list[Waiting]:
+    def drain(self) -> list[LeasedDelivery]:
         """Removes and returns everything that waits, for a stop."""
         self.closing = True
         everything = [w for lane in self._lanes.values() for group in lane.waiting.values() for w in group]
@@ -325,7 +325,7 @@ def _delivery_of(row: UUID, queued: Queued, now: datetime) -> Delivery:
     )
 
 
-def parcel_of(destination: str, waiting: Sequence[Waiting], letters: dict[UUID, Letter]) -> Parcel:
+def parcel_of(destination: str, waiting: Sequence[LeasedDelivery], letters: dict[UUID, Letter]) -> Parcel:
     """Returns the parcel of these deliveries, grouped by message."""
     by_message: dict[UUID, list[Delivery]] = {}
     for one in waiting:

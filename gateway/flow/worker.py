@@ -13,7 +13,7 @@ from uuid import UUID
 
 from gateway.deliver.settlement import Carried
 from gateway.flow.carry import Carry
-from gateway.flow.lane import Lane, Waiting
+from gateway.flow.lane import Lane, LeasedDelivery
 from gateway.flow.lanes import HAND_OVER_MAX, Lanes, new_token, parcel_of
 from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError
@@ -254,10 +254,10 @@ class Worker:
         ):
             letters = await deliveries.letters(self._database, {delivery.message for delivery in over})
             for destination in {delivery.destination for delivery in over}:
-                mine = [Waiting(d, None, 0) for d in over if d.destination == destination]
+                mine = [LeasedDelivery(d, None, 0) for d in over if d.destination == destination]
                 await self._carry.carry(parcel_of(destination, mine, letters))
 
-    async def _deliver(self, lane: Lane, waiting: Sequence[Waiting]) -> None:
+    async def _deliver(self, lane: Lane, waiting: Sequence[LeasedDelivery]) -> None:
         """Carries deliveries to one destination and tells its lane the result.
 
         Where all is well the lane learns that before the settle, and goes on meanwhile.
@@ -290,7 +290,7 @@ class Worker:
         finally:
             self._over(lane, gone_on=gone_on)
 
-    async def _turn_away(self, late: Sequence[Waiting]) -> None:
+    async def _turn_away(self, late: Sequence[LeasedDelivery]) -> None:
         """Fails best_effort deliveries that could not start in time."""
         letters = {one.letter.row: one.letter for one in late if one.letter is not None}
         try:
@@ -354,7 +354,7 @@ class Worker:
             )
             lane.shared = True
 
-    async def _hand_back(self, waiting: Sequence[Waiting], *, call: bool = False) -> None:
+    async def _hand_back(self, waiting: Sequence[LeasedDelivery], *, call: bool = False) -> None:
         """Releases leases; `call` for the workers of other processes where this one ends."""
         if waiting:
             await deliveries.hand_back(self._database, [one.delivery for one in waiting])

@@ -24,7 +24,7 @@ from gateway.http.answers import Answer, Stream, render_answer, render_stream_he
 from gateway.http.fast_heads import PlainReader
 from gateway.http.framing import Head, head_of, unreadable
 from gateway.http.incoming import NEVER, Incoming, break_off
-from gateway.http.listener import Listener, Reply
+from gateway.http.listener import AnsweredRequest, Listener
 from gateway.http.origin import client_address
 from gateway.http.outgoing import PIECE_BYTES, Outgoing
 from gateway.http.places import NOWHERE, Place, Refusal
@@ -243,7 +243,7 @@ class Connection(RequestHandler):
             else head_of(message, self._listener.manners.head_bytes_max)
         )
 
-    async def _send(self, reply: Reply, *, last: bool) -> None:
+    async def _send(self, reply: AnsweredRequest, *, last: bool) -> None:
         head = self._listener.fixed_head
         match reply.answer:
             case Answer() as answer:
@@ -262,7 +262,7 @@ class Connection(RequestHandler):
             case Stream() as stream:
                 await self._send_stream(stream, head, reply)
 
-    async def _send_stream(self, stream: Stream, head: str, reply: Reply) -> None:
+    async def _send_stream(self, stream: Stream, head: str, reply: AnsweredRequest) -> None:
         """Sends each item as it comes, until the items end or the client leaves."""
         self.outgoing.begin(reply.request, self._listener.reading)
         try:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from gateway.config.sections import Limits
+from gateway.config.sections import LimitSettings
 from gateway.http.unsent import Unsent
 from gateway.net.pace import Pace
 from gateway.net.shares import Pot, Shares
@@ -30,7 +30,7 @@ class Manners:
     read_bytes: int = 65_536  # of a body waiting in the parser, before the socket is left alone
 
 
-def tick_seconds(limits: Limits, manners: Manners) -> float:
+def tick_seconds(limits: LimitSettings, manners: Manners) -> float:
     """Returns how often deadlines are checked."""
     times = (
         limits.head_seconds,
@@ -62,9 +62,9 @@ class Load:
         "waits",
     )
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: LimitSettings) -> None:
         self.limits = limits
-        self._pots: list[tuple[Pot, Callable[[Limits], int]]] = []
+        self._pots: list[tuple[Pot, Callable[[LimitSettings], int]]] = []
         self.requests = self.pot("requests at work", lambda limits: limits.requests_in_admission)
         self.lines = self.pot("messages of batches at work", lambda limits: limits.waiting_messages)
         self.bodies = self.pot("bytes of message bodies", lambda limits: limits.bodies_in_flight_bytes)
@@ -79,13 +79,13 @@ class Load:
         self.empty = asyncio.Event()
         self.empty.set()
 
-    def pot(self, what: str, size: Callable[[Limits], int]) -> Pot:
+    def pot(self, what: str, size: Callable[[LimitSettings], int]) -> Pot:
         """Makes a pot that follows the configuration."""
         pot = Pot(what, size(self.limits), shares_of(self.limits))
         self._pots.append((pot, size))
         return pot
 
-    def adopt(self, limits: Limits) -> None:
+    def adopt(self, limits: LimitSettings) -> None:
         """Applies changed limits."""
         self.limits = limits
         for pot, size in self._pots:
@@ -115,17 +115,17 @@ class Load:
             self.empty.set()
 
 
-def shares_of(limits: Limits) -> Shares:
+def shares_of(limits: LimitSettings) -> Shares:
     """Returns the parts of every pot that the configuration gives to one address, one owner and all strangers."""
     return Shares(limits.address_share_percent, limits.owner_share_percent, limits.unproven_share_percent)
 
 
-def body_pace(limits: Limits) -> Pace:
+def body_pace(limits: LimitSettings) -> Pace:
     """Returns the least rate of bodies."""
     return Pace(limits.body_seconds, limits.bytes_per_second_min)
 
 
-def reading_pace(limits: Limits, manners: Manners) -> Pace:
+def reading_pace(limits: LimitSettings, manners: Manners) -> Pace:
     """Returns the least rate of those who take answers."""
     return Pace(manners.write_seconds, limits.bytes_per_second_min)
 

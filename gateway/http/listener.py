@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 from aiohttp import hdrs
 
-from gateway.config.sections import Limits
+from gateway.config.sections import LimitSettings
 from gateway.http.answers import Answer, Stream, answer_error, check_answer, fixed_head, render_answer
 from gateway.http.fast_heads import PlainHeads
 from gateway.http.framing import Head
 from gateway.http.limits import Load, Manners, reading_pace
 from gateway.http.origin import Network
-from gateway.http.places import Connected, Place, Places, Refusal, descriptors_max
+from gateway.http.places import Connected, ConnectionPlaces, Place, Refusal, descriptors_max
 from gateway.http.request import HungUp, Request
 from gateway.http.routing import Role, Router
 from gateway.net.joined_sends import Outbox
@@ -51,7 +51,7 @@ class Watch(Protocol):
         """Reports how much of each pot is in use."""
 
 
-class Reply(msgspec.Struct, frozen=True):
+class AnsweredRequest(msgspec.Struct, frozen=True):
     """An answer, with what the connection and the watch need to know about the request."""
 
     answer: Answer | Stream
@@ -84,7 +84,7 @@ class Listener:
         self.trusted = trusted
         self.secure = secure
         self.connections: set[Connection | Handshake] = set()
-        self.places = Places(
+        self.places = ConnectionPlaces(
             load,
             self.connections,
             waited_seconds=manners.waited_seconds,
@@ -98,7 +98,7 @@ class Listener:
         self.request_factory = None
         self.handler_cancellation = False
 
-    async def answer(self, head: Head, connection: "Connection") -> Reply:
+    async def answer(self, head: Head, connection: "Connection") -> AnsweredRequest:
         """Routes the request and returns its answer, or the rendered error."""
         request_id = head.request_id or mint_request_id()
         template = NO_ROUTE
@@ -125,7 +125,7 @@ class Listener:
             self.watch.request_failed(request_id, template, error)
             answer = self._apology(request_id)
         last = head.last or isinstance(answer, Stream)
-        return Reply(answer, request_id, head.method, template, last, request)
+        return AnsweredRequest(answer, request_id, head.method, template, last, request)
 
     def refusal(self, error: AMTPError) -> bytes:
         """Returns the answer to a connection that may not stay."""
@@ -143,7 +143,7 @@ class Listener:
         return Answer(INTERNAL_ERROR, answer.body, answer.content_type, answer.headers)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> LimitSettings:
         return self.load.limits
 
     @property

@@ -69,7 +69,7 @@ class Refusal(Exception):
         self.cause, self.place, self.error = cause, place, error
 
 
-class Places:
+class ConnectionPlaces:
     """The counts of one listener's connections."""
 
     def __init__(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from gateway.config.sections import Limits
+from gateway.config.sections import LimitSettings
 from gateway.http.connection import Connection
 from gateway.http.handshake import Handshake, TlsServer
 from gateway.http.limits import Load, Manners, tick_seconds
@@ -24,7 +24,7 @@ class Open:
     listener: Listener
 
 
-class Door:
+class HttpServer:
     """The HTTP listeners of one process."""
 
     def __init__(
@@ -108,7 +108,7 @@ class Door:
             self._tick_handle.cancel()
             self._tick_handle = None
 
-    def adopt(self, limits: Limits, trusted: Sequence[Network]) -> None:
+    def adopt(self, limits: LimitSettings, trusted: Sequence[Network]) -> None:
         """Applies a changed configuration; an open connection keeps its address and owner."""
         self.load.adopt(limits)
         self._trusted = trusted

@@ -19,11 +19,11 @@ class Absent:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class DnsFailure:
     """A failed query: the name server failed, refused, timed out or sent nonsense."""
 
     reason: str
     told: str = ""  # the reason without the addresses of our name servers, where it has any
 
 
-DnsAnswer = Records | Absent | Trouble
+DnsAnswer = Records | Absent | DnsFailure

@@ -21,7 +21,7 @@ _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class AnswerHead:
     """The head of an answer. `length` is None if chunks follow, or the body ends with the connection."""
 
     status: int
@@ -41,7 +41,7 @@ class BadHead:
     reason: str
 
 
-def parse_head(raw: bytes) -> Head | BadHead:
+def parse_head(raw: bytes) -> AnswerHead | BadHead:
     """Parses the head in `raw`, which is given without the empty line that ends it."""
     head = _HEAD.fullmatch(raw)
     if head is None:
@@ -62,7 +62,7 @@ def parse_chunk_size(line: bytes) -> int | None:
     return None if size is None else int(size[1], 16)
 
 
-def _framed(status: int, headers: Mapping[str, str], *, modern: bool) -> Head | BadHead:
+def _framed(status: int, headers: Mapping[str, str], *, modern: bool) -> AnswerHead | BadHead:
     coding, digits = headers.get("transfer-encoding"), headers.get("content-length")
     if coding is not None and (not modern or digits is not None or coding.lower() != "chunked"):
         return BadHead("it tells the end of its body in no way we accept")
@@ -76,6 +76,6 @@ def _framed(status: int, headers: Mapping[str, str], *, modern: bool) -> Head | 
         length = None if digits is None else int(digits)
     chunked = coding is not None and length is None
     asked = {option.strip().lower() for option in headers.get("connection", "").split(",")}
-    return Head(
+    return AnswerHead(
         status, headers, length, chunked, modern and "close" not in asked and (chunked or length is not None)
     )

@@ -8,7 +8,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, cast
 
-from gateway.net.http_answer import BadHead, Head, parse_chunk_size, parse_head
+from gateway.net.http_answer import AnswerHead, BadHead, parse_chunk_size, parse_head
 from gateway.net.joined_sends import TOGETHER_BYTES_MAX, Outbox
 
 HEAD_BYTES_MAX: Final = 16_384  # all headers of an answer together
@@ -36,7 +36,7 @@ async def connect(
     tls: ssl.SSLContext | None,
     host: str,
     outbox: Outbox | None = None,
-) -> "Connection":
+) -> "OutboundConnection":
     """Connects to that address; with `tls` the server must prove to be `host`. Raises OSError if it can't."""
     loop = asyncio.get_running_loop()
     end = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
@@ -48,7 +48,10 @@ async def connect(
         raise
     try:
         _, connection = await loop.create_connection(
-            partial(Connection, outbox or Outbox()), sock=end, ssl=tls, server_hostname=host if tls else None
+            partial(OutboundConnection, outbox or Outbox()),
+            sock=end,
+            ssl=tls,
+            server_hostname=host if tls else None,
         )
     except (ssl.SSLError, ConnectionError) as error:
         raise HandshakeError(_tls_trouble(error)) from None
@@ -65,7 +68,7 @@ def _tls_trouble(error: OSError | None) -> str:
             return "it hung up during the TLS handshake; it must speak TLS 1.3"
 
 
-class Connection(asyncio.Protocol):
+class OutboundConnection(asyncio.Protocol):
     """A connection to a server: sends a request and reads its answer."""
 
     def __init__(self, outbox: Outbox) -> None:
@@ -91,7 +94,7 @@ class Connection(asyncio.Protocol):
         found: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
         return found
 
-    async def ask(self, head: bytes, body: bytes) -> Head:
+    async def ask(self, head: bytes, body: bytes) -> AnswerHead:
         """Sends a request; returns the head of its answer."""
         self._busy = True
         if len(body) <= TOGETHER_BYTES_MAX:
@@ -107,7 +110,7 @@ class Connection(asyncio.Protocol):
                 return answer
         raise NonsenseError("it announces its answer and does not give it")
 
-    async def answer(self, head: Head) -> AsyncIterator[bytes]:
+    async def answer(self, head: AnswerHead) -> AsyncIterator[bytes]:
         """Yields the body that belongs to `head`, piece by piece."""
         if head.chunked:
             pieces = self._chunks()

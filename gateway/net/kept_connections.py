@@ -5,7 +5,7 @@ import ssl
 from collections import OrderedDict
 from typing import Final
 
-from gateway.net.http_connection import Connection
+from gateway.net.http_connection import OutboundConnection
 
 IDLE_SECONDS: Final = 30.0  # below the 60–75 s after which peers close, so few requests meet a close
 LIFE_SECONDS: Final = 60.0  # of a connection, so that changes in the DNS are followed
@@ -19,11 +19,13 @@ class KeptConnections:
 
     def __init__(self, kept_max: int = KEPT_MAX) -> None:
         self._kept_max = kept_max
-        self._kept: dict[Server, list[Connection]] = {}
-        self._servers: OrderedDict[Connection, Server] = OrderedDict()  # the most recently used at the end
+        self._kept: dict[Server, list[OutboundConnection]] = {}
+        self._servers: OrderedDict[OutboundConnection, Server] = (
+            OrderedDict()
+        )  # the most recently used at the end
         self._sweep: asyncio.TimerHandle | None = None
 
-    def take(self, server: Server) -> Connection | None:
+    def take(self, server: Server) -> OutboundConnection | None:
         """Returns the most recently used connection, so that unneeded ones become idle and are closed."""
         while kept := self._kept.get(server):
             connection = kept.pop()
@@ -35,7 +37,7 @@ class KeptConnections:
             connection.close()
         return None
 
-    def put(self, server: Server, connection: Connection) -> None:
+    def put(self, server: Server, connection: OutboundConnection) -> None:
         """Keeps the connection for later, or closes it if it can't be reused."""
         if not _is_fresh(connection):
             connection.close()
@@ -61,7 +63,7 @@ class KeptConnections:
         if self._servers:
             self._sweep = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._close_old)
 
-    def _drop(self, connection: Connection) -> None:
+    def _drop(self, connection: OutboundConnection) -> None:
         server = self._servers.pop(connection)
         self._kept[server].remove(connection)
         if not self._kept[server]:
@@ -69,7 +71,7 @@ class KeptConnections:
         connection.close()
 
 
-def _is_fresh(connection: Connection) -> bool:
+def _is_fresh(connection: OutboundConnection) -> bool:
     now = asyncio.get_running_loop().time()
     young = now - connection.born < LIFE_SECONDS and now - connection.idle_since < IDLE_SECONDS
     return young and connection.usable

@@ -18,9 +18,9 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
-from gateway.net.dns_answer import Absent, DnsAnswer, Records, Trouble
-from gateway.net.http_answer import Head
-from gateway.net.http_connection import Connection, HandshakeError, LostError, NonsenseError, connect
+from gateway.net.dns_answer import Absent, DnsAnswer, DnsFailure, Records
+from gateway.net.http_answer import AnswerHead
+from gateway.net.http_connection import HandshakeError, LostError, NonsenseError, OutboundConnection, connect
 from gateway.net.http_request import BadHeader, render_head
 from gateway.net.joined_sends import Outbox
 from gateway.net.kept_connections import KEPT_MAX, KeptConnections, Server
@@ -275,7 +275,7 @@ class Outbound:
         context = (tls or self._tls) if target.scheme == "https" else None
         return target.scheme, target.host, target.port, context
 
-    async def _connected(self, server: Server, target: Url, end: float | None = None) -> Connection:
+    async def _connected(self, server: Server, target: Url, end: float | None = None) -> OutboundConnection:
         """Returns a pooled or new connection, within the limit of requests at once; `_leave` gives both back."""
         if self._exchanges.locked():
             async with asyncio.timeout_at(end):
@@ -291,11 +291,11 @@ class Outbound:
             self._exchanges.release()
             raise
 
-    def _leave(self, server: Server, connection: Connection) -> None:
+    def _leave(self, server: Server, connection: OutboundConnection) -> None:
         self._idle.put(server, connection)
         self._exchanges.release()
 
-    async def _dial(self, target: Url, tls: ssl.SSLContext | None) -> Connection:
+    async def _dial(self, target: Url, tls: ssl.SSLContext | None) -> OutboundConnection:
         """Connects to the first address that accepts; each address gets its share of the time."""
         addresses = await self._addresses(target)
         end = asyncio.get_running_loop().time() + self._connect_seconds
@@ -318,7 +318,7 @@ class Outbound:
                 addresses = [ip_address(text) for text in values]
             case Absent():
                 raise OutboundError(Kind.RESOLVE, f"{target.host} has no address in the DNS")
-            case Trouble(reason):
+            case DnsFailure(reason):
                 raise OutboundError(Kind.RESOLVE, f"{target.host} could not be looked up: {reason}")
         for address in addresses:
             refuse(address, self._allow, target.host)
@@ -336,19 +336,19 @@ def refuse(address: IPv4Address | IPv6Address, allow: Sequence[Network], host: s
         raise OutboundError(Kind.REFUSED_ADDRESS, f"{host} leads to {address} ({reason})")
 
 
-async def _whole(connection: Connection, head: Head, bytes_max: int) -> bytes:
+async def _whole(connection: OutboundConnection, head: AnswerHead, bytes_max: int) -> bytes:
     if head.length is not None and head.length <= bytes_max:
         _refuse_encoded(head)
         return await connection.whole(head.length)
     return b"".join([chunk async for chunk in _limited(connection, head, bytes_max)])
 
 
-def _refuse_encoded(head: Head) -> None:
+def _refuse_encoded(head: AnswerHead) -> None:
     if head.headers.get("content-encoding", "identity").lower() != "identity":
         raise OutboundError(Kind.PROTOCOL, "the answer is encoded although we asked for none")
 
 
-async def _limited(connection: Connection, head: Head, bytes_max: int) -> AsyncIterator[bytes]:
+async def _limited(connection: OutboundConnection, head: AnswerHead, bytes_max: int) -> AsyncIterator[bytes]:
     _refuse_encoded(head)
     count = head.length or 0
     async for chunk in connection.answer(head):
@@ -371,7 +371,7 @@ async def _paced(chunks: AsyncIterator[bytes], times: Patience) -> AsyncIterator
         yield chunk
 
 
-def _greeting(connection: Connection, fault: str | None) -> Greeting:
+def _greeting(connection: OutboundConnection, fault: str | None) -> Greeting:
     tls = connection.tls
     assert tls is not None
     greeting = Greeting(tls.version(), tls.getpeercert(binary_form=True), fault)

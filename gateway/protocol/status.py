@@ -1,4 +1,4 @@
-"""Statuses: of each recipient, and of a message as a whole; receipts and how they are rendered."""
+"""Statuses: of each recipient, and of a message as a whole; acceptances and how they are rendered."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class RecipientState(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class ScheduleState:
     """The schedule of a repeated message; `next_at` is None when it has ended."""
 
     id: UUID
@@ -63,13 +63,13 @@ class Schedule:
     ends_at: datetime | None
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Acceptance(msgspec.Struct, frozen=True):
     """The answer to a message handed in."""
 
     message_id: str
     recipients: tuple[RecipientState, ...]
     row: UUID | None = None  # of the message it is about; never shown
-    schedule: Schedule | None = None  # it repeats
+    schedule: ScheduleState | None = None  # it repeats
     misspelt: tuple[
         tuple[str, str], ...
     ] = ()  # members of the message, each with the known one it is close to
@@ -80,30 +80,32 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 def brought_up_to_date(
-    receipt: Receipt, names: Sequence[str], known: Mapping[str, RecipientState]
-) -> Receipt:
-    """Returns the receipt with its recipients' current states; `names` are theirs, in its order."""
+    acceptance: Acceptance, names: Sequence[str], known: Mapping[str, RecipientState]
+) -> Acceptance:
+    """Returns the acceptance with its recipients' current states; `names` are theirs, in its order."""
     recipients = [
         replace(known[name], address=state.address) if name in known else state
-        for name, state in zip(names, receipt.recipients, strict=True)
+        for name, state in zip(names, acceptance.recipients, strict=True)
     ]
-    return replace(receipt, recipients=tuple(recipients))
+    return replace(acceptance, recipients=tuple(recipients))
 
 
-def render_receipt(receipt: Receipt) -> dict[str, Any]:
+def render_acceptance(acceptance: Acceptance) -> dict[str, Any]:
     rendered: dict[str, Any] = {
-        "message_id": receipt.message_id,
-        "status": receipt.status,
-        "recipients": render_recipients(receipt.recipients),
+        "message_id": acceptance.message_id,
+        "status": acceptance.status,
+        "recipients": render_recipients(acceptance.recipients),
     }
-    if receipt.schedule is not None:
-        rendered["schedule"] = render_schedule(receipt.schedule)
-    if receipt.misspelt:
-        rendered["warnings"] = [{"field": field, "nearest": nearest} for field, nearest in receipt.misspelt]
+    if acceptance.schedule is not None:
+        rendered["schedule"] = render_schedule(acceptance.schedule)
+    if acceptance.misspelt:
+        rendered["warnings"] = [
+            {"field": field, "nearest": nearest} for field, nearest in acceptance.misspelt
+        ]
     return rendered
 
 
-def render_schedule(schedule: Schedule) -> dict[str, Any]:
+def render_schedule(schedule: ScheduleState) -> dict[str, Any]:
     return {
         "id": str(schedule.id),
         "repeat": schedule.repeat,
@@ -113,7 +115,7 @@ def render_schedule(schedule: Schedule) -> dict[str, Any]:
 
 
 def render_recipients(recipients: Sequence[RecipientState]) -> list[dict[str, Any]]:
-    """Returns each recipient's state, as a receipt shows it."""
+    """Returns each recipient's state, as a acceptance shows it."""
     return [_accepted(recipient) for recipient in recipients]
 
 

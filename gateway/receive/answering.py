@@ -23,13 +23,13 @@ from gateway.net.shares import Pot
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message
 from gateway.protocol.status import Status
-from gateway.receive.inbox_query import Asked, Reply
+from gateway.receive.inbox_query import AskedEntry, SaidReply
 from gateway.receive.parsing import Parsing
 from gateway.report.interests import Interests
 from gateway.report.replies import BY_HAND, reply_to
 from gateway.store.admitted import Admitted
 from gateway.store.inbox.acknowledge import Acknowledgement, Meant, Result, Riders, acknowledge, look
-from gateway.store.intake.answered import Answer, Answered, Moved, NotSent, answer
+from gateway.store.intake.answered import Answered, EntryAnswer, Moved, NotSent, answer
 from gateway.store.queue.deliveries import Letter, letters
 from gateway.store.runtime import Runtime
 
@@ -56,7 +56,7 @@ class _Round:
 
     entering: AsyncExitStack
     decided: dict[int, Outcome] = field(default_factory=dict)
-    answers: dict[int, Answer] = field(default_factory=dict)
+    answers: dict[int, EntryAnswer] = field(default_factory=dict)
     fields: dict[int, list[str]] = field(default_factory=dict)  # where each message of an answer stands
     entered: list[Entrance] = field(default_factory=list)
 
@@ -88,7 +88,7 @@ class Answering:
         """Parses the body of an acknowledgement without blocking the event loop."""
         return await self._parsing.read(parse, body, caller.holder)
 
-    async def acknowledge(self, consumer: Consumer, entries: Sequence[Asked]) -> Sequence[Outcome]:
+    async def acknowledge(self, consumer: Consumer, entries: Sequence[AskedEntry]) -> Sequence[Outcome]:
         """Acknowledges entries; returns the outcome of each, in order."""
         if not any(entry.said for entry in entries):
             names = [entry.name for entry in entries]
@@ -113,7 +113,7 @@ class Answering:
     def _riders(self, consumer: Consumer) -> Riders:
         return None if self._interests.idle else partial(self._interests.acknowledged, consumer.owner.name)
 
-    async def _try(self, consumer: Consumer, entries: Sequence[Asked]) -> list[Outcome]:
+    async def _try(self, consumer: Consumer, entries: Sequence[AskedEntry]) -> list[Outcome]:
         async with AsyncExitStack() as entering:
             now = _Round(entering)
             await self._prepare(now, consumer, entries)
@@ -128,14 +128,14 @@ class Answering:
         )
         return [outcomes[number] for number in range(len(entries))]
 
-    async def _prepare(self, now: _Round, consumer: Consumer, entries: Sequence[Asked]) -> None:
+    async def _prepare(self, now: _Round, consumer: Consumer, entries: Sequence[AskedEntry]) -> None:
         """Checks all messages of a request."""
         names = [entry.name for entry in entries]
         meant = await look(self._database, consumer.owner.id, names, consumer.lease)
         answered: dict[UUID, list[tuple[int, Meant]]] = {}
         for number, (entry, found) in enumerate(zip(entries, meant, strict=True)):
             if not entry.said or (found and found.done):
-                now.answers[number] = Answer(entry.name)
+                now.answers[number] = EntryAnswer(entry.name)
             elif found is None:
                 now.decided[number] = Acknowledgement(Result.UNKNOWN)
             else:
@@ -161,7 +161,7 @@ class Answering:
                 yield row, found.pop(row)
 
     async def _enter(
-        self, now: _Round, number: int, consumer: Consumer, entry: Asked, found: Meant, original: Letter
+        self, now: _Round, number: int, consumer: Consumer, entry: AskedEntry, found: Meant, original: Letter
     ) -> None:
         """Checks the messages of one entry, all or nothing."""
         messages = []
@@ -172,9 +172,11 @@ class Answering:
             if admitted.entries or admitted.deliveries:  # a heartbeat leaves nothing behind
                 messages.append(admitted)
                 fields.append(place)
-        now.answers[number] = Answer(entry.name, found.row, tuple(messages))
+        now.answers[number] = EntryAnswer(entry.name, found.row, tuple(messages))
 
-    async def _read(self, consumer: Consumer, entry: Asked, original: Letter) -> list[tuple[str, Message]]:
+    async def _read(
+        self, consumer: Consumer, entry: AskedEntry, original: Letter
+    ) -> list[tuple[str, Message]]:
         """Parses the messages of one entry; returns each with its field in the body."""
         read = []
         if entry.said.reply is not None:
@@ -190,7 +192,7 @@ class Answering:
             read.append((place, message))
         return read
 
-    async def _reply(self, consumer: Consumer, reply: Reply, original: Letter) -> Message:
+    async def _reply(self, consumer: Consumer, reply: SaidReply, original: Letter) -> Message:
         written = partial(
             reply_to,
             original.body,

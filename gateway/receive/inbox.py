@@ -17,7 +17,7 @@ from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
 from gateway.admit.inbox_rule import POSTMASTER, inbox_rule
 from gateway.admit.residents import Resident, Residents
-from gateway.config.sections import Inbox
+from gateway.config.sections import InboxSettings
 from gateway.http.answers import JSON, Answer, Stream, answer_json, encode_json
 from gateway.http.request import Request
 from gateway.http.routing import Role, Route
@@ -39,7 +39,7 @@ from gateway.receive.inbox_items import (
 )
 from gateway.receive.inbox_query import (
     BODY_BYTES_MAX,
-    Asked,
+    AskedEntry,
     Question,
     dead_letter_number,
     dead_letter_page,
@@ -94,7 +94,7 @@ class InboxDoor:
         activity: Activity,
         journal: Journal,
         clock: Clock,
-        rules: Inbox,
+        rules: InboxSettings,
         answer_bytes_max: int,
         waits: Pot,
     ) -> None:
@@ -159,7 +159,7 @@ class InboxDoor:
         body = await request.body(self._answer_bytes_max)
         if body:
             request.require_content_type(JSON)
-        entry = Asked(name, await self._answering.read(parse_said, body, caller))
+        entry = AskedEntry(name, await self._answering.read(parse_said, body, caller))
         (outcome,) = await self._answering.acknowledge(Consumer(owner, caller, lease), [entry])
         self._note(owner, [entry], [outcome])
         if isinstance(outcome, AMTPError):
@@ -334,7 +334,7 @@ class InboxDoor:
         ends = await inbox.seconds_to_lease_end(self._database, owner.id)
         return seconds if ends is None else min(seconds, ends + LEASE_SLACK_SECONDS)
 
-    def _note(self, owner: Resident, entries: Sequence[Asked], outcomes: Sequence[Outcome]) -> None:
+    def _note(self, owner: Resident, entries: Sequence[AskedEntry], outcomes: Sequence[Outcome]) -> None:
         done = [
             entry.name.message_id
             for entry, outcome in zip(entries, outcomes, strict=True)

@@ -7,7 +7,7 @@ from gateway.http.answers import encode_json
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.members import annotate
 from gateway.protocol.timestamp import render_timestamp
-from gateway.receive.inbox_query import Asked
+from gateway.receive.inbox_query import AskedEntry
 from gateway.store.inbox.acknowledge import Acknowledgement, Result
 from gateway.store.inbox.inbox import Item, Lease, Page, Unread
 from gateway.store.inbox.poison import Undigested
@@ -86,7 +86,7 @@ def render_event(item: Item, owner: str, lease: Lease | None = None) -> bytes:
 
 
 def render_results(
-    entries: Sequence[Asked], outcomes: Sequence[Acknowledgement | AMTPError]
+    entries: Sequence[AskedEntry], outcomes: Sequence[Acknowledgement | AMTPError]
 ) -> dict[str, Any]:
     """Renders the answer to several acknowledgements, in their order."""
     rendered = [render_result(entry, outcome) for entry, outcome in zip(entries, outcomes, strict=True)]
@@ -94,7 +94,7 @@ def render_results(
     return {"results": rendered, "acknowledged": acknowledged}
 
 
-def render_result(entry: Asked, outcome: Acknowledgement | AMTPError) -> dict[str, Any]:
+def render_result(entry: AskedEntry, outcome: Acknowledgement | AMTPError) -> dict[str, Any]:
     rendered: dict[str, Any] = {"message_id": entry.name.message_id}
     if isinstance(outcome, AMTPError) or outcome.result is not Result.ACKNOWLEDGED:
         error = outcome if isinstance(outcome, AMTPError) else AMTPError(*FAULTS[outcome.result])

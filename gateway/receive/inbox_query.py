@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from gateway.config.sections import Inbox
+from gateway.config.sections import InboxSettings
 from gateway.http.parameters import offset_of
 from gateway.http.request import bad_parameter
 from gateway.http.routing import ID
@@ -16,7 +16,7 @@ from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.json_strict import read_strict
 from gateway.protocol.timestamp import parse_timestamp
-from gateway.store.inbox.acknowledge import Named
+from gateway.store.inbox.acknowledge import EntryName
 from gateway.store.inbox.inbox import Lease, Listing, Mark
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class Question:
         return None if self.lease_seconds is None else Lease(self.lease_seconds)
 
 
-def parse_question(query: Mapping[str, str], rules: Inbox) -> Question:
+def parse_question(query: Mapping[str, str], rules: InboxSettings) -> Question:
     listing = Listing(
         limit=_count(query, "limit", LIMIT_DEFAULT, 1, LIMIT_MAX),
         offset=offset_of(query),
@@ -67,10 +67,10 @@ def parse_question(query: Mapping[str, str], rules: Inbox) -> Question:
     return Question(listing, lease_seconds, wait_seconds)
 
 
-def parse_name(message_id: str, query: Mapping[str, str]) -> tuple[Named, UUID | None]:
+def parse_name(message_id: str, query: Mapping[str, str]) -> tuple[EntryName, UUID | None]:
     """Parses the entry that a path and its parameters name, and its lease."""
     sender = parse_address(query["sender"], "sender").name if "sender" in query else None
-    return Named(message_id, sender), _row(query, "lease", "must be the token of a lease")
+    return EntryName(message_id, sender), _row(query, "lease", "must be the token of a lease")
 
 
 def dead_letter_page(query: Mapping[str, str]) -> tuple[int, int]:
@@ -84,7 +84,7 @@ def dead_letter_number(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class SaidReply:
     """The reply in an acknowledgement; the payload keeps its bytes."""
 
     payload: bytes
@@ -96,7 +96,7 @@ class Reply:
 class Said:
     """The reply and messages that an agent sends with an acknowledgement."""
 
-    reply: Reply | None = None
+    reply: SaidReply | None = None
     messages: tuple[bytes, ...] = ()
 
     def __bool__(self) -> bool:
@@ -104,10 +104,10 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedEntry:
     """One entry to acknowledge."""
 
-    name: Named
+    name: EntryName
     said: Said = Said()
     field: str = ""  # its field in the body, with a dot at the end
 
@@ -150,7 +150,7 @@ _read_reply = msgspec.json.Decoder(_Reply).decode
 _read_renewal = msgspec.json.Decoder(Renewal).decode
 
 
-def parse_names(body: bytes) -> tuple[list[Asked], UUID | None]:
+def parse_names(body: bytes) -> tuple[list[AskedEntry], UUID | None]:
     """Parses the entries to acknowledge, and their lease."""
     try:
         asked = _strict(_read_names, body)
@@ -178,10 +178,10 @@ def parse_said(body: bytes) -> Said:
         raise _bad_body(failure, '{"reply": {"payload": …}, "messages": […]}, or no body') from None
 
 
-def _asked(name: str | _Name, field: str) -> Asked:
+def _asked(name: str | _Name, field: str) -> AskedEntry:
     if isinstance(name, str):
-        return Asked(_named(name, None, field))
-    return Asked(_named(name.message_id, name.sender, field), _said(name, f"{field}."), f"{field}.")
+        return AskedEntry(_named(name, None, field))
+    return AskedEntry(_named(name.message_id, name.sender, field), _said(name, f"{field}."), f"{field}.")
 
 
 def _said(written: _Said, prefix: str) -> Said:
@@ -190,7 +190,7 @@ def _said(written: _Said, prefix: str) -> Said:
     return Said(_reply(written.reply, f"{prefix}reply"), tuple(map(bytes, written.messages)))
 
 
-def _reply(raw: msgspec.Raw, field: str) -> Reply | None:
+def _reply(raw: msgspec.Raw, field: str) -> SaidReply | None:
     if bytes(raw) in (b"", b"null"):
         return None
     try:
@@ -203,7 +203,7 @@ def _reply(raw: msgspec.Raw, field: str) -> Reply | None:
             {"field": field},
         ) from None
     members = {name: getattr(reply, name) for name in _REPLY_MEMBERS}
-    return Reply(
+    return SaidReply(
         bytes(reply.payload), {name: value for name, value in members.items() if value}, reply.headers or {}
     )
 
@@ -216,7 +216,7 @@ def _too_many(field: str) -> AMTPError:
     )
 
 
-def parse_renewal(body: bytes, rules: Inbox) -> Renewal:
+def parse_renewal(body: bytes, rules: InboxSettings) -> Renewal:
     try:
         renewal = _strict(_read_renewal, body)
     except _UNREADABLE as failure:
@@ -230,7 +230,7 @@ def parse_renewal(body: bytes, rules: Inbox) -> Renewal:
     return renewal
 
 
-def _named(message_id: str, sender: str | None, field: str) -> Named:
+def _named(message_id: str, sender: str | None, field: str) -> EntryName:
     if ID.fullmatch(message_id) is None:
         raise AMTPError(
             Code.INVALID_MESSAGE_FORMAT,
@@ -238,8 +238,8 @@ def _named(message_id: str, sender: str | None, field: str) -> Named:
             {"field": field},
         )
     if sender is None:
-        return Named(message_id)
-    return Named(message_id, parse_address(sender, f"{field}.sender").name)
+        return EntryName(message_id)
+    return EntryName(message_id, parse_address(sender, f"{field}.sender").name)
 
 
 def _strict(read: Callable[[bytes], T], body: bytes) -> T:

@@ -19,12 +19,12 @@ from gateway.http.turns import SECONDS_PER_RECIPIENT
 from gateway.net.shares import Pot
 from gateway.protocol.errors import AMTPError, Code, envelope
 from gateway.protocol.message import Message
-from gateway.protocol.status import Receipt, render_receipt, render_recipients
+from gateway.protocol.status import Acceptance, render_acceptance, render_recipients
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.hops import hops_of
 from gateway.receive.openapi_operations import SEND
 from gateway.receive.parsing import Parsing
-from gateway.receive.waiting import Sent, Waiting, sent, wait_seconds
+from gateway.receive.waiting import ReplyWait, SentMessage, sent, wait_seconds
 from gateway.store.clock import Clock
 from gateway.store.row_ids import Mint
 
@@ -39,7 +39,7 @@ class MessageDoor:
         self,
         *,
         accept: Accept,
-        waiting: Waiting,
+        waiting: ReplyWait,
         authenticator: Authenticator,
         parsing: Parsing,
         slots: Pot,
@@ -91,15 +91,15 @@ class MessageDoor:
         self._slots.take(holder)
         try:
             message = await self._read(body, caller)
-            receipt = await self._hand_in(message, caller)
+            acceptance = await self._hand_in(message, caller)
         finally:
             self._slots.give(holder)
         immediate = self._accept.tells_outcome(message)
         if not seconds and not immediate:
-            return answer_json(render_receipt(receipt), 202)
+            return answer_json(render_acceptance(acceptance), 202)
         kept = sent(message, immediate=immediate)
         del body, message  # don't hold the body while the request waits
-        return await self._waiting.answer(request, caller, kept, receipt, seconds)
+        return await self._waiting.answer(request, caller, kept, acceptance, seconds)
 
     async def _read(self, body: bytes, caller: Caller) -> Message:
         local = caller.name is not None and caller.proven_domain is None
@@ -112,9 +112,9 @@ class MessageDoor:
         row, now = self._mint(), self._clock.now()
         return self._parsing.message(body, holder=caller.holder, row=row, now=now, local=local)
 
-    async def _hand_in(self, message: Message, caller: Caller) -> Receipt:
-        receipt = as_named(message, await self._accept.accept(message, caller))
-        return structs.replace(receipt, misspelt=message.misspelt) if message.misspelt else receipt
+    async def _hand_in(self, message: Message, caller: Caller) -> Acceptance:
+        acceptance = as_named(message, await self._accept.accept(message, caller))
+        return structs.replace(acceptance, misspelt=message.misspelt) if message.misspelt else acceptance
 
     async def _post_lines(self, request: Request, caller: Caller) -> Answer:
         """Answers each line in order, once all accepted messages are committed."""
@@ -142,38 +142,40 @@ class MessageDoor:
 
     async def _take(
         self, message: Message | AMTPError, caller: Caller
-    ) -> tuple[Receipt, Sent | None] | AMTPError:
+    ) -> tuple[Acceptance, SentMessage | None] | AMTPError:
         if isinstance(message, AMTPError):
             return message
         await self._parsing.turns.have(len(message.recipients) * SECONDS_PER_RECIPIENT)
         try:
             with self._line_slots.held(caller.holder):
-                receipt = await self._hand_in(message, caller)
+                acceptance = await self._hand_in(message, caller)
         except AMTPError as error:
             return error
-        return receipt, sent(message, immediate=True) if self._accept.tells_outcome(message) else None
+        return acceptance, sent(message, immediate=True) if self._accept.tells_outcome(message) else None
 
-    async def _told(self, taken: tuple[Receipt, Sent | None] | AMTPError, request: Request) -> bytes:
+    async def _told(
+        self, taken: tuple[Acceptance, SentMessage | None] | AMTPError, request: Request
+    ) -> bytes:
         """Renders the answer to one line, after waiting for its outcome; all lines wait at the same time."""
         try:
             if isinstance(taken, AMTPError):
                 raise taken
-            receipt, kept = taken
+            acceptance, kept = taken
             if kept is not None:
-                receipt = await self._waiting.outcome(request, kept, receipt)
-            await self._parsing.turns.have(len(receipt.recipients) * SECONDS_PER_RECIPIENT)
-            answer = render_receipt(receipt)
+                acceptance = await self._waiting.outcome(request, kept, acceptance)
+            await self._parsing.turns.have(len(acceptance.recipients) * SECONDS_PER_RECIPIENT)
+            answer = render_acceptance(acceptance)
         except AMTPError as error:
             beside = _beside(error) if isinstance(error, NobodyAccepted) else {}
             answer = {**envelope(error, request.request_id, render_timestamp(self._clock.now())), **beside}
         return msgspec.json.encode(answer) + b"\n"
 
 
-def as_named(message: Message, receipt: Receipt) -> Receipt:
-    """Returns the receipt with the id under which the message was sent."""
-    if message.came_as is None or receipt.message_id != message.message_id:
-        return receipt
-    return structs.replace(receipt, message_id=message.came_as)
+def as_named(message: Message, acceptance: Acceptance) -> Acceptance:
+    """Returns the acceptance with the id under which the message was sent."""
+    if message.came_as is None or acceptance.message_id != message.message_id:
+        return acceptance
+    return structs.replace(acceptance, message_id=message.came_as)
 
 
 def _beside(refusal: NobodyAccepted) -> dict[str, Any]:

@@ -63,7 +63,7 @@ SEND = Operation(
     MESSAGES,
     "Hand in a message: 202 once it is committed, 200 with the reply that `Prefer: wait=<seconds>` asks for, or"
     " where best_effort had success; or up to 100 as lines: 200 and a line for each.",
-    {202: {JSON: "Receipt"}, 200: {JSON: "Answered", LINES: ""}},
+    {202: {JSON: "Acceptance"}, 200: {JSON: "Answered", LINES: ""}},
     keys=MAYBE_KEY,
     refusals=(403, 404, 409),
     body={JSON: "Message", LINES: ""},

@@ -88,7 +88,7 @@ SHAPES: dict[str, Shape] = {
         {"recipients": listed(RECEIVED), "message_id": TEXT},
         "Every answer that is not a success. With a `message_id` it was tried, and nobody has it.",
     ),
-    "Receipt": shape(
+    "Acceptance": shape(
         {"message_id": TEXT, "status": MESSAGE_STATUS, "recipients": listed(RECEIVED)},
         {
             "schedule": shape(

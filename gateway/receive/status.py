@@ -28,8 +28,8 @@ from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.openapi_operations import CANCEL_MESSAGE, LIST_MESSAGES, SHOW_MESSAGE, SHOW_STATUS
 from gateway.report.interests import Interests
 from gateway.store.database import Database
-from gateway.store.messages.listing import Page, Wanted, listing
-from gateway.store.messages.messages import Found, body_of, find, states
+from gateway.store.messages.listing import MessagePage, Wanted, listing
+from gateway.store.messages.messages import FoundMessage, body_of, find, states
 from gateway.store.queue.cancellation import Cancellation, Cancellations
 
 RECIPIENTS_SHOWN_MAX = 10_000  # on one page, which ends early when they are reached
@@ -64,7 +64,7 @@ class Viewer:
 class Seen:
     """A message as far as its viewer may see it."""
 
-    found: Found
+    found: FoundMessage
     recipients: tuple[RecipientState, ...]
     own: bool  # the viewer may cancel it
     operator: bool = False  # the viewer is one
@@ -120,7 +120,7 @@ class StatusDoor:
             }
         )
 
-    async def _shown(self, viewer: Viewer, page: Page) -> tuple[list[dict[str, Any]], UUID | None]:
+    async def _shown(self, viewer: Viewer, page: MessagePage) -> tuple[list[dict[str, Any]], UUID | None]:
         """Returns the items of a page and the cursor of the next one."""
         items: list[dict[str, Any]] = []
         recipients = 0
@@ -201,7 +201,7 @@ def viewer_of(caller: Caller) -> Viewer:
     return Viewer(caller.agent, caller.development or ADMIN in caller.scopes)
 
 
-def view(viewer: Viewer, found: Found, told: Mapping[str, RecipientState]) -> Seen | None:
+def view(viewer: Viewer, found: FoundMessage, told: Mapping[str, RecipientState]) -> Seen | None:
     """Returns the part of a message that the viewer may see; None if nothing."""
     own = viewer.operator or (found.proven and found.sender == viewer.agent)
     recipients = [state for name, state in told.items() if own or name == viewer.agent]

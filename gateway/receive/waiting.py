@@ -22,18 +22,18 @@ from gateway.net.shares import Pot
 from gateway.protocol.address import Address
 from gateway.protocol.errors import AMTPError
 from gateway.protocol.message import Message
-from gateway.protocol.status import Receipt, Status, brought_up_to_date, render_receipt
+from gateway.protocol.status import Acceptance, Status, brought_up_to_date, render_acceptance
 from gateway.receive.held_open import HeldOpen
 from gateway.receive.inbox_items import render_item
 from gateway.store.wakeups.bell import Ear
-from gateway.store.wakeups.replies import Asked, Replies
+from gateway.store.wakeups.replies import Replies, ReplyQuestion
 
 WAIT_SECONDS_MAX = 60
 _WAIT = re.compile(r'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentMessage:
     """The part of a message that is kept while its sender waits, without the body."""
 
     sender: Address
@@ -41,8 +41,8 @@ class Sent:
     immediate: bool
 
 
-def sent(message: Message, *, immediate: bool) -> Sent:
-    return Sent(message.sender, tuple(recipient.name for recipient in message.recipients), immediate)
+def sent(message: Message, *, immediate: bool) -> SentMessage:
+    return SentMessage(message.sender, tuple(recipient.name for recipient in message.recipients), immediate)
 
 
 def wait_seconds(preferences: Sequence[str]) -> int:
@@ -53,7 +53,7 @@ def wait_seconds(preferences: Sequence[str]) -> int:
     return 0
 
 
-class Waiting:
+class ReplyWait:
     def __init__(
         self,
         *,
@@ -74,41 +74,46 @@ class Waiting:
         self._waits = waits
 
     async def answer(
-        self, request: Request, caller: Caller, sent: Sent, receipt: Receipt, seconds: int
+        self, request: Request, caller: Caller, sent: SentMessage, acceptance: Acceptance, seconds: int
     ) -> Answer:
         """Returns the answer to one message once there is a reply or outcome, or the time is over."""
         request.let_body_go()
-        receipt = await self.outcome(request, sent, receipt)
-        status = 200 if sent.immediate and _delivered(receipt) else 202
-        waits = seconds and receipt.schedule is None
+        acceptance = await self.outcome(request, sent, acceptance)
+        status = 200 if sent.immediate and _delivered(acceptance) else 202
+        waits = seconds and acceptance.schedule is None
         owner = await self._owner(caller, sent.sender) if waits else None
-        if owner is None or receipt.row is None:
-            return answer_json(render_receipt(receipt), status)
+        if owner is None or acceptance.row is None:
+            return answer_json(render_acceptance(acceptance), status)
         applied = (("Preference-Applied", f"wait={seconds}"),)
-        asked = Asked(
-            receipt.row, receipt.message_id, owner.id, owner.name, sent.recipients, receipt.status == "queued"
+        asked = ReplyQuestion(
+            acceptance.row,
+            acceptance.message_id,
+            owner.id,
+            owner.name,
+            sent.recipients,
+            acceptance.status == "queued",
         )
         try:
             with self._waits.held(request.holder):
                 permit = _Permit(self._held_open, self._authenticator, request, sent.sender)
                 heard = await self._replies.wait(asked, seconds, request.ending, permit)
         except AMTPError:  # too many wait already
-            return answer_json(render_receipt(receipt), status)
-        receipt = brought_up_to_date(receipt, sent.recipients, heard.states)
+            return answer_json(render_acceptance(acceptance), status)
+        acceptance = brought_up_to_date(acceptance, sent.recipients, heard.states)
         if heard.reply is None or not await permit.holds():
-            return answer_json(render_receipt(receipt), status, applied)
+            return answer_json(render_acceptance(acceptance), status, applied)
         self._journal.fetched(owner.name, 1)
         body = b'%b,"reply":%b}' % (
-            encode_json(render_receipt(receipt))[:-1],
+            encode_json(render_acceptance(acceptance))[:-1],
             render_item(heard.reply, owner.name),
         )
         return Answer(200, body, JSON, applied)
 
-    async def outcome(self, request: Request, sent: Sent, receipt: Receipt) -> Receipt:
-        """Returns the receipt; for a best_effort message, once the outcome is known."""
+    async def outcome(self, request: Request, sent: SentMessage, acceptance: Acceptance) -> Acceptance:
+        """Returns the acceptance; for a best_effort message, once the outcome is known."""
         if not sent.immediate:
-            return receipt
-        return await self._accept.outcome(receipt, sent.recipients, request.ending)
+            return acceptance
+        return await self._accept.outcome(acceptance, sent.recipients, request.ending)
 
     async def _owner(self, caller: Caller, sender: Address) -> Resident | None:
         """Returns the sender if the caller may open its inbox; other keys that may send for it can't wait for replies."""
@@ -151,5 +156,5 @@ class _Permit:
         inbox_rule(await self.authenticator.caller(self.request), self.sender)
 
 
-def _delivered(receipt: Receipt) -> bool:
-    return any(recipient.status is Status.DELIVERED for recipient in receipt.recipients)
+def _delivered(acceptance: Acceptance) -> bool:
+    return any(recipient.status is Status.DELIVERED for recipient in acceptance.recipients)

@@ -20,7 +20,7 @@ _SUBJECT = {FAILURE: "Could not be delivered", DELAY: "Not delivered yet, still 
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class FailureFacts:
     """The failure or delay of some recipients of one message."""
 
     kind: str  # FAILURE or DELAY
@@ -35,7 +35,7 @@ class Trouble:
     details: str | None = None  # of the error that another gateway answered, in JSON
 
 
-def report_on(trouble: Trouble, *, domain: str, row: UUID, now: datetime) -> Message:
+def report_on(trouble: FailureFacts, *, domain: str, row: UUID, now: datetime) -> Message:
     """Returns the report, from the postmaster of `domain` to the sender of the message it is about."""
     facts: dict[str, Any] = {
         "message_type": trouble.kind,

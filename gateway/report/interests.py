@@ -11,7 +11,7 @@ from gateway.protocol.status import RecipientState
 from gateway.report.naming import Named
 from gateway.store.admitted import Admitted, Rider
 from gateway.store.inbox.acknowledge import Acknowledgement
-from gateway.store.inbox.acknowledge import Named as Acknowledged
+from gateway.store.inbox.acknowledge import EntryName as Acknowledged
 from gateway.store.inbox.inbox import Item
 from gateway.store.inbox.poison import Buried
 from gateway.store.intake.duplicates import Gained

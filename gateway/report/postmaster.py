@@ -7,7 +7,7 @@ from uuid import UUID
 
 from gateway.protocol.errors import Code
 from gateway.protocol.message import Message
-from gateway.report.failures import DELAY, FAILURE, Trouble, may_report, report_on
+from gateway.report.failures import DELAY, FAILURE, FailureFacts, may_report, report_on
 from gateway.report.interests import Interests
 from gateway.route.placing import Placing
 from gateway.store.admitted import Admitted
@@ -55,7 +55,7 @@ class Postmaster:
 
     async def _delay_report(self, letter: Letter, late: Sequence[delays.Late]) -> Admitted | None:
         first = late[0]
-        trouble = Trouble(
+        trouble = FailureFacts(
             DELAY,
             letter.message_id,
             letter.sender,
@@ -79,7 +79,7 @@ class Postmaster:
         reports: dict[int, tuple[Admitted, ...]] = {}
         for row, indexes in ended.items():
             first = settlements[indexes[0]]
-            trouble = Trouble(
+            trouble = FailureFacts(
                 FAILURE,
                 letters[row].message_id,
                 letters[row].sender,
@@ -95,7 +95,7 @@ class Postmaster:
                 reports[indexes[0]] = (report,)
         return reports
 
-    async def report(self, trouble: Trouble, *, proven: bool, automatic: bool) -> Admitted | None:
+    async def report(self, trouble: FailureFacts, *, proven: bool, automatic: bool) -> Admitted | None:
         """Returns a report to the sender of the message; None where the sender is gone or may get none."""
         if not may_report(sender=trouble.sender, proven=proven, automatic=automatic):
             return None

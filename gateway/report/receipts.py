@@ -21,7 +21,7 @@ from gateway.report.postmaster import Postmaster
 from gateway.report.replies import COPIED
 from gateway.route.placing import INBOX, Places
 from gateway.store.admitted import Admitted
-from gateway.store.intake.owed_receipts import AT_ONCE, Due, Owed, send_owed
+from gateway.store.intake.owed_receipts import AT_ONCE, DueReceipt, Owed, send_owed
 from gateway.store.runtime import Runtime
 from gateway.store.wakeups.topics import topics_of
 
@@ -70,7 +70,7 @@ class Receipts:
             if sent.owed < AT_ONCE:
                 return
 
-    async def _written(self, due: Due) -> Sequence[Admitted]:
+    async def _written(self, due: DueReceipt) -> Sequence[Admitted]:
         written = []
         for domain, addresses in by_domain(due.addresses).items():
             message = receipt_on(
@@ -89,7 +89,9 @@ def by_domain(addresses: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def receipt_on(due: Due, addresses: Sequence[str], *, domain: str, row: UUID, now: datetime) -> Message:
+def receipt_on(
+    due: DueReceipt, addresses: Sequence[str], *, domain: str, row: UUID, now: datetime
+) -> Message:
     """Returns the receipt, from the postmaster of `domain` to the sender of the message it is about."""
     original = msgspec.json.decode(due.body, type=_Original)
     facts: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """Routing by configuration: name servers, peers known without DNS, the records of our own domains."""
 
-from gateway.config.sections import Peer
+from gateway.config.sections import PeerSettings
 from gateway.config.settings import Config, ConfigError
 from gateway.config.values import HostPort
 from gateway.protocol.discovery import Capabilities, parse_gateway
@@ -51,7 +51,7 @@ def uploads_base(config: Config) -> Url:
     return url
 
 
-def _capabilities(domain: str, peer: Peer) -> Capabilities:
+def _capabilities(domain: str, peer: PeerSettings) -> Capabilities:
     gateway = parse_gateway(peer.gateway, plain=peer.plain_http)
     if isinstance(gateway, BadUrl):
         raise ConfigError([f"peers.{domain}.gateway {gateway.reason}"])

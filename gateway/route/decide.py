@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from gateway.net.dns_answer import Absent, DnsAnswer, Records, Trouble
+from gateway.net.dns_answer import Absent, DnsAnswer, DnsFailure, Records
 from gateway.protocol.discovery import Broken, Silent, Speaks, choose, parse_record, render_record
 
 KEPT_SECONDS_MIN: Final = 1  # TTL 0 would mean a query per message
@@ -95,7 +95,7 @@ def decide(
     domain: str, answer: DnsAnswer, memory: Memory | None, now: datetime, *, plain: bool = False
 ) -> Decision:
     match answer:
-        case Trouble() as trouble:
+        case DnsFailure() as trouble:
             return _in_trouble(trouble, memory, now, plain=plain)
         case Absent(ttl_seconds):
             return _silent(_clamp(ttl_seconds, NEGATIVE_SECONDS_MAX), memory, now)
@@ -123,7 +123,7 @@ def decide_host(host: str, answer: DnsAnswer, memory: HostMemory | None, now: da
             gone = HostMemory(host, (), now)
             write = memory is not None and memory.addresses != ()
             return HostDecision(answer, _clamp(ttl_seconds, HOST_SECONDS_MAX), gone, write)
-        case Trouble():
+        case DnsFailure():
             if (
                 memory is None
                 or not memory.addresses
@@ -165,7 +165,7 @@ def _silent(kept_seconds: int, memory: Memory | None, now: datetime) -> Decision
     return Decision(Temporary(reason, gone=True), kept_seconds, known, write=known != memory)
 
 
-def _in_trouble(trouble: Trouble, memory: Memory | None, now: datetime, *, plain: bool) -> Decision:
+def _in_trouble(trouble: DnsFailure, memory: Memory | None, now: datetime, *, plain: bool) -> Decision:
     temporary = Temporary(trouble.reason, outside=trouble.told)
     if memory is None or memory.silent_since or now - memory.spoke_at > timedelta(days=STALE_DAYS_MAX):
         return Decision(temporary, TROUBLE_SECONDS, memory)

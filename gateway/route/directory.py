@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, TypeVar
 
-from gateway.net.dns_answer import DnsAnswer, Trouble
+from gateway.net.dns_answer import DnsAnswer, DnsFailure
 from gateway.protocol.discovery import Capabilities, Speaks
 from gateway.route.cache import ENTRIES_MAX, Cache, Kept
 from gateway.route.decide import Decision, HostDecision, HostMemory, Lookup, Memory, decide, decide_host
@@ -14,7 +14,7 @@ from gateway.route.outage import Outage
 from gateway.store.clock import Clock
 
 PATIENCE_SECONDS: Final = 1.0  # with the DNS, where something is remembered that can serve instead
-SLOW: Final = Trouble("no answer yet")
+SLOW: Final = DnsFailure("no answer yet")
 
 Decided = TypeVar("Decided", Decision, HostDecision)
 

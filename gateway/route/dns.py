@@ -20,7 +20,7 @@ import dns.rdatatype
 import dns.rdtypes.ANY.TXT
 import dns.resolver
 
-from gateway.net.dns_answer import Absent, DnsAnswer, Records, Trouble
+from gateway.net.dns_answer import Absent, DnsAnswer, DnsFailure, Records
 
 # How long each name server is waited for at first, and when it is asked again: UDP loses packets, and some are slow.
 TRIES_SECONDS: Final = (1.0, 3.0)
@@ -81,7 +81,7 @@ class Dns:
         if found:
             values = tuple(value for answer in found for value in answer.values)
             return Records(values, min(answer.ttl_seconds for answer in found))
-        trouble = [answer for answer in both if isinstance(answer, Trouble)]
+        trouble = [answer for answer in both if isinstance(answer, DnsFailure)]
         return trouble[0] if trouble else both[0]
 
     async def _ask(self, name: str, kind: dns.rdatatype.RdataType) -> DnsAnswer:
@@ -93,14 +93,14 @@ class Dns:
             async with asyncio.timeout(self._question_seconds), self._sockets:
                 return await self._follow(question, kind)
         except TimeoutError:
-            return Trouble(f"no answer for {name} within {self._question_seconds:g} s")
+            return DnsFailure(f"no answer for {name} within {self._question_seconds:g} s")
 
     async def _follow(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> DnsAnswer:
         """Asks on along CNAMEs: a server that knows only its own zones ends a chain at its border."""
         ttl_seconds, seen = 2**31, {name}
         for _ in range(CNAME_LINKS_MAX):
             answer = await self._ask_nameservers(name, kind)
-            if isinstance(answer, Trouble):
+            if isinstance(answer, DnsFailure):
                 return answer
             chain = answer.resolve_chaining()
             ttl_seconds = min(ttl_seconds, chain.minimum_ttl)
@@ -112,21 +112,21 @@ class Dns:
             if name in seen:
                 break
             seen.add(name)
-        return Trouble("its CNAME records go in a circle or too far")
+        return DnsFailure("its CNAME records go in a circle or too far")
 
     async def _ask_nameservers(
         self, name: dns.name.Name, kind: dns.rdatatype.RdataType
-    ) -> dns.message.QueryMessage | Trouble:
+    ) -> dns.message.QueryMessage | DnsFailure:
         nameservers = self._nameservers or system_nameservers()
         if not nameservers:
-            return Trouble("no name server is configured")
+            return DnsFailure("no name server is configured")
         reasons: dict[str, str] = {}
         for seconds, nameserver in itertools.product(self._tries_seconds, nameservers):
             try:
                 return await _exchange(nameserver, name, kind, seconds)
             except _UnusableError as unusable:
                 reasons[f"{nameserver} {unusable}"] = f"a name server {unusable}"
-        return Trouble("; ".join(reasons), "; ".join(dict.fromkeys(reasons.values())))
+        return DnsFailure("; ".join(reasons), "; ".join(dict.fromkeys(reasons.values())))
 
 
 async def _exchange(

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Final
 
 from gateway.journal.journal import Journal
-from gateway.net.dns_answer import DnsAnswer, Trouble
+from gateway.net.dns_answer import DnsAnswer, DnsFailure
 from gateway.store.clock import Clock
 
 UNANSWERED_MIN: Final = 2  # questions in a row; one may be the fault of a single name
@@ -23,7 +23,7 @@ class Outage:
 
     def heard(self, name: str, answer: DnsAnswer) -> None:
         """Notes the answer to a question."""
-        if isinstance(answer, Trouble):
+        if isinstance(answer, DnsFailure):
             self._first = self._first or self._clock.now()
             self._unanswered += 1
             self.reason = answer.reason

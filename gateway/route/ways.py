@@ -41,7 +41,7 @@ class NotNow:
 Way = Here | Pushed | Destination | NoWay | NotNow
 
 
-class Router:
+class WayFinder:
     def __init__(self, residents: Residents, directory: Directory) -> None:
         self._residents = residents
         self._directory = directory

@@ -2,7 +2,7 @@
 
 import logging
 
-from gateway.config.sections import Log
+from gateway.config.sections import LogSettings
 from gateway.journal.journal import Journal
 from gateway.journal.log_writer import LEVELS
 from gateway.store.database import WEATHER
@@ -25,7 +25,7 @@ class JournalHandler(logging.Handler):
             self._journal.noted(_level(record.levelno), text)
 
 
-def route_logs(journal: Journal, log: Log) -> None:
+def route_logs(journal: Journal, log: LogSettings) -> None:
     """Routes what libraries log to the journal, from the level in `log` upwards."""
     root = logging.getLogger()
     root.handlers[:] = [JournalHandler(journal)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from gateway.config.sections import Listener
+from gateway.config.sections import ListenerSettings
 from gateway.config.values import HostPort
 from gateway.serve.expected import StartError
 
@@ -44,7 +44,7 @@ def check_free(address: HostPort) -> None:
         raise StartError(f"Can't listen on {address}: {_why(failure)}.") from None
 
 
-def reserve(listeners: Sequence[Listener], stack: ExitStack) -> tuple[Listener, ...]:
+def reserve(listeners: Sequence[ListenerSettings], stack: ExitStack) -> tuple[ListenerSettings, ...]:
     """Reserves the ports that several processes will share, for as long as the stack; picks one for port 0."""
     kept = []
     for listener in listeners:

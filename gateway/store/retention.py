@@ -3,7 +3,7 @@
 Days are dropped whole, never emptied row by row: see old_days.py.
 """
 
-from gateway.config.sections import Retention
+from gateway.config.sections import RetentionSettings
 from gateway.store.database import Database
 from gateway.store.old_days import OldDays
 from gateway.store.row_ids import Mint
@@ -11,7 +11,7 @@ from gateway.store.row_ids import Mint
 AT_ONCE = 5000  # rows in one statement, so that none holds its locks for long
 
 
-async def forget(database: Database, mint: Mint, settings: Retention) -> None:
+async def forget(database: Database, mint: Mint, settings: RetentionSettings) -> None:
     """Runs one round of all retention."""
     await _old_keys(database, settings.keys_days)
     await _acknowledged(database, mint, settings.acknowledged_days)

@@ -13,7 +13,7 @@ from gateway.features.feature import Plug
 from gateway.flow.accept import Accept
 from gateway.flow.housekeeping import Housekeeping
 from gateway.http.routing import roles_of
-from gateway.http.server import Door
+from gateway.http.server import HttpServer
 from gateway.journal.journal import Journal
 from gateway.journal.stalls import Stalls
 from gateway.route.directory import Directory
@@ -46,7 +46,7 @@ class App:
     directory: Directory
     replies: Replies
     housekeeping: Housekeeping
-    door: Door
+    door: HttpServer
     adopt: Callable[[Config], None]  # applies the reloadable part of a configuration
     ports: tuple[int, ...]  # of the listeners, in the order of the configuration
 
@@ -112,7 +112,7 @@ async def running(
             journal.stopped()
 
 
-def _adopt(parts: Parts, door: Door, config: Config) -> None:
+def _adopt(parts: Parts, door: HttpServer, config: Config) -> None:
     parts.adopt(config)
     door.adopt(config.limits, config.proxy.trusted)
     parts.journal.adopt(config.log.format, config.log.level)
@@ -154,7 +154,7 @@ async def _at_work(parts: Parts) -> AsyncIterator[None]:
 
 
 async def _open(
-    door: Door, config: Config, tls: ssl.SSLContext | None, *, reuse_port: bool
+    door: HttpServer, config: Config, tls: ssl.SSLContext | None, *, reuse_port: bool
 ) -> tuple[int, ...]:
     ports = []
     for listener in config.listen:

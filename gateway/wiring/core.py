@@ -45,7 +45,7 @@ from gateway.route.dns import Dns
 from gateway.route.memories import StoredMemories
 from gateway.route.outage import Outage
 from gateway.route.placing import Placing
-from gateway.route.ways import Here, NotNow, NoWay, Pushed, Router, Way
+from gateway.route.ways import Here, NotNow, NoWay, Pushed, Way, WayFinder
 from gateway.store import partitions, retention, tallies
 from gateway.store.agents import keys, removal
 from gateway.store.agents.agents import Agents
@@ -217,7 +217,7 @@ class Parts:
         }
         return Carry(
             runtime=self.runtime,
-            router=Router(self.residents, self.directory),
+            router=WayFinder(self.residents, self.directory),
             couriers=Couriers(couriers),
             settle=self.settle,
             lanes=self.lanes,

@@ -6,7 +6,7 @@ from functools import partial
 from gateway.features.feature import Door
 from gateway.http.limits import Manners
 from gateway.http.openapi import OpenApiDoor
-from gateway.http.server import Door as HttpDoor
+from gateway.http.server import HttpServer as HttpDoor
 from gateway.journal.journal import Journal
 from gateway.net.rates import Rates
 from gateway.postgres.embedded import FREE_BYTES_MIN, free_bytes
@@ -19,7 +19,7 @@ from gateway.receive.messages import MessageDoor
 from gateway.receive.openapi import CORE, INFO
 from gateway.receive.purging import PurgeDoor
 from gateway.receive.status import StatusDoor
-from gateway.receive.waiting import Waiting
+from gateway.receive.waiting import ReplyWait
 from gateway.route.configured import published
 from gateway.store.inbox.purging import Purging
 from gateway.store.queue.cancellation import Cancellations
@@ -49,7 +49,7 @@ def _message_doors(parts: Parts) -> tuple[Door, ...]:
     return (
         MessageDoor(
             accept=parts.accept,
-            waiting=Waiting(
+            waiting=ReplyWait(
                 accept=parts.accept,
                 replies=parts.replies,
                 residents=parts.residents,

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from gateway.admit.strangers import BURST_SECONDS, Strangers
-from gateway.config.sections import Limits
+from gateway.config.sections import LimitSettings
 from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.store.admitted import ENTRY_BYTES, Entry
 from gateway.store.agents.agents import Resident
 
-LIMITS = Limits(
+LIMITS = LimitSettings(
     unproven_messages_per_second=1,
     unproven_bytes_per_second=1024,
     unproven_stored_bytes=10_000_000,
@@ -32,7 +32,7 @@ class House:
     free: int | None = None
     counts: int = 0
 
-    def pot(self, limits: Limits = LIMITS, processes: int = 1) -> Strangers:
+    def pot(self, limits: LimitSettings = LIMITS, processes: int = 1) -> Strangers:
         journal = Journal(io.StringIO())
         return Strangers(
             limits, journal, self._count, lambda: self.free, processes=processes, seconds=lambda: self.now

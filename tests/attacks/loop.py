@@ -11,13 +11,13 @@ from threading import Event
 from time import monotonic, thread_time
 from typing import Any
 
-from gateway.config.sections import Dns
+from gateway.config.sections import DnsSettings
 from tests.world import Gateway, World
 
 LINES = "application/x-ndjson"
 LOOK_SECONDS = 0.002
 DEADLINE_SECONDS = 300.0  # of one answer
-NOWHERE = Dns(nameservers=("127.0.0.1:9",), timeout_seconds=0.2)
+NOWHERE = DnsSettings(nameservers=("127.0.0.1:9",), timeout_seconds=0.2)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from conformance.fake_peer import Authority
 from gateway.net.dns_answer import DnsAnswer, Records
-from gateway.net.http_answer import BadHead, Head, parse_chunk_size, parse_head
+from gateway.net.http_answer import AnswerHead, BadHead, parse_chunk_size, parse_head
 from gateway.net.outbound import Kind, Outbound, OutboundError, Response
 from tests.raw_server import RawServer, Script, answer, read_request
 
@@ -256,8 +256,8 @@ async def test_nonsense_is_no_answer(outbound: Outbound, reply: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_head_is_judged_without_an_exception(raw: bytes) -> None:
-    assert isinstance(parse_head(raw), Head | BadHead)
-    assert isinstance(parse_head(b"HTTP/1.1 200 OK\r\n" + raw), Head | BadHead)
+    assert isinstance(parse_head(raw), AnswerHead | BadHead)
+    assert isinstance(parse_head(b"HTTP/1.1 200 OK\r\n" + raw), AnswerHead | BadHead)
     size = parse_chunk_size(raw)
     assert size is None or size >= 0
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.config.sections import Attachments, Outbound
+from gateway.config.sections import AttachmentSettings, OutboundSettings
 from gateway.features.attachments import read_door as message_files
 from gateway.features.attachments.blocks import BLOCK_BYTES
 from tests.attacks.test_ssrf import LEADING, WRITTEN
@@ -73,7 +73,7 @@ class Reading:
 @pytest.fixture
 async def reading(net: Federation) -> AsyncIterator[Reading]:
     async with (
-        net.gateway("acme.test", attachments=Attachments(cache_bytes=1_000_000)) as gateway,
+        net.gateway("acme.test", attachments=AttachmentSettings(cache_bytes=1_000_000)) as gateway,
         RawServer(b"", net.authority.server_context(HOST)) as server,
     ):
         yield Reading(net, gateway, await gateway.register("alice"), server)
@@ -189,7 +189,7 @@ async def test_no_url_of_an_attachment_leads_inside(net: Federation) -> None:
             net.dns.add(f"{label}.evil.test", kind, *values, ttl=0)
     net.dns.add("inside.other.test", "A", "127.0.0.1")
     net.dns.add("localhost", "A", "127.0.0.1")
-    closed = Outbound(ca_file=net.ca_file)
+    closed = OutboundSettings(ca_file=net.ca_file)
     async with (
         net.gateway("acme.test", outbound=closed) as gateway,
         RawServer(typed(SMALL), net.authority.server_context("localhost")) as listener,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.admit.api_key import mint_key
-from gateway.config.sections import Limits
+from gateway.config.sections import LimitSettings
 from gateway.http.routing import Role, Router
 from gateway.protocol.errors import AMTPError
 from gateway.protocol.timestamp import render_timestamp
@@ -210,7 +210,7 @@ def test_every_route_has_its_row_and_every_row_its_route() -> None:
 
 
 async def test_every_caller_gets_from_every_endpoint_what_is_his_and_nothing_else(world: World) -> None:
-    async with world.gateway(limits=Limits(webhook_challenges_per_minute=1000)) as gateway:
+    async with world.gateway(limits=LimitSettings(webhook_challenges_per_minute=1000)) as gateway:
         town = Town(gateway)
         await town.settle()
         seen = {

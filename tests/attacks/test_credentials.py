@@ -9,7 +9,7 @@ import pytest
 
 from gateway.admit.api_key import mint_key
 from gateway.admit.remembered import TRUST_SECONDS
-from gateway.config.sections import Listener, Peer
+from gateway.config.sections import ListenerSettings, PeerSettings
 from gateway.config.values import HostPort, Secret
 from gateway.protocol.errors import AMTPError
 from gateway.store.agents.keys import NamedKeys, NewKey
@@ -21,8 +21,8 @@ PATIENCE_SECONDS = 10.0
 STREETS: Sequence[tuple[str, ...]] = (("public",), ("agents",), ("public", "agents"))
 
 
-def listeners(*roles: Sequence[str]) -> tuple[Listener, ...]:
-    return tuple(Listener(HostPort("127.0.0.1", 0), roles=tuple(each)) for each in roles)  # type: ignore[arg-type]
+def listeners(*roles: Sequence[str]) -> tuple[ListenerSettings, ...]:
+    return tuple(ListenerSettings(HostPort("127.0.0.1", 0), roles=tuple(each)) for each in roles)  # type: ignore[arg-type]
 
 
 async def named(gateway: Gateway, name: str, *scopes: str) -> str:
@@ -83,7 +83,7 @@ async def test_on_a_listener_for_everything_an_operators_key_is_good(world: Worl
 
 
 async def test_nobody_writes_in_the_name_of_a_peer_whose_key_is_known_here(world: World) -> None:
-    peers = {"far.test": Peer("https://amtp.far.test", proving_key=Secret(KEY))}
+    peers = {"far.test": PeerSettings("https://amtp.far.test", proving_key=Secret(KEY))}
     async with world.gateway(peers=peers) as gateway:
         bob = await gateway.register("bob")
         forged = await mail(gateway, bob)
@@ -109,7 +109,7 @@ async def test_a_key_made_for_a_peer_ends_belief_without_it_and_its_revocation_b
 
 
 async def test_an_operator_may_go_on_taking_a_peers_mail_without_its_key(world: World) -> None:
-    strict = Peer("https://amtp.far.test", proving_key=Secret(KEY))
+    strict = PeerSettings("https://amtp.far.test", proving_key=Secret(KEY))
     async with world.gateway(peers={"far.test": replace(strict, accept_unproven=True)}) as gateway:
         bob = await gateway.register("bob")
         assert (await mail(gateway, bob)).status == 202

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.config.sections import Limits
+from gateway.config.sections import LimitSettings
 from tests.receive.doorway import Wire, head, until
 from tests.world import Agent, Gateway, World
 
@@ -61,7 +61,7 @@ async def stranger_sends(gateway: Gateway, agent: Agent) -> int:
 
 
 async def test_an_agent_sends_while_others_trickle_more_bodies_than_there_are_places(world: World) -> None:
-    async with world.gateway(limits=Limits(requests_in_admission=8)) as gateway:
+    async with world.gateway(limits=LimitSettings(requests_in_admission=8)) as gateway:
         alice, bob = await pair(gateway)
         async with half_sent(gateway, 10, 1) as wires:
             await until(lambda: gateway.app.door.load.bodies.taken == len(wires))
@@ -70,7 +70,7 @@ async def test_an_agent_sends_while_others_trickle_more_bodies_than_there_are_pl
 
 
 async def test_an_agent_sends_while_one_address_keeps_half_sent_bodies(world: World) -> None:
-    limits = Limits(body_bytes=BODY_BYTES, bodies_in_flight_bytes=10 * BODY_BYTES)
+    limits = LimitSettings(body_bytes=BODY_BYTES, bodies_in_flight_bytes=10 * BODY_BYTES)
     async with world.gateway(limits=limits) as gateway:
         alice, bob = await pair(gateway)
         async with half_sent(gateway, 12, BODY_BYTES - 1):
@@ -80,7 +80,7 @@ async def test_an_agent_sends_while_one_address_keeps_half_sent_bodies(world: Wo
 
 
 async def test_an_agent_sends_while_one_key_keeps_half_sent_bodies(world: World) -> None:
-    limits = Limits(body_bytes=BODY_BYTES, bodies_in_flight_bytes=10 * BODY_BYTES)
+    limits = LimitSettings(body_bytes=BODY_BYTES, bodies_in_flight_bytes=10 * BODY_BYTES)
     async with world.gateway(limits=limits) as gateway:
         alice, bob = await pair(gateway)
         mallory = await gateway.register("mallory")
@@ -91,7 +91,7 @@ async def test_an_agent_sends_while_one_key_keeps_half_sent_bodies(world: World)
 
 
 async def test_batches_of_one_key_leave_the_queue_of_commits_to_others(world: World) -> None:
-    async with world.gateway(limits=Limits(waiting_messages=40)) as gateway:
+    async with world.gateway(limits=LimitSettings(waiting_messages=40)) as gateway:
         mallory, bob = await pair(gateway)
         message = {"sender": mallory.address, "recipients": [bob.address], "payload": 1}
         reply = await gateway.call(

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
-from gateway.config.sections import Attachments
+from gateway.config.sections import AttachmentSettings
 from gateway.features.attachments.blocks import BLOCK_BYTES
 from tests.attacks.test_attachments import SMALL, said_of, typed
 from tests.federation import Federation, federation, loopback
@@ -158,7 +158,7 @@ async def test_a_fetch_ends_with_the_client_that_waits_for_it(net: Federation) -
 async def test_uploads_side_by_side_and_to_oneself_are_counted_like_any_other(world: World) -> None:
     """Three at once where there is room for two; and what was sent still counts in all."""
     size = 2 * BLOCK_BYTES
-    rules = Attachments(unsent_bytes=2 * size, agent_bytes=3 * size)
+    rules = AttachmentSettings(unsent_bytes=2 * size, agent_bytes=3 * size)
     async with world.gateway(attachments=rules) as gateway:
         mallory, alice = await gateway.register("mallory"), await gateway.register("alice")
         replies = await asyncio.gather(*(upload(mallory, bytes(size)) for _ in range(3)))

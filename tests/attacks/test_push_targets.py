@@ -7,7 +7,7 @@ from ipaddress import ip_network
 import pytest
 
 from conformance.dns_server import DnsServer
-from gateway.config.sections import Dns, Outbound
+from gateway.config.sections import DnsSettings, OutboundSettings
 from gateway.deliver.webhook import TROUBLE
 from gateway.flow import worker
 from gateway.net.outbound import Kind
@@ -37,8 +37,8 @@ async def gw(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gat
         dns.add("inside.other.test", "A", "127.0.0.1")
         dns.add("localhost", "A", "127.0.0.1")
         async with world.gateway(
-            dns=Dns(nameservers=(f"127.0.0.1:{dns.port}",), timeout_seconds=1.0),
-            outbound=Outbound(plain_webhooks=True, connect_seconds=1.0),
+            dns=DnsSettings(nameservers=(f"127.0.0.1:{dns.port}",), timeout_seconds=1.0),
+            outbound=OutboundSettings(plain_webhooks=True, connect_seconds=1.0),
         ) as gateway:
             yield gateway
 
@@ -72,7 +72,7 @@ async def test_the_listener_is_reached_where_its_network_is_allowed(
     world: World, listener: RawServer
 ) -> None:
     """The control: what the other test proves is not that nothing is ever pushed."""
-    limits = Outbound(plain_webhooks=True, allow_networks=(ip_network("127.0.0.0/8"),))
+    limits = OutboundSettings(plain_webhooks=True, allow_networks=(ip_network("127.0.0.0/8"),))
     async with world.gateway(outbound=limits) as gw:
         alice = await gw.register("alice")
         await gw.register("bob", delivery_mode="push", push_target=f"http://127.0.0.1:{listener.port}/in")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import trustme
 
-from gateway.config.sections import Limits
+from gateway.config.sections import LimitSettings
 from gateway.http.answers import Answer, Stream
 from gateway.http.request import Request
 from gateway.http.routing import Route
@@ -74,7 +74,9 @@ async def trickle(wire: Wire) -> int:
 
 async def test_where_there_is_no_more_room_the_slowest_reader_makes_it() -> None:
     """The first takes nothing, the second came later; whoever takes what is written gets all of it."""
-    limits = Limits(unsent_bytes=3 * LARGE_BYTES // 2, address_share_percent=70, unproven_share_percent=100)
+    limits = LimitSettings(
+        unsent_bytes=3 * LARGE_BYTES // 2, address_share_percent=70, unproven_share_percent=100
+    )
     async with doorway(ROUTES, limits=limits) as opened:
         first = await reader_of(opened, "127.0.0.2")
         await until(lambda: opened.door.load.unsent.size > LARGE_BYTES // 2)
@@ -85,7 +87,9 @@ async def test_where_there_is_no_more_room_the_slowest_reader_makes_it() -> None
 
 
 async def test_one_address_makes_room_for_itself_and_costs_no_other() -> None:
-    limits = Limits(unsent_bytes=10 * LARGE_BYTES, address_share_percent=11, unproven_share_percent=100)
+    limits = LimitSettings(
+        unsent_bytes=10 * LARGE_BYTES, address_share_percent=11, unproven_share_percent=100
+    )
     async with doorway(ROUTES, limits=limits) as opened:
         honest = await reader_of(opened, "127.0.0.9")
         for _ in range(5):
@@ -138,7 +142,7 @@ async def streams(gateway: Gateway, agent: Agent, count: int) -> AsyncIterator[N
 
 async def test_an_agent_that_waits_without_end_leaves_others_their_places(world: World) -> None:
     """It hears that it has too many; its message is accepted all the same, and its answer does not wait."""
-    async with world.gateway(limits=Limits(waiting_requests=8)) as gateway:
+    async with world.gateway(limits=LimitSettings(waiting_requests=8)) as gateway:
         mallory, alice = await gateway.register("mallory"), await gateway.register("alice")
         async with streams(gateway, mallory, 2):
             await until(lambda: gateway.app.door.load.waits.taken == 2)
@@ -162,7 +166,7 @@ def told(gateway: Gateway, metric: str) -> float:
 
 
 async def test_streams_that_nobody_reads_hold_no_more_than_their_agents_share(world: World) -> None:
-    limits = Limits(body_bytes=3 * MEGABYTE, unsent_bytes=ROOM_BYTES)
+    limits = LimitSettings(body_bytes=3 * MEGABYTE, unsent_bytes=ROOM_BYTES)
     async with world.gateway(limits=limits) as gateway:
         mallory, alice = await gateway.register("mallory"), await gateway.register("alice")
         for _ in range(12):

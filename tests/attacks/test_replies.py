@@ -10,7 +10,7 @@ import pytest
 from conformance.fake_peer import answers
 from gateway.client.agent import Agent as Client
 from gateway.client.errors import NoReply
-from gateway.config.sections import Peer
+from gateway.config.sections import PeerSettings
 from gateway.config.values import Secret
 from tests.client.joined import lies_in
 from tests.federation import Federation, federation, loopback
@@ -22,7 +22,7 @@ KEY = "a-key-that-proves-the-peer"
 EVE = "eve@else.test"
 FAR = "planner@far.test"
 PATIENCE_SECONDS = 20.0
-UNKEYED = {"far.test": Peer("https://127.0.0.1:9")}  # never there, so what is sent to it waits
+UNKEYED = {"far.test": PeerSettings("https://127.0.0.1:9")}  # never there, so what is sent to it waits
 
 
 async def mail(gateway: Gateway, sender: str, to: str, key: str | None = None, **more: Any) -> Reply:

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from gateway.config.sections import Dns, Inbox
+from gateway.config.sections import DnsSettings, InboxSettings
 from tests.world import Gateway, World
 
 EXAMPLES = 10  # of each operation, good ones and as many bad ones; `make soak` asks more
@@ -33,7 +33,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-NOWHERE = Dns(nameservers=("127.0.0.1:9",), timeout_seconds=0.2)
+NOWHERE = DnsSettings(nameservers=("127.0.0.1:9",), timeout_seconds=0.2)
 KEYLESS_EVERY = 5  # so that strangers are among those who ask
 
 
@@ -143,7 +143,7 @@ async def test_whatever_is_asked_the_answer_is_one_the_document_tells_of(world: 
 
 
 async def ask_everything(world: World, examples: int) -> None:
-    async with world.gateway(dns=NOWHERE, inbox=Inbox(wait_seconds_max=1)) as gateway:
+    async with world.gateway(dns=NOWHERE, inbox=InboxSettings(wait_seconds_max=1)) as gateway:
         town = await town_of(gateway)
         await asyncio.to_thread(lambda: bombard(town, served_by(town), examples=examples))
         faults = [line for line in gateway.log.getvalue().splitlines() if " fault " in line]

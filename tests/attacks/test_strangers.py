@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.admit.strangers import BURST_SECONDS
-from gateway.config.sections import Limits, Peer
+from gateway.config.sections import LimitSettings, PeerSettings
 from gateway.config.values import Secret
 from tests.attacks.test_authorization import in_an_hour
 from tests.world import Agent, Gateway, Reply, World
@@ -14,8 +14,10 @@ from tests.world import Agent, Gateway, Reply, World
 KEY = "a-key-that-proves-the-peer"
 MEBIBYTE = 1024 * 1024
 PATIENCE_SECONDS = 60.0
-PEERS = {"far.test": Peer("https://amtp.far.test", proving_key=Secret(KEY))}
-SMALL = Limits(unproven_stored_bytes=2 * MEBIBYTE, unproven_inbox_bytes=MEBIBYTE, unproven_disk_free_bytes=0)
+PEERS = {"far.test": PeerSettings("https://amtp.far.test", proving_key=Secret(KEY))}
+SMALL = LimitSettings(
+    unproven_stored_bytes=2 * MEBIBYTE, unproven_inbox_bytes=MEBIBYTE, unproven_disk_free_bytes=0
+)
 
 
 async def stranger(gateway: Gateway, *to: str, size: int = 10, **more: Any) -> Reply:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from conformance.dns_server import DnsServer
-from gateway.config.sections import Dns, Limits, Outbound
+from gateway.config.sections import DnsSettings, LimitSettings, OutboundSettings
 from gateway.deliver.webhook import TROUBLE
 from gateway.features.notifications import notifier
 from gateway.features.notifications import target as target_module
@@ -47,8 +47,8 @@ async def gw(world: World) -> AsyncIterator[Gateway]:
         dns.add("inside.other.test", "A", "127.0.0.1")
         dns.add("localhost", "A", "127.0.0.1")
         async with world.gateway(
-            dns=Dns(nameservers=(f"127.0.0.1:{dns.port}",), timeout_seconds=1.0),
-            outbound=Outbound(plain_webhooks=True, connect_seconds=1.0),
+            dns=DnsSettings(nameservers=(f"127.0.0.1:{dns.port}",), timeout_seconds=1.0),
+            outbound=OutboundSettings(plain_webhooks=True, connect_seconds=1.0),
         ) as gateway:
             yield gateway
 
@@ -109,7 +109,7 @@ async def test_the_listener_is_reached_where_its_network_is_allowed(
     world: World, listener: RawServer
 ) -> None:
     """The control: what the other tests prove is not that nothing is ever posted. A redirect leads nowhere."""
-    limits = Outbound(plain_webhooks=True, allow_networks=(ip_network("127.0.0.0/8"),))
+    limits = OutboundSettings(plain_webhooks=True, allow_networks=(ip_network("127.0.0.0/8"),))
     moved = answer(307, Location=f"http://127.0.0.1:{listener.port}/moved")
     async with RawServer(moved) as elsewhere, world.gateway(outbound=limits) as gw:
         alice = await gw.register("alice")
@@ -123,7 +123,7 @@ async def test_the_listener_is_reached_where_its_network_is_allowed(
 async def test_nobody_is_shown_anothers_url_and_nothing_shows_a_secret(
     world: World, listener: RawServer
 ) -> None:
-    limits = Outbound(plain_webhooks=True, allow_networks=(ip_network("127.0.0.0/8"),))
+    limits = OutboundSettings(plain_webhooks=True, allow_networks=(ip_network("127.0.0.0/8"),))
     async with world.gateway(outbound=limits) as gw:
         alice, eve = await gw.register("alice"), await gw.register("eve")
         url = f"http://127.0.0.1:{listener.port}/in?{TOKEN}"
@@ -161,7 +161,7 @@ async def test_a_target_that_trickles_holds_nobody_for_long(world: World) -> Non
             await writer.drain()
             await asyncio.sleep(0.05)
 
-    limits = Outbound(plain_webhooks=True, allow_networks=(ip_network("127.0.0.0/8"),))
+    limits = OutboundSettings(plain_webhooks=True, allow_networks=(ip_network("127.0.0.0/8"),))
     async with RawServer(trickle) as slow, world.gateway(outbound=limits) as gw:
         alice = await gw.register("alice")
         number = await added(alice, f"http://127.0.0.1:{slow.port}/")
@@ -177,7 +177,7 @@ async def test_a_target_that_trickles_holds_nobody_for_long(world: World) -> Non
 
 
 async def test_one_agent_causes_a_bounded_number_of_posts_to_urls_that_nobody_proved(world: World) -> None:
-    async with world.gateway(limits=Limits(webhook_challenges_per_minute=3)) as gateway:
+    async with world.gateway(limits=LimitSettings(webhook_challenges_per_minute=3)) as gateway:
         alice, bob = await gateway.register("alice"), await gateway.register("bob")
         hook = f"{HOOKS}/{await added(alice, 'https://victim.test/0')}"
         changed = [

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from conformance.fake_peer import Authority, Exchange, FakePeer
-from gateway.config.sections import Outbound
+from gateway.config.sections import OutboundSettings
 from tests.cli.test_operating import amtp, by_key
 from tests.world import Gateway, World
 
@@ -27,7 +27,9 @@ async def target(world: World, folder: Path) -> AsyncIterator[tuple[Gateway, Fak
     authority = Authority()
     peer = FakePeer(authority, host="127.0.0.1")
     peer.will(takes)
-    outbound = Outbound(allow_networks=(ip_network("127.0.0.0/8"),), ca_file=authority.write_ca(folder))
+    outbound = OutboundSettings(
+        allow_networks=(ip_network("127.0.0.0/8"),), ca_file=authority.write_ca(folder)
+    )
     async with peer.listening(), world.gateway(outbound=outbound) as gateway:
         yield gateway, peer
 

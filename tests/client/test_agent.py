@@ -11,7 +11,7 @@ from gateway.client.compose import Answer, Letter
 from gateway.client.errors import NoReply, Refused
 from gateway.client.message import Message
 from gateway.client.work import ATTEMPTS_MAX
-from gateway.config.sections import Inbox
+from gateway.config.sections import InboxSettings
 from gateway.protocol.errors import Code
 from tests.client.joined import PATIENCE_SECONDS, agents, empty, first_of, lies_in, working
 from tests.world import World
@@ -255,7 +255,7 @@ async def test_cancelled_it_gives_back_what_it_held(world: World) -> None:
 
 
 async def test_a_gateway_that_waits_less_is_asked_for_less(world: World) -> None:
-    impatient = Inbox(wait_seconds_max=1)
+    impatient = InboxSettings(wait_seconds_max=1)
     async with world.gateway(inbox=impatient) as gateway, agents(gateway, "alice", "bob") as (alice, bob):
         await alice.send(bob.address, {"n": 1})
         async with asyncio.timeout(PATIENCE_SECONDS):

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.config import file as config_file
 from gateway.config.fields import variables_of
-from gateway.config.sections import Limits, Listener
+from gateway.config.sections import LimitSettings, ListenerSettings
 from gateway.config.settings import RELOADABLE, Config, ConfigError, load, reloadable
 from gateway.config.show import effective, example
 from gateway.config.values import HostPort, Secret
@@ -80,8 +80,8 @@ def test_every_kind_of_value_is_read(tmp_path: Path) -> None:
     assert config.data == Path("/var/lib/amtp")
     assert config.database.pool_size == 12
     assert config.listen == (
-        Listener(HostPort("::1", 9000), roles=("admin",)),
-        Listener(HostPort("mx.example.com", 0)),
+        ListenerSettings(HostPort("::1", 9000), roles=("admin",)),
+        ListenerSettings(HostPort("mx.example.com", 0)),
     )
     assert [str(network) for network in config.proxy.trusted] == ["10.0.0.0/8", "fd00::/8"]
     assert config.dns.timeout_seconds == 0.5
@@ -383,7 +383,7 @@ def test_a_reload_takes_up_what_it_can_and_names_what_waits(tmp_path: Path) -> N
 def test_every_limit_takes_effect_at_once_but_the_size_that_others_are_told_in_the_dns() -> None:
     reloaded = RELOADABLE["limits"]
     assert reloaded is not None
-    assert {field.name for field in fields(Limits)} - reloaded == {"body_bytes"}
+    assert {field.name for field in fields(LimitSettings)} - reloaded == {"body_bytes"}
 
 
 def test_a_reload_without_a_change_names_nothing(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from gateway.deliver.answer import (
     DETAILS_BYTES_MAX,
-    Asked,
-    Reply,
+    AskedRecipient,
+    HttpReply,
     delivered_in,
     outcomes_of,
     outcomes_of_lines,
@@ -20,12 +20,12 @@ from gateway.protocol.errors import STATUS_OF, Code
 
 HOST = "amtp.peer.test"
 TAKEN = Delivered(f"amtp:{HOST}")
-BOB, CAROL = Asked("bob@peer.test", 1), Asked("carol@peer.test", 1)
+BOB, CAROL = AskedRecipient("bob@peer.test", 1), AskedRecipient("carol@peer.test", 1)
 
 
-def reply(status: int, body: Any = b"", **headers: str) -> Reply:
+def reply(status: int, body: Any = b"", **headers: str) -> HttpReply:
     told = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Reply(status, told, body if isinstance(body, bytes) else json.dumps(body).encode())
+    return HttpReply(status, told, body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
 def error(code: str, message: str = "No.") -> dict[str, Any]:
@@ -41,8 +41,8 @@ def listed(**words: Any) -> dict[str, Any]:
     return {"message_id": "m-1", "recipients": recipients}
 
 
-def one(given: Reply, attempts: int = 1) -> Outcome:
-    [outcome] = outcomes_of(given, [Asked("bob@peer.test", attempts)], HOST)
+def one(given: HttpReply, attempts: int = 1) -> Outcome:
+    [outcome] = outcomes_of(given, [AskedRecipient("bob@peer.test", attempts)], HOST)
     return outcome
 
 
@@ -152,7 +152,7 @@ MEANINGS = [
 
 
 @pytest.mark.parametrize(("given", "meaning"), MEANINGS, ids=lambda value: repr(value)[:90])
-def test_an_answer_means_what_the_table_says(given: Reply, meaning: tuple[Any, ...]) -> None:
+def test_an_answer_means_what_the_table_says(given: HttpReply, meaning: tuple[Any, ...]) -> None:
     assert short(one(given)) == meaning
 
 
@@ -165,7 +165,7 @@ def test_every_known_code_of_a_recipient_from_400_to_413_is_final(code: Code) ->
 
 def test_each_recipient_gets_its_own_outcome_and_who_is_not_listed_that_of_all() -> None:
     answer = reply(404, {**error("AGENT_UNKNOWN"), **listed(bob="delivered", carol="AGENT_UNKNOWN")})
-    bob, carol, dave = outcomes_of(answer, [BOB, CAROL, Asked("dave@peer.test", 1)], HOST)
+    bob, carol, dave = outcomes_of(answer, [BOB, CAROL, AskedRecipient("dave@peer.test", 1)], HOST)
     assert bob == TAKEN
     assert short(carol) == ("refused", "AGENT_UNKNOWN", "certain")
     assert short(dave) == ("later", "AGENT_UNKNOWN", "blames")
@@ -179,7 +179,7 @@ def test_each_recipient_gets_its_own_outcome_and_who_is_not_listed_that_of_all()
         reply(202, listed(bob="MESSAGE_ID_CONFLICT")),
     ],
 )
-def test_a_conflict_about_a_repeat_leaves_the_outcome_unknown(answer: Reply) -> None:
+def test_a_conflict_about_a_repeat_leaves_the_outcome_unknown(answer: HttpReply) -> None:
     assert short(one(answer, attempts=1))[0::2] == ("refused", "certain")
     assert short(one(answer, attempts=2))[0::2] == ("refused", "unknown")
 
@@ -294,9 +294,9 @@ headers = st.dictionaries(st.sampled_from(["retry-after", "date"]), st.text(max_
 def test_any_answer_gives_each_recipient_one_outcome_that_can_be_stored(
     status: int, body: bytes, headers: dict[str, str], attempts: int
 ) -> None:
-    asked = [Asked("bob@peer.test", attempts), CAROL]
-    outcomes = outcomes_of(Reply(status, headers, body), asked, HOST)
-    batch = outcomes_of_lines(Reply(status, headers, body), [("m-1", asked), ("m-2", asked)], HOST)
+    asked = [AskedRecipient("bob@peer.test", attempts), CAROL]
+    outcomes = outcomes_of(HttpReply(status, headers, body), asked, HOST)
+    batch = outcomes_of_lines(HttpReply(status, headers, body), [("m-1", asked), ("m-2", asked)], HOST)
     assert len(outcomes) == 2
     assert batch is None or [len(each) for each in batch] == [2, 2]
     for outcome in [*outcomes, *(each for line in batch or [] for each in line)]:
@@ -310,7 +310,7 @@ def test_nothing_is_refused_for_good_without_a_known_code(status: int, document:
     body = json.dumps(document).encode()
     final = [code.value for code in Code if 400 <= STATUS_OF.get(code, 0) <= 413]
     if not any(code in body.decode() for code in final):
-        assert not isinstance(one(Reply(status, {}, body)), Refused)
+        assert not isinstance(one(HttpReply(status, {}, body)), Refused)
 
 
 def details_in(details: Any) -> str | None:
@@ -388,12 +388,12 @@ def test_a_recipients_own_details_come_before_those_of_all() -> None:
         (reply(200, b"nonsense"), set()),
     ],
 )
-def test_only_what_a_status_calls_delivered_to_a_recipient_is(given: Reply, delivered: set[str]) -> None:
+def test_only_what_a_status_calls_delivered_to_a_recipient_is(given: HttpReply, delivered: set[str]) -> None:
     assert delivered_in(given, "m-1", [BOB.recipient, CAROL.recipient]) == delivered
 
 
 def test_a_thousand_recipients_with_details_are_read() -> None:
-    asked = [Asked(f"b{n}@peer.test", 1) for n in range(1000)]
+    asked = [AskedRecipient(f"b{n}@peer.test", 1) for n in range(1000)]
     refused = {
         "status": "failed",
         "error": {"code": "POLICY_DENIED", "message": "No.", "details": {"a": [{}]}},

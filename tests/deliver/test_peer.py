@@ -30,7 +30,7 @@ from conformance.fake_peer import (
     writes,
 )
 from gateway import __version__
-from gateway.config.sections import Peer
+from gateway.config.sections import PeerSettings
 from gateway.config.settings import Config, complete
 from gateway.config.values import Secret
 from gateway.deliver.courier import Consignment, Parcel
@@ -87,7 +87,7 @@ def destination_of(peer: FakePeer) -> Destination:
     )
 
 
-def configured(**peers: Peer) -> Config:
+def configured(**peers: PeerSettings) -> Config:
     return complete(replace(Config(), domains=("acme.test",), hostname="amtp.acme.test", peers=peers))
 
 
@@ -348,7 +348,7 @@ async def test_a_configured_peer_sees_our_key_and_our_certificate(
     outbound: Outbound, authority: Authority, tmp_path: Path, post: Post
 ) -> None:
     certificate, key = authority.write_pair(tmp_path, "amtp.acme.test")
-    access = Peer(
+    access = PeerSettings(
         gateway="https://unused.test",
         bearer=Secret("a key for the peer"),
         certificate_file=certificate,

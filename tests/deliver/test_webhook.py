@@ -24,7 +24,7 @@ from conformance.fake_peer import (
     resets_before_body,
     writes,
 )
-from gateway.config.sections import Outbound as Limits
+from gateway.config.sections import OutboundSettings as Limits
 from gateway.deliver.courier import Consignment, Parcel
 from gateway.deliver.outcome import Deferred, Delivered, Outcome, Withdrawn
 from gateway.deliver.webhook import TROUBLE, WebhookCourier

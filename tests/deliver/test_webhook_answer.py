@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from gateway.deliver.answer import Reply
+from gateway.deliver.answer import HttpReply
 from gateway.deliver.outcome import REASON_CHARACTERS_MAX, Deferred, Refused
 from gateway.deliver.webhook_answer import Gone, Taken, meaning_of
 from gateway.protocol.errors import Code
@@ -16,11 +16,11 @@ from gateway.protocol.errors import Code
 JSON = {"content-type": "application/json; charset=utf-8"}
 
 
-def reply(status: int, body: Any = b"", **headers: str) -> Reply:
+def reply(status: int, body: Any = b"", **headers: str) -> HttpReply:
     told = {name.replace("_", "-"): value for name, value in headers.items()}
     if isinstance(body, bytes):
-        return Reply(status, told, body)
-    return Reply(status, JSON | told, json.dumps(body).encode())
+        return HttpReply(status, told, body)
+    return HttpReply(status, JSON | told, json.dumps(body).encode())
 
 
 def error(code: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def short(meaning: Taken | Gone | Deferred | Refused) -> tuple[str, ...]:
             return "refused", code.value, "unknown" if unknown else "certain"
 
 
-MEANINGS: dict[str, tuple[Reply, tuple[str, ...]]] = {
+MEANINGS: dict[str, tuple[HttpReply, tuple[str, ...]]] = {
     # Success: whatever does not contradict it.
     "nothing": (reply(204), ("taken", "")),
     "text": (reply(200, b"ok", content_type="text/plain"), ("taken", "")),
@@ -117,7 +117,7 @@ def test_a_response_keeps_its_bytes() -> None:
     st.dictionaries(st.sampled_from(["retry-after"]), st.text()),
 )
 def test_no_answer_can_upset_us(status: int, body: bytes, headers: dict[str, str]) -> None:
-    meaning = meaning_of(Reply(status, JSON | headers, body), 1)
+    meaning = meaning_of(HttpReply(status, JSON | headers, body), 1)
     if isinstance(meaning, Deferred | Refused):
         assert meaning.reason.isprintable()
         assert len(meaning.reason) <= REASON_CHARACTERS_MAX

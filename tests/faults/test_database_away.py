@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg
 import pytest
 
-from gateway.config.sections import Database as DatabaseSettings
+from gateway.config.sections import DatabaseSettings as DatabaseSettings
 from tests.faults.watching import PATIENCE_SECONDS
 from tests.world import Agent, Reply, World
 

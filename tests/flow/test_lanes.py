@@ -17,7 +17,7 @@ from gateway.flow.lane import (
     WINDOWS_AHEAD,
     Haste,
     Lane,
-    Waiting,
+    LeasedDelivery,
 )
 from gateway.flow.lanes import HAND_OVER_MAX, Lanes, parcel_of
 from gateway.protocol.message import parse_message
@@ -25,7 +25,7 @@ from gateway.route.placing import IMMEDIATE_SECONDS, ONCE
 from gateway.store.admitted import Admitted, Queued
 from gateway.store.clock import Clock
 from gateway.store.queue.deliveries import Delivery
-from gateway.store.queue.destinations import UNTROUBLED, Trouble
+from gateway.store.queue.destinations import UNTROUBLED, BreakerState
 from gateway.store.row_ids import Mint
 
 LEASE_SECONDS, COURIER_SECONDS = 30.0, 20.0
@@ -94,7 +94,7 @@ def leases(admitted: Admitted) -> int:
     return sum(queued.token is not None for queued in admitted.deliveries)
 
 
-def sizes(pieces: Sequence[tuple[Lane, list[Waiting]]]) -> list[tuple[str, int]]:
+def sizes(pieces: Sequence[tuple[Lane, list[LeasedDelivery]]]) -> list[tuple[str, int]]:
     return [(lane.destination, len(waiting)) for lane, waiting in pieces]
 
 
@@ -409,9 +409,9 @@ async def test_a_full_claim_means_that_there_is_more_until_one_finds_it_empty(de
 
 async def test_what_other_processes_know_is_taken_over(desk: Desk) -> None:
     lane, until = desk.lanes.lane("p.test"), desk.clock.now() + timedelta(seconds=30)
-    lane.learn(Trouble(paused=True, failures=0, open_until=None))
+    lane.learn(BreakerState(paused=True, failures=0, open_until=None))
     assert "p.test" in set.union(*desk.lanes.closed())
-    lane.learn(Trouble(paused=False, failures=7, open_until=until, unreachable=True))
+    lane.learn(BreakerState(paused=False, failures=7, open_until=until, unreachable=True))
     assert (lane.paused, lane.failures, lane.open_until) == (False, 7, until)
     lane.learn(UNTROUBLED)  # another process found it well
     assert (lane.failures, lane.open_until) == (0, None)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from conformance.fake_peer import Authority, Exchange, FakePeer, accepts, receipt, refuses
-from gateway.config.sections import Outbound, Peer, Queue
+from gateway.config.sections import OutboundSettings, PeerSettings, QueueSettings
 from gateway.config.settings import Config, complete
 from gateway.features.operations.destinations import Traffic
 from gateway.flow import worker
@@ -113,11 +113,11 @@ async def shop(
             Config(),
             domains=("acme.test",),
             data=tmp_path,
-            peers={domain: Peer(peer.url) for domain, peer in peers.items()},
-            outbound=Outbound(
+            peers={domain: PeerSettings(peer.url) for domain, peer in peers.items()},
+            outbound=OutboundSettings(
                 allow_networks=(ip_network("127.0.0.0/8"),), ca_file=authority.write_ca(tmp_path)
             ),
-            queue=Queue(concurrency=2, per_destination_window_max=1),
+            queue=QueueSettings(concurrency=2, per_destination_window_max=1),
         )
         log = io.StringIO()
         parts = Parts(complete(config), database, clock, Journal(log, form="text"), ())

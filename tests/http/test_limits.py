@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.config.sections import Limits
+from gateway.config.sections import LimitSettings
 from gateway.http.limits import LATELY_SECONDS, Lately, Load, Manners, tick_seconds
 from gateway.net.shares import Holder
 from gateway.protocol.errors import AMTPError
 
-LIMITS = replace(Limits(), connections=3)
+LIMITS = replace(LimitSettings(), connections=3)
 
 
 def test_every_pot_follows_the_configuration() -> None:
@@ -37,9 +37,9 @@ def test_the_process_is_empty_when_the_last_connection_has_left() -> None:
 
 
 def test_deadlines_are_looked_at_often_enough_for_the_shortest() -> None:
-    assert tick_seconds(Limits(), Manners()) == 0.5
+    assert tick_seconds(LimitSettings(), Manners()) == 0.5
     assert tick_seconds(replace(LIMITS, body_seconds=0.2), Manners()) == 0.05
-    assert tick_seconds(Limits(), Manners(linger_seconds=60)) == 1.0
+    assert tick_seconds(LimitSettings(), Manners(linger_seconds=60)) == 1.0
 
 
 def test_what_was_asked_a_moment_ago_is_not_asked_again_and_changes_soon() -> None:

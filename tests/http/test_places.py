@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import trustme
 
-from gateway.config.sections import Limits, Listener
+from gateway.config.sections import LimitSettings, ListenerSettings
 from gateway.config.values import HostPort
 from gateway.http.answers import Answer
 from gateway.http.request import Request
@@ -24,8 +24,8 @@ ATTACKER = "127.0.0.66"
 DESCRIPTORS = 512
 EVICTING = replace(MANNERS, waited_seconds=0.0)
 TWO_LISTENERS = (
-    Listener(HostPort("127.0.0.1", 0), roles=("public", "agents")),
-    Listener(HostPort("127.0.0.1", 0), roles=("admin",)),
+    ListenerSettings(HostPort("127.0.0.1", 0), roles=("public", "agents")),
+    ListenerSettings(HostPort("127.0.0.1", 0), roles=("admin",)),
 )
 
 
@@ -142,7 +142,7 @@ async def wire_to(port: int, address: str) -> Wire:
 @asynccontextmanager
 async def full(world: World) -> AsyncIterator[Gateway]:
     """A gateway whose listener for agents takes nobody more."""
-    async with world.gateway(limits=Limits(connections=20), listen=TWO_LISTENERS) as gateway:
+    async with world.gateway(limits=LimitSettings(connections=20), listen=TWO_LISTENERS) as gateway:
         crowd = [await wire_to(gateway.app.ports[0], "127.0.0.1") for _ in range(60)]
         yield gateway
         for wire in crowd:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conformance.fake_peer import Authority
-from gateway.net.dns_answer import Absent, DnsAnswer, Records, Trouble
+from gateway.net.dns_answer import Absent, DnsAnswer, DnsFailure, Records
 from gateway.net.outbound import Kind, Outbound, OutboundError, Response
 from gateway.net.tls import client_context
 from tests.raw_server import RawServer, answer, read_request
@@ -356,7 +356,7 @@ async def test_a_redirect_is_an_answer_and_is_not_followed(outbound: Outbound, s
 
 @pytest.mark.parametrize(
     ("found", "words"),
-    [(Absent(60), "no address"), (Trouble("SERVFAIL"), "SERVFAIL")],
+    [(Absent(60), "no address"), (DnsFailure("SERVFAIL"), "SERVFAIL")],
 )
 async def test_a_host_that_can_not_be_found_is_told_apart(
     outbound: Outbound, names: Names, found: DnsAnswer, words: str

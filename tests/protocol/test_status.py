@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from gateway.protocol.errors import Code
 from gateway.protocol.status import (
     LIVE,
-    Receipt,
+    Acceptance,
     RecipientState,
     Status,
-    render_receipt,
+    render_acceptance,
     render_status,
     status_of_message,
 )
@@ -53,14 +53,14 @@ def test_a_message_without_recipients_has_no_status() -> None:
 
 
 def test_a_receipt_tells_each_recipient_and_why_one_was_refused() -> None:
-    receipt = Receipt(
+    receipt = Acceptance(
         "m-1",
         (
             RecipientState("A+x@b.test", Status.DELIVERED, via="inbox", delivered_at=NOON),
             RecipientState("c@b.test", Status.FAILED, (Code.AGENT_UNKNOWN, "no such agent")),
         ),
     )
-    assert render_receipt(receipt) == {
+    assert render_acceptance(receipt) == {
         "message_id": "m-1",
         "status": "partial",
         "recipients": [

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.sections import Dns
+from gateway.config.sections import DnsSettings
 from gateway.config.values import HostPort
 from tests.real.hosts import WHOLE, Host
 from tests.real.zones import SignedZone
@@ -26,7 +26,7 @@ class FarGround:
 
     def __init__(self, far: Host, dns: SignedZone) -> None:
         self.dns = dns
-        self.resolution = Dns(nameservers=(f"{dns.unbound}:{DOMAIN}",), timeout_seconds=5.0)
+        self.resolution = DnsSettings(nameservers=(f"{dns.unbound}:{DOMAIN}",), timeout_seconds=5.0)
         self.words_there = far.words
         self._far = far
         self._sites: dict[str, HostPort] = {}

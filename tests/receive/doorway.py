@@ -8,17 +8,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.config.sections import Limits
+from gateway.config.sections import LimitSettings
 from gateway.http.limits import Load, Manners
 from gateway.http.origin import Network
 from gateway.http.routing import EVERYWHERE, Role, Route
-from gateway.http.server import Door
+from gateway.http.server import HttpServer
 from gateway.store.clock import Clock
 
 DEADLINE_SECONDS = 10.0  # of a test that waits for what never comes
 SHORT_SECONDS = 0.2
 ALL = {"address_share_percent": 100, "owner_share_percent": 100, "unproven_share_percent": 100}
-LIMITS = replace(Limits(), keep_alive_seconds=5.0, **ALL)
+LIMITS = replace(LimitSettings(), keep_alive_seconds=5.0, **ALL)
 MANNERS = Manners(linger_seconds=SHORT_SECONDS)
 
 
@@ -127,7 +127,7 @@ class Wire:
 
 @dataclass
 class Doorway:
-    door: Door
+    door: HttpServer
     port: int
     diary: Diary
     tls: bool
@@ -154,14 +154,14 @@ class Doorway:
 async def doorway(
     routes: Sequence[Route],
     *,
-    limits: Limits = LIMITS,
+    limits: LimitSettings = LIMITS,
     manners: Manners = MANNERS,
     trusted: Sequence[Network] = (),
     roles: frozenset[Role] = EVERYWHERE,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Doorway]:
     diary = Diary()
-    door = Door(
+    door = HttpServer(
         routes=routes, load=Load(limits), manners=manners, watch=diary, clock=Clock(), trusted=trusted
     )
     port = await door.open("127.0.0.1", 0, roles, tls)

@@ -18,7 +18,7 @@ from gateway.admit.api_key import mint_key
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.remembered import DirectoryWatch
 from gateway.admit.residents import Residents
-from gateway.config.sections import Inbox
+from gateway.config.sections import InboxSettings
 from gateway.config.settings import Config, complete
 from gateway.http.routing import Role
 from gateway.journal.journal import Journal
@@ -43,7 +43,7 @@ from gateway.wiring.features import FEATURES
 from tests.receive.doorway import DEADLINE_SECONDS, Doorway, Reply, Wire, doorway, head, post, until
 
 ALICE = "/v1/inbox/alice@acme.test"
-RULES = Inbox(poison_lapses=2)
+RULES = InboxSettings(poison_lapses=2)
 
 
 @dataclass
@@ -183,7 +183,7 @@ async def house_of(
     keys: dict[str, str],
     *,
     development: bool = False,
-    rules: Inbox = RULES,
+    rules: InboxSettings = RULES,
 ) -> AsyncIterator[House]:
     database = Database(dsn, clock=clock)
     await database.open()

@@ -7,14 +7,22 @@ import msgspec
 import pytest
 
 from gateway.protocol.errors import Code
-from gateway.report.failures import DELAY, FAILURE, PUSH_ENDED, Trouble, may_report, push_ended, report_on
+from gateway.report.failures import (
+    DELAY,
+    FAILURE,
+    PUSH_ENDED,
+    FailureFacts,
+    may_report,
+    push_ended,
+    report_on,
+)
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ROW = UUID("019b7800-0000-7000-8000-000000000001")
 
 
-def trouble(kind: str = FAILURE) -> Trouble:
-    return Trouble(
+def trouble(kind: str = FAILURE) -> FailureFacts:
+    return FailureFacts(
         kind,
         "m-1",
         "alice@acme.test",

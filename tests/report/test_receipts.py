@@ -12,7 +12,7 @@ from gateway.protocol.status import RecipientState, Status
 from gateway.report.receipts import by_domain, owing, receipt_on
 from gateway.route.placing import Places
 from gateway.store.admitted import Admitted, Entry, Queued
-from gateway.store.intake.owed_receipts import Due, Owed
+from gateway.store.intake.owed_receipts import DueReceipt, Owed
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ROW = UUID("019b7800-0000-7000-8000-000000000001")
@@ -80,7 +80,7 @@ def test_a_receipt_is_an_automatic_message_from_the_postmaster_in_reply(kind: st
         "headers": {"thread-id": "t", "reply-to": "desk@acme.test", "receipt": kind},
         "payload": "x",
     }
-    due = Due(kind, msgspec.json.encode(body), ("bob@acme.test",))
+    due = DueReceipt(kind, msgspec.json.encode(body), ("bob@acme.test",))
     receipt = receipt_on(due, due.addresses, domain="acme.test", row=ROW, now=NOW)
     assert (receipt.sender.name, [to.written for to in receipt.recipients], receipt.in_reply_to) == (
         "postmaster@acme.test",

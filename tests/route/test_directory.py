@@ -10,7 +10,7 @@ import pytest
 
 from conformance.dns_server import Behaviour, DnsServer
 from gateway.journal.journal import Journal
-from gateway.net.dns_answer import Absent, DnsAnswer, Records, Trouble
+from gateway.net.dns_answer import Absent, DnsAnswer, DnsFailure, Records
 from gateway.protocol.discovery import Broken, Capabilities, Silent, Speaks, parse_gateway
 from gateway.protocol.url import Url
 from gateway.route import directory as directory_module
@@ -397,7 +397,7 @@ async def test_the_addresses_of_a_host_outlive_an_outage_of_the_dns_for_a_week(
         directory = opened() if restarted else directory
         assert addresses_of(await directory.resolve_host("gw.b.test")) == found == ("192.0.2.1",)
     clock.offset += timedelta(minutes=10)
-    assert isinstance(await directory.resolve_host("gw.b.test"), Trouble)
+    assert isinstance(await directory.resolve_host("gw.b.test"), DnsFailure)
     server.behave("gw.b.test", None)
     clock.offset += timedelta(seconds=6)
     assert addresses_of(await directory.resolve_host("gw.b.test")) == found
@@ -416,7 +416,7 @@ async def test_addresses_taken_back_do_not_serve_as_stale(
     server.behave("gw.b.test", Behaviour.SERVFAIL)
     clock.offset += timedelta(seconds=61)
     directory = opened() if restarted else directory
-    assert isinstance(await directory.resolve_host("gw.b.test"), Trouble)
+    assert isinstance(await directory.resolve_host("gw.b.test"), DnsFailure)
 
 
 async def test_a_host_that_never_was_leaves_no_memory(directory: Directory, notebook: Notebook) -> None:

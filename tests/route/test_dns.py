@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from conformance.dns_server import Behaviour, DnsServer
-from gateway.net.dns_answer import Absent, DnsAnswer, Records, Trouble
+from gateway.net.dns_answer import Absent, DnsAnswer, DnsFailure, Records
 from gateway.route.dns import Dns, Nameserver
 
 NAME = "_amtp.b.test"
@@ -24,7 +24,7 @@ def asking(*servers: DnsServer) -> Dns:
 
 
 def reason(answer: DnsAnswer) -> str:
-    assert isinstance(answer, Trouble), answer
+    assert isinstance(answer, DnsFailure), answer
     return answer.reason
 
 

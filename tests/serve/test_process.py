@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway.config.sections import Listener, Log, Tls
+from gateway.config.sections import ListenerSettings, LogSettings, TlsSettings
 from gateway.config.settings import Config
 from gateway.config.values import HostPort
 from gateway.journal.journal import Journal
@@ -30,7 +30,7 @@ def journal(stream: io.StringIO) -> Iterator[Journal]:
     root = logging.getLogger()
     before = list(root.handlers), root.level
     journal = Journal(stream, form="text", level="debug")
-    route_logs(journal, Log(level="warning"))
+    route_logs(journal, LogSettings(level="warning"))
     yield journal
     root.handlers[:], root.level = before
     logging.captureWarnings(False)
@@ -64,8 +64,8 @@ def test_a_replaced_certificate_is_taken_up_and_a_broken_one_is_not(
 ) -> None:
     authority, path = trustme.CA(), tmp_path / "tls.pem"
     authority.issue_cert("acme.test").private_key_and_cert_chain_pem.write_to_path(path)
-    listen = (Listener(HostPort("127.0.0.1", 0), tls=True),)
-    config = replace(Config(), listen=listen, tls=Tls(certificate_file=path, key_file=path))
+    listen = (ListenerSettings(HostPort("127.0.0.1", 0), tls=True),)
+    config = replace(Config(), listen=listen, tls=TlsSettings(certificate_file=path, key_file=path))
     certificates = Certificates(config, journal)
     assert certificates.context is not None
     certificates.check()
@@ -92,8 +92,8 @@ def test_a_certificate_that_others_refuse_is_told_at_the_start_after_a_reload_an
         pair.private_key_and_cert_chain_pem.write_to_path(path)
 
     put("amtp.acme.test", begins=-9, ends=-1)
-    listen = (Listener(HostPort("127.0.0.1", 0), tls=True),)
-    tls = Tls(certificate_file=path, key_file=path)
+    listen = (ListenerSettings(HostPort("127.0.0.1", 0), tls=True),)
+    tls = TlsSettings(certificate_file=path, key_file=path)
     config = replace(Config(), hostname="amtp.acme.test", listen=listen, tls=tls)
     certificates = Certificates(config, journal)
     certificates.check()

@@ -16,7 +16,7 @@ from gateway.store.clock import Clock
 from gateway.store.database import Database
 from gateway.store.intake.insertion import insert
 from gateway.store.messages import listing
-from gateway.store.messages.listing import Page, Wanted
+from gateway.store.messages.listing import MessagePage, Wanted
 from gateway.store.messages.messages import states
 from gateway.store.queue.cancellation import Cancellation, Cancellations
 from gateway.store.queue.deliveries import claim
@@ -92,7 +92,7 @@ class House:
     async def status(self, row: UUID) -> str:
         return status_of_message(state.status for state in (await self.states(row)).values())
 
-    async def list(self, **wanted: Any) -> Page:
+    async def list(self, **wanted: Any) -> MessagePage:
         return await listing.listing(self.database, Wanted(**wanted))
 
     async def cancel(self, row: UUID, *, operator: bool = False) -> Cancellation:

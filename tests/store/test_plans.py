@@ -37,7 +37,7 @@ from gateway.store.queue.deliveries import CLAIM_MAX
 from gateway.store.queue.settle import Settlement, settle
 from gateway.store.row_ids import Mint
 from gateway.store.wakeups.bell import Bell
-from gateway.store.wakeups.replies import Asked, Replies
+from gateway.store.wakeups.replies import Replies, ReplyQuestion
 from tests.store.crowd import DEAD, LIVE, Crowd, Single
 from tests.store.house import House
 
@@ -116,7 +116,7 @@ async def settling(crowd: Crowd, **outcome: Any) -> Act:
 
 async def answered(crowd: Crowd) -> Act:
     asked = [
-        Asked(row, str(row), agent, "alice@acme.test", ("bob@acme.test",), live=False)
+        ReplyQuestion(row, str(row), agent, "alice@acme.test", ("bob@acme.test",), live=False)
         for row, agent in zip(crowd.asked or [crowd.mint()], crowd.agents or [1], strict=True)
     ]
 
@@ -138,7 +138,7 @@ async def states(crowd: Crowd) -> Act:
     return lambda: messages.states(crowd.database, rows)
 
 
-async def claim_notices(crowd: Crowd) -> list[notices.Due]:
+async def claim_notices(crowd: Crowd) -> list[notices.DueNotice]:
     return await notices.claim(
         crowd.database, closed=(), per_target=8, limit=128, lease_seconds=60, token=TOKEN
     )
@@ -149,9 +149,9 @@ async def telling(crowd: Crowd) -> Act:
     return lambda: notices.settle(crowd.database, tried or [notices.Tried(_no_notice(), told=True)])
 
 
-def _no_notice() -> notices.Due:
+def _no_notice() -> notices.DueNotice:
     now = Clock().now()
-    return notices.Due(uuid4(), uuid4(), CHALLENGE, b"", now, TOKEN, 1, "", "", (), shaky=False)
+    return notices.DueNotice(uuid4(), uuid4(), CHALLENGE, b"", now, TOKEN, 1, "", "", (), shaky=False)
 
 
 async def expired(crowd: Crowd) -> object:
@@ -159,7 +159,7 @@ async def expired(crowd: Crowd) -> object:
 
 
 async def owed(crowd: Crowd) -> object:
-    async def none(_due: receipts.Due) -> list[Admitted]:
+    async def none(_due: receipts.DueReceipt) -> list[Admitted]:
         return []
 
     return await receipts.send_owed(crowd.database, crowd.mint, none)

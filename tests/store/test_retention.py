@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from gateway.config.sections import Retention
+from gateway.config.sections import RetentionSettings
 from gateway.store import partitions
 from gateway.store.clock import Clock
 from gateway.store.database import Database
@@ -14,7 +14,7 @@ from gateway.store.tallies import unaccounted_entries
 from tests.store.house import House
 
 DAY = 86_400
-SETTINGS = Retention(messages_days=30, keys_days=14, acknowledged_days=7, attempts_days=30)
+SETTINGS = RetentionSettings(messages_days=30, keys_days=14, acknowledged_days=7, attempts_days=30)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.config.sections import Attachments
+from gateway.config.sections import AttachmentSettings
 from gateway.store.sealed import KEY_FILE
 from tests.federation import Federation, Ground, federation
 from tests.world import Agent, Gateway, Reply, World
@@ -50,7 +50,7 @@ async def read(gateway: Gateway, path: str, key: str | None = None) -> tuple[int
 
 
 def place(store: str) -> dict[str, Any]:
-    return {"attachments": Attachments(store=store)}  # type: ignore[arg-type]
+    return {"attachments": AttachmentSettings(store=store)}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("store", ["file", "database"])
@@ -121,7 +121,7 @@ async def test_a_message_that_says_otherwise_of_an_upload_is_refused(world: Worl
 
 
 async def test_the_limits_are_the_operators(world: World) -> None:
-    rules = Attachments(count=1, bytes_each=2000, bytes_together=2000, types=("application/pdf",))
+    rules = AttachmentSettings(count=1, bytes_each=2000, bytes_together=2000, types=("application/pdf",))
     async with world.gateway(attachments=rules) as gateway:
         alice = await gateway.register("alice")
         too_large = await upload(alice, b"x" * 2001)
@@ -163,7 +163,7 @@ async def test_uploads_go_when_no_message_needs_them(world: World) -> None:
 
 
 async def test_an_upload_that_breaks_off_leaves_nothing(world: World) -> None:
-    async with world.gateway(attachments=Attachments(store="file")) as gateway:
+    async with world.gateway(attachments=AttachmentSettings(store="file")) as gateway:
         alice = await gateway.register("alice")
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.app.ports[0])
         head = f"POST /v1/attachments HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.key}\r\n"

@@ -20,7 +20,7 @@ from conformance.fake_peer import (
     receipt,
     refuses,
 )
-from gateway.config.sections import Peer, Queue
+from gateway.config.sections import PeerSettings, QueueSettings
 from gateway.config.values import Secret
 from gateway.flow import worker
 from gateway.net.tls import TlsError
@@ -254,12 +254,14 @@ async def test_a_peer_named_while_the_gateway_runs_is_known_at_once(net: Federat
     async with net.gateway("acme.test") as acme, peer.listening():
         net.dns.add(peer.host, "A", peer.address)  # nothing is published but the host
         alice = await acme.register("alice")
-        missing = replace(acme.app.config, peers={"peer.test": Peer(peer.url, ca_file=Path("/no/such.pem"))})
+        missing = replace(
+            acme.app.config, peers={"peer.test": PeerSettings(peer.url, ca_file=Path("/no/such.pem"))}
+        )
         with pytest.raises(TlsError, match=r"such\.pem"):
             acme.app.adopt(missing)
         message = {"version": "1.0", "sender": "bob@peer.test", "recipients": [alice.address], "payload": 1}
         assert (await acme.call("POST", "/v1/messages", key=key, json=message)).status == 401
-        known = Peer(peer.url, proving_key=Secret(key))
+        known = PeerSettings(peer.url, proving_key=Secret(key))
         acme.app.adopt(replace(acme.app.config, peers={"peer.test": known}))
         assert (await acme.call("POST", "/v1/messages", key=key, json=message)).status == 202
         await ended(alice, await sent(alice, "bob@peer.test"))
@@ -269,7 +271,7 @@ async def test_a_peer_named_while_the_gateway_runs_is_known_at_once(net: Federat
 async def test_a_domain_that_contacts_us_is_looked_at_again_at_once(net: Federation) -> None:
     key = "a-key-that-proves-the-peer"
     peer = net.fake()
-    known = Peer(peer.url, proving_key=Secret(key))
+    known = PeerSettings(peer.url, proving_key=Secret(key))
     net.dns.add(peer.host, "A", peer.address)
     async with net.gateway("acme.test", peers={"peer.test": known}) as acme, AsyncExitStack() as stack:
         alice = await acme.register("alice")
@@ -412,7 +414,7 @@ async def test_a_message_whose_time_is_over_is_reported_and_leaves_no_dead_lette
 
 
 async def test_what_is_urgent_overtakes_what_waits(net: Federation) -> None:
-    one_at_a_time = Queue(per_destination_window_max=1)
+    one_at_a_time = QueueSettings(per_destination_window_max=1)
     async with net.gateway("acme.test", queue=one_at_a_time) as acme, net.peer() as peer:
         opened, behave = gate()
         peer.will(behave)
@@ -529,7 +531,7 @@ async def test_only_a_proven_sender_from_elsewhere_is_told_of_a_failure(
     async with AsyncExitStack() as stack:
         peer = net.fake()
         net.introduce(peer)
-        known = {"peer.test": Peer(peer.url, proving_key=Secret(key), accept_unproven=True)}
+        known = {"peer.test": PeerSettings(peer.url, proving_key=Secret(key), accept_unproven=True)}
         acme = await stack.enter_async_context(net.gateway("acme.test", peers=known))
         await stack.enter_async_context(peer.listening())
         bob = await acme.register("bob")

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from conformance.fake_peer import Exchange, FakePeer
-from gateway.config.sections import Peer, Queue
+from gateway.config.sections import PeerSettings, QueueSettings
 from gateway.config.values import Secret
 from gateway.protocol.timestamp import render_timestamp
 from gateway.store.row_ids import Mint
@@ -193,7 +193,7 @@ async def test_it_takes_what_repeats_again_as_the_same_message(net: Federation) 
 async def test_whom_it_passes_over_is_not_taken_for_delivered(net: Federation) -> None:
     """It answers to a key as it did the first time, and does not see that the second copy has another recipient."""
     async with (
-        net.gateway("acme.test", queue=Queue(attempts_max=2)) as acme,
+        net.gateway("acme.test", queue=QueueSettings(attempts_max=2)) as acme,
         net.peer("go.test") as peer,
     ):
         peer.will(go := GoGateway())
@@ -249,7 +249,7 @@ async def test_what_it_never_saw_it_is_not_told_of(net: Federation) -> None:
 async def test_receipts_and_reports_that_we_write_it_are_of_its_form(net: Federation, mint: Mint) -> None:
     peer = net.fake("go.test")
     net.introduce(peer)
-    known = {"go.test": Peer(peer.url, proving_key=Secret(KEY))}
+    known = {"go.test": PeerSettings(peer.url, proving_key=Secret(KEY))}
     async with net.gateway("acme.test", peers=known) as acme, peer.listening():
         peer.will(go := GoGateway())
         bob = await acme.register("bob")
@@ -313,11 +313,13 @@ def forgetful(go: GoGateway) -> Callable[[Exchange], Awaitable[None]]:
 
 
 @pytest.mark.parametrize(
-    ("queue", "headers"), [(Queue(attempts_max=3), {}), (Queue(), {"ttl": 30})], ids=["attempts", "time"]
+    ("queue", "headers"),
+    [(QueueSettings(attempts_max=3), {}), (QueueSettings(), {"ttl": 30})],
+    ids=["attempts", "time"],
 )
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "lost"])
 async def test_what_it_has_and_fails_to_repeat_is_asked_for_before_it_is_given_up(
-    net: Federation, queue: Queue, headers: dict[str, Any], stored: bool
+    net: Federation, queue: QueueSettings, headers: dict[str, Any], stored: bool
 ) -> None:
     async with net.gateway("acme.test", queue=queue) as acme, net.peer("go.test") as peer:
         go = GoGateway()

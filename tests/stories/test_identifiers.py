@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.config.sections import Peer
+from gateway.config.sections import PeerSettings
 from gateway.protocol.identifiers import ORIGINALS, derived_id, replace_identifiers, unfit, uuid7
 from gateway.protocol.members import members_of, render
 from gateway.store.row_ids import Mint
@@ -30,9 +30,9 @@ async def net(world: World, ground: Ground) -> AsyncIterator[Federation]:
 async def strangers(net: Federation) -> AsyncIterator[tuple[Gateway, Gateway]]:
     """Each knows of the other by a configuration that tells of no features."""
 
-    def known(there: str) -> dict[str, Peer]:
+    def known(there: str) -> dict[str, PeerSettings]:
         host = host_of(there)
-        return {there: Peer(f"https://{host}:{net.ground.site(host).port}")}
+        return {there: PeerSettings(f"https://{host}:{net.ground.site(host).port}")}
 
     async with (
         net.gateway("acme.test", peers=known("umbrella.test")) as acme,

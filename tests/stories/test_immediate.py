@@ -16,7 +16,7 @@ from conformance.fake_peer import (
     resets_after_body,
 )
 from gateway.admit.caller import Caller
-from gateway.config.sections import Peer, Queue
+from gateway.config.sections import PeerSettings, QueueSettings
 from gateway.config.values import Secret
 from gateway.flow import immediate, lanes, worker
 from gateway.protocol.message import parse_message
@@ -216,7 +216,7 @@ async def test_what_can_not_start_in_time_is_not_started(
     net: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lanes, "IMMEDIATE_SECONDS", 20.2)  # a fifth of a second more than an attempt may take
-    queue = Queue(per_destination_window_max=1)
+    queue = QueueSettings(per_destination_window_max=1)
     async with net.gateway("acme.test", queue=queue) as acme, net.peer() as peer:
         opened, behave = gate()
         peer.will(behave)
@@ -284,7 +284,7 @@ async def test_each_line_of_a_batch_has_its_outcome(net: Federation) -> None:
 
 async def test_somebody_elses_gateway_does_not_make_us_wait(net: Federation) -> None:
     peer = net.fake()
-    known = Peer(peer.url, proving_key=Secret("a-key-that-proves-the-peer"))
+    known = PeerSettings(peer.url, proving_key=Secret("a-key-that-proves-the-peer"))
     async with net.gateway("acme.test", peers={"peer.test": known}) as acme:
         alice = await acme.register("alice")
         message = {

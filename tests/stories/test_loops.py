@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.config.sections import Peer
+from gateway.config.sections import PeerSettings
 from gateway.config.values import Secret
 from gateway.flow import worker
 from gateway.protocol.timestamp import render_timestamp
@@ -32,7 +32,7 @@ async def settled(gateway: Gateway) -> bool:
 async def test_mail_for_a_domain_that_each_takes_for_the_others_ends_at_the_first_hop(
     net: Federation,
 ) -> None:
-    known = {home: Peer(_url(net, home)) for home in ("acme.test", "umbrella.test")}
+    known = {home: PeerSettings(_url(net, home)) for home in ("acme.test", "umbrella.test")}
     async with (
         net.gateway("acme.test", peers={"loop.test": known["umbrella.test"]}) as acme,
         net.gateway("umbrella.test", peers={"loop.test": known["acme.test"]}) as umbrella,
@@ -52,7 +52,7 @@ async def test_mail_for_a_domain_that_each_takes_for_the_others_ends_at_the_firs
 
 async def test_a_report_that_nobody_takes_over_there_is_the_last_that_is_written(net: Federation) -> None:
     key = "a-key-that-proves-the-peer"
-    known = Peer(_url(net, "umbrella.test"), proving_key=Secret(key))
+    known = PeerSettings(_url(net, "umbrella.test"), proving_key=Secret(key))
     async with (
         net.gateway("acme.test", peers={"umbrella.test": known}) as acme,
         net.gateway("umbrella.test") as umbrella,

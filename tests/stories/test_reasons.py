@@ -8,7 +8,7 @@ import pytest
 
 from conformance.dns_server import Behaviour
 from conformance.fake_peer import answers
-from gateway.config.sections import Outbound
+from gateway.config.sections import OutboundSettings
 from tests.federation import Federation, Ground, federation
 from tests.stories.test_federation import ended, mail, tried, until
 from tests.world import World
@@ -42,7 +42,7 @@ async def test_what_a_peer_says_in_detail_reaches_the_sender(net: Federation) ->
 
 
 async def test_where_a_name_leads_to_is_for_operators_to_know(net: Federation) -> None:
-    nowhere_inside = Outbound(ca_file=net.ca_file)
+    nowhere_inside = OutboundSettings(ca_file=net.ca_file)
     async with net.gateway("acme.test", outbound=nowhere_inside) as acme:
         net.dns.txt("_amtp.peer.test", "v=amtp1;gateway=https://amtp.peer.test")
         net.dns.add("amtp.peer.test", "A", "10.1.2.3")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conformance.fake_peer import answers
-from gateway.config.sections import Peer
+from gateway.config.sections import PeerSettings
 from gateway.config.values import Secret
 from gateway.flow import worker
 from gateway.protocol.timestamp import render_timestamp
@@ -174,7 +174,7 @@ async def test_only_a_proven_sender_from_elsewhere_gets_a_receipt(net: Federatio
     key = "a-key-that-proves-the-peer"
     peer = net.fake()
     net.introduce(peer)
-    known = {"peer.test": Peer(peer.url, proving_key=Secret(key), accept_unproven=True)}
+    known = {"peer.test": PeerSettings(peer.url, proving_key=Secret(key), accept_unproven=True)}
     async with net.gateway("acme.test", peers=known) as acme, peer.listening():
         bob = await acme.register("bob")
         message = {
@@ -202,10 +202,10 @@ async def test_of_a_message_for_elsewhere_the_gateway_there_tells_and_this_one_d
 ) -> None:
     keys = {"acme.test": "the-key-that-proves-acme", "peer.test": "the-key-that-proves-peer"}
 
-    def known(here: str, there: str) -> dict[str, Peer]:
+    def known(here: str, there: str) -> dict[str, PeerSettings]:
         host = host_of(there)
         url = f"https://{host}:{net.ground.site(host).port}"
-        return {there: Peer(url, bearer=Secret(keys[here]), proving_key=Secret(keys[there]))}
+        return {there: PeerSettings(url, bearer=Secret(keys[here]), proving_key=Secret(keys[there]))}
 
     async with (
         net.gateway("acme.test", peers=known("acme.test", "peer.test")) as acme,

@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from conformance.fake_peer import Behaviour, Exchange, answers, refuses
-from gateway.config.sections import Queue
+from gateway.config.sections import QueueSettings
 from gateway.flow import worker
 from gateway.protocol.retry import CAP_SECONDS, SPREAD
 from tests.federation import Federation, Ground, federation
@@ -118,7 +118,7 @@ async def statuses(sender: Agent, ids: list[str]) -> Counter[str]:
 async def test_two_hundred_messages_keep_the_schedule_each_at_its_own_moments_until_attempts_are_used_up(
     net: Federation,
 ) -> None:
-    few = Queue(attempts_max=ATTEMPTS_MAX)
+    few = QueueSettings(attempts_max=ATTEMPTS_MAX)
     async with (
         net.gateway("acme.test", queue=few) as acme,
         net.peer(features=frozenset({"batch"})) as peer,

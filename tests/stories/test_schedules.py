@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gateway.config.sections import Limits
+from gateway.config.sections import LimitSettings
 from gateway.protocol.timestamp import render_timestamp
 from gateway.store.clock import Clock
 from tests.world import Agent, Gateway, World
@@ -225,7 +225,7 @@ async def test_nobody_waits_for_the_reply_to_what_is_sent_later(world: World) ->
 
 
 async def test_an_agent_has_a_bounded_number_of_schedules(world: World) -> None:
-    limits = Limits(schedules_per_agent=2)
+    limits = LimitSettings(schedules_per_agent=2)
     async with world.gateway(clock=a_round_minute(), limits=limits) as gateway:
         alice, bob = await gateway.register("alice"), await gateway.register("bob")
         sending = [alice.send(bob.address, payload=n, headers={"repeat": "0 9 * * *"}) for n in range(5)]
@@ -235,7 +235,7 @@ async def test_an_agent_has_a_bounded_number_of_schedules(world: World) -> None:
         await gateway.call("DELETE", f"/v1/schedules/{first['id']}", key=alice.key)
         await repeat(alice, bob)
 
-        gateway.app.adopt(replace(gateway.app.config, limits=Limits(schedules_per_agent=3)))
+        gateway.app.adopt(replace(gateway.app.config, limits=LimitSettings(schedules_per_agent=3)))
         await repeat(alice, bob)
         assert (await alice.send(bob.address, headers={"repeat": "0 9 * * *"})).status == 403
 

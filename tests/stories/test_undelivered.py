@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from conformance.fake_peer import FakePeer, refuses
-from gateway.config.sections import Peer
+from gateway.config.sections import PeerSettings
 from gateway.config.values import Secret
 from gateway.store.tallies import balance
 from tests.federation import Federation, Ground, federation
@@ -29,8 +29,8 @@ async def together(net: Federation) -> AsyncIterator[tuple[Gateway, FakePeer, Ag
     """A gateway, a peer that proves itself by a key, and an agent."""
     async with net.peer() as peer:
         known = {
-            "peer.test": Peer(peer.url, proving_key=Secret(KEY)),
-            "other.test": Peer("https://amtp.other.test", proving_key=Secret(OTHER)),
+            "peer.test": PeerSettings(peer.url, proving_key=Secret(KEY)),
+            "other.test": PeerSettings("https://amtp.other.test", proving_key=Secret(OTHER)),
         }
         async with net.gateway("acme.test", peers=known) as acme:
             yield acme, peer, await acme.register("alice")
@@ -147,9 +147,9 @@ async def test_nobody_elsewhere_fails_what_lies_in_an_inbox_here(net: Federation
 async def test_two_gateways_of_ours_agree_on_what_came_of_a_message(net: Federation) -> None:
     keys = {"acme.test": "the-key-that-proves-acme", "peer.test": KEY}
 
-    def known(here: str, there: str, host: str) -> dict[str, Peer]:
+    def known(here: str, there: str, host: str) -> dict[str, PeerSettings]:
         url = f"https://{host}:{net.ground.site(host).port}"
-        return {there: Peer(url, bearer=Secret(keys[here]), proving_key=Secret(keys[there]))}
+        return {there: PeerSettings(url, bearer=Secret(keys[here]), proving_key=Secret(keys[there]))}
 
     hook = net.fake(domain="hooks.test", host="hooks.test", path="/in")
     net.dns.add("hooks.test", "A", hook.address)

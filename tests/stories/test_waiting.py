@@ -13,7 +13,7 @@ import pytest
 
 from conformance.fake_peer import answers
 from gateway.admit.api_key import mint_key
-from gateway.config.sections import Limits
+from gateway.config.sections import LimitSettings
 from gateway.store.agents.keys import NamedKeys, NewKey
 from gateway.store.wakeups import bell
 from tests.federation import Ground, federation
@@ -285,7 +285,9 @@ async def test_lines_wait_for_nothing(world: World) -> None:
 
 
 async def test_waiting_takes_no_place_in_admission_and_holds_no_body(world: World) -> None:
-    limits = Limits(requests_in_admission=1, bodies_in_flight_bytes=1024 * 1024, owner_share_percent=100)
+    limits = LimitSettings(
+        requests_in_admission=1, bodies_in_flight_bytes=1024 * 1024, owner_share_percent=100
+    )
     async with world.gateway(limits=limits) as gateway:
         alice, bob = await pair(gateway)
         big = "x" * 600_000
@@ -336,7 +338,7 @@ CUT = (
 
 async def test_two_thousand_requests_at_once_each_get_their_own_reply(world: World) -> None:
     """Half of them wait at a process that commits none of the replies."""
-    limits = Limits(
+    limits = LimitSettings(
         connections=MANY * 4, requests_in_admission=MANY, address_share_percent=50, owner_share_percent=100
     )
     async with (

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import typer
 
-from gateway.cli.call import REFUSED, Refused, Unreachable
+from gateway.cli.call import REFUSED, CallRefused, Unreachable
 from gateway.cli.printable import plain
 from gateway.client import errors
 
@@ -19,7 +19,7 @@ def awaited(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except errors.Refused as refusal:
         said = {"code": refusal.code, "message": refusal.message, "request_id": refusal.request_id}
-        raise Refused(
+        raise CallRefused(
             {"error": {**said, **({"details": refusal.details} if refusal.details else {})}}
         ) from None
     except errors.Unreachable as silence:

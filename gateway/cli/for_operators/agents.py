@@ -32,7 +32,7 @@ COLUMNS = {
 }
 FIELDS = {
     "address": "Address",
-    "state": "State",
+    "state": "AgentState",
     "delivery_mode": "Delivery mode",
     "push_target": "Push target",
     "description": "Description",
@@ -54,7 +54,7 @@ class Mode(StrEnum):
     PUSH = "push"
 
 
-class State(StrEnum):
+class AgentState(StrEnum):
     ACTIVE = "active"
     RETIRED = "retired"
 
@@ -163,7 +163,7 @@ def add(
 @app.command("list")
 def list_(
     domain: Annotated[str | None, typer.Option("--domain", help="Of this domain only.")] = None,
-    state: Annotated[State | None, typer.Option("--state", help="In this state only.")] = None,
+    state: Annotated[AgentState | None, typer.Option("--state", help="In this state only.")] = None,
     mode: DeliveryMode = None,
     text: Annotated[str | None, typer.Option("--find", help="With this text in name or description.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Agents at most.")] = 100,

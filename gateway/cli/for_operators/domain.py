@@ -14,7 +14,7 @@ from gateway.cli.printable import plain, plain_json
 from gateway.config.file import find_file
 from gateway.config.settings import Config, load
 from gateway.deliver.peer import HEADERS, PROBE_BYTES_MAX, PROBE_SECONDS, Access, access_of, trouble
-from gateway.net.dns_answer import Absent, DnsAnswer, Records, Trouble
+from gateway.net.dns_answer import Absent, DnsAnswer, DnsFailure, Records
 from gateway.net.outbound import Greeting, Outbound, OutboundError
 from gateway.net.tls import client_context
 from gateway.protocol.address import parse_domain
@@ -182,7 +182,7 @@ def _note_addresses(found: Found, gateway: Url, answer: DnsAnswer) -> None:
             found.addresses = [gateway.host]
         case Records(values):
             found.addresses = list(values)
-        case Absent() | Trouble():
+        case Absent() | DnsFailure():
             pass  # the connection says so too, in the same words
 
 

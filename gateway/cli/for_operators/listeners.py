@@ -7,7 +7,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
 from gateway.cli.for_operators.finding import Finding
 from gateway.cli.printable import plain
-from gateway.config.sections import Listener
+from gateway.config.sections import ListenerSettings
 from gateway.config.settings import Config
 from gateway.serve import pid_file
 
@@ -27,7 +27,7 @@ def listeners(config: Config) -> Iterator[Finding]:
             yield _listener(listener)
 
 
-def _listener(listener: Listener) -> Finding:
+def _listener(listener: ListenerSettings) -> Finding:
     name = f"listener {listener.address}"
     heard = {path: _ask(listener, path) for path in ("/health", "/ready")}
     text = "; ".join(f"{path} {answer}" for path, (_, answer) in heard.items())
@@ -39,7 +39,7 @@ def _listener(listener: Listener) -> Finding:
     return Finding(name, text, FULL if alive != 200 else "remove the cause; it is ready again by itself")
 
 
-def _ask(listener: Listener, path: str) -> tuple[int | None, str]:
+def _ask(listener: ListenerSettings, path: str) -> tuple[int | None, str]:
     """Returns the status, None without an answer, and a text about it."""
     connection = _connection(listener)
     try:
@@ -53,7 +53,7 @@ def _ask(listener: Listener, path: str) -> tuple[int | None, str]:
     return response.status, f"answers {response.status}{_reason(raw) if response.status != 200 else ''}"
 
 
-def _connection(listener: Listener) -> HTTPConnection:
+def _connection(listener: ListenerSettings) -> HTTPConnection:
     host = ANYWHERE.get(listener.address.host, listener.address.host)
     if not listener.tls:
         return HTTPConnection(host, listener.address.port, timeout=SECONDS_MAX)

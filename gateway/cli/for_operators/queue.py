@@ -75,12 +75,12 @@ DESTINATION_FIELDS = {
     "last_attempt": "Last attempt",
     "last_error": "Last error",
     "last_success": "Last success",
-    "state": "State",
+    "state": "QueueState",
 }
 DONE = {"hold": "held", "release": "released", "retry": "made due", "cancel": "cancelled"}
 
 
-class State(StrEnum):
+class QueueState(StrEnum):
     QUEUED = "queued"
     HELD = "held"
 
@@ -93,7 +93,7 @@ Recipient = Annotated[str | None, typer.Option("--recipient", help="Only to this
 ForDestination = Annotated[
     str | None, typer.Option("--destination", "--domain", help="Only to this domain, or this local agent.")
 ]
-Status = Annotated[State | None, typer.Option("--status", help="Only in this state.")]
+Status = Annotated[QueueState | None, typer.Option("--status", help="Only in this state.")]
 ErrorCode = Annotated[str | None, typer.Option("--code", help="Only with this error at the last attempt.")]
 OlderThan = Annotated[
     int | None,

@@ -15,7 +15,7 @@ from gateway.cli import descriptors
 from gateway.cli.for_operators.first_steps import greeting, keep_admin_key
 from gateway.cli.for_operators.local_store import ConfigFile
 from gateway.config.file import find_file
-from gateway.config.sections import Listener
+from gateway.config.sections import ListenerSettings
 from gateway.config.settings import DEVELOPMENT_LISTEN, Config
 from gateway.config.values import HostPort
 from gateway.postgres.embedded import EmbeddedPostgres
@@ -114,6 +114,6 @@ async def _embedded(data: Path, stack: AsyncExitStack) -> str:
     return await server.start()
 
 
-def _url(listener: Listener, port: int) -> str:
+def _url(listener: ListenerSettings, port: int) -> str:
     scheme = "https" if listener.tls else "http"
     return f"{scheme}://{HostPort(listener.address.host, port)}"

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Sequence
 
 from gateway.admit.caller import Caller
 from gateway.admit.checks import Judgement, Pass, Stage
-from gateway.config.sections import Attachments
+from gateway.config.sections import AttachmentSettings
 from gateway.features.attachments.uploads import Held, Upload, Uploads
 from gateway.protocol.attachments import Attachment, token_in
 from gateway.protocol.errors import AMTPError, Code
@@ -22,7 +22,7 @@ class AttachmentCheck:
 
     stage = Stage.ATTACHMENTS
 
-    def __init__(self, rules: Attachments, uploads: Uploads, base: Url) -> None:
+    def __init__(self, rules: AttachmentSettings, uploads: Uploads, base: Url) -> None:
         """Takes the rules; `base` is the URL under which uploads of this gateway are fetched."""
         self._rules = rules
         self._uploads = uploads
@@ -44,7 +44,7 @@ class AttachmentCheck:
         return Pass(tuple(Held(message.row, upload.id) for upload in found.values()))
 
 
-def attachments_rule(attachments: Sequence[Attachment], rules: Attachments) -> None:
+def attachments_rule(attachments: Sequence[Attachment], rules: AttachmentSettings) -> None:
     if len(attachments) > rules.count:
         raise fault("attachments", "are too many", f"send at most {rules.count} with one message")
     for place, attachment in enumerate(attachments):
@@ -55,7 +55,7 @@ def attachments_rule(attachments: Sequence[Attachment], rules: Attachments) -> N
         raise _too_large("attachments", rules.bytes_together)
 
 
-def type_rule(media_type: str, rules: Attachments, field: str) -> None:
+def type_rule(media_type: str, rules: AttachmentSettings, field: str) -> None:
     family = f"{media_type.partition('/')[0]}/*"
     if rules.types and media_type not in rules.types and family not in rules.types:
         raise fault(field, "is not taken here", f"send one of {', '.join(rules.types)}")

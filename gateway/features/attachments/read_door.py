@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 
 from gateway.admit.authenticate import Authenticator
-from gateway.config.sections import Attachments
+from gateway.config.sections import AttachmentSettings
 from gateway.features.attachments.blocks import in_blocks, mismatch, proven
 from gateway.features.attachments.fetched_files import FetchedFiles
 from gateway.features.attachments.file_answer import answer_file, attended, within
@@ -52,7 +52,7 @@ class MessageFileDoor:
         outbound: Outbound,
         fetched: FetchedFiles,
         journal: Journal,
-        rules: Attachments,
+        rules: AttachmentSettings,
         base: Url,
         load: Load,
     ) -> None:

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.caller import Caller
 from gateway.admit.rules import require_known
-from gateway.config.sections import Attachments
+from gateway.config.sections import AttachmentSettings
 from gateway.features.attachments.blocks import proven
 from gateway.features.attachments.check import type_rule
 from gateway.features.attachments.file_answer import answer_file, within
@@ -44,7 +44,7 @@ class AttachmentDoor:
         uploads: Uploads,
         reading: "Reading",
         authenticator: Authenticator,
-        rules: Attachments,
+        rules: AttachmentSettings,
         base: Url,
         places: Pot,
     ) -> None:

@@ -26,7 +26,7 @@ from gateway.store.admitted import Admitted
 from gateway.store.clock import Clock
 from gateway.store.database import Database
 from gateway.store.inbox.acknowledge import Acknowledgement, Result
-from gateway.store.inbox.acknowledge import Named as Acknowledged
+from gateway.store.inbox.acknowledge import EntryName as Acknowledged
 from gateway.store.inbox.inbox import Item
 from gateway.store.inbox.poison import Buried
 from gateway.store.intake.duplicates import Gained

@@ -67,7 +67,7 @@ KEEP = "Keep the secret: it is not shown again."
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class WebhookOwner:
     """The caller: an agent, limited to its own webhooks, or an operator."""
 
     agent: str | None
@@ -253,15 +253,15 @@ class WebhookDoor:
             }
         )
 
-    async def _holder(self, request: Request) -> Holder:
+    async def _holder(self, request: Request) -> WebhookOwner:
         return holder_of(await self._authenticator.caller(request))
 
-    async def _one(self, request: Request, holder: Holder) -> Subscription:
+    async def _one(self, request: Request, holder: WebhookOwner) -> Subscription:
         number = read_webhook_id(request.params["webhook"])
         return await self._subscriptions.get(number, holder.agent)
 
     async def _changed(
-        self, holder: Holder, before: Subscription, change: Change, body: bytes | None
+        self, holder: WebhookOwner, before: Subscription, change: Change, body: bytes | None
     ) -> Subscription:
         webhook = await self._subscriptions.change(before.id, holder.agent, change, body, holder.actor)
         await self._audience.look()
@@ -280,16 +280,16 @@ class WebhookDoor:
         return render_challenge(challenge, number, self._clock.now())
 
 
-def holder_of(caller: Caller) -> Holder:
+def holder_of(caller: Caller) -> WebhookOwner:
     require_known(caller)
     if caller.agent is not None:
-        return Holder(caller.agent, caller.agent, caller.key)
+        return WebhookOwner(caller.agent, caller.agent, caller.key)
     if not caller.development and ADMIN not in caller.scopes:
         raise AMTPError(Code.POLICY_DENIED, "This takes an agent's own key, or an admin key.")
-    return Holder(None, caller.name or "development", caller.key)
+    return WebhookOwner(None, caller.name or "development", caller.key)
 
 
-def _owner(holder: Holder, said: str | None) -> str | None:
+def _owner(holder: WebhookOwner, said: str | None) -> str | None:
     """Returns the owner of a new webhook; operators may name an agent."""
     if said is None:
         return holder.agent

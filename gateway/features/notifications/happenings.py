@@ -23,7 +23,7 @@ _OF_STATUS: Mapping[str, Event] = {
 }
 
 
-class Settled(Protocol):
+class SettledDelivery(Protocol):
     """The outcome of one delivery: exactly one of `status`, `due` and an inbox is set."""
 
     @property
@@ -44,7 +44,7 @@ class Settled(Protocol):
     def dead_letter(self) -> bool: ...
 
 
-class Late(Protocol):
+class LateRecipient(Protocol):
     """A recipient who still waits."""
 
     @property
@@ -59,7 +59,7 @@ class Late(Protocol):
     def error(self) -> str | None: ...
 
 
-class Undigested(Named, Protocol):
+class UndigestedEntry(Named, Protocol):
     """A poison message: an agent took it again and again and never acknowledged it."""
 
     @property
@@ -94,7 +94,7 @@ def accepted(
     return found
 
 
-def settled(outcome: Settled, message: Named, now: datetime) -> list[Happening]:
+def settled(outcome: SettledDelivery, message: Named, now: datetime) -> list[Happening]:
     """Returns the events of a finished delivery, delivered or failed."""
     if outcome.due is not None:
         return []
@@ -109,7 +109,7 @@ def settled(outcome: Settled, message: Named, now: datetime) -> list[Happening]:
     return [happened(event, message, outcome.recipient, now, **facts) for event in events]
 
 
-def delayed(late: Iterable[Late], message: Named, now: datetime) -> list[Happening]:
+def delayed(late: Iterable[LateRecipient], message: Named, now: datetime) -> list[Happening]:
     return [
         happened(
             Event.DELAYED,
@@ -141,7 +141,7 @@ def acknowledged(recipient: str, message: Named, now: datetime) -> Happening:
     return happened(Event.ACKNOWLEDGED, message, recipient, now, status=Status.DELIVERED.value)
 
 
-def undigested(buried: Iterable[Undigested], now: datetime) -> list[Happening]:
+def undigested(buried: Iterable[UndigestedEntry], now: datetime) -> list[Happening]:
     """Returns the events of entries that became dead letters of their agents."""
     status = Status.DELIVERED.value
     return [happened(Event.DEAD, one, one.agent, now, status=status, lapses=one.lapses) for one in buried]

@@ -53,7 +53,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class DueNotice:
     """A leased notice, and its target. Attempts include the current one."""
 
     id: UUID
@@ -112,7 +112,7 @@ async def claim(
     limit: int,
     lease_seconds: float,
     token: int,
-) -> list[Due]:
+) -> list[DueNotice]:
     """Leases due notices, oldest first for each target that is not closed."""
     rows = await database.fetch(
         _CLAIM,
@@ -123,10 +123,10 @@ async def claim(
         float(lease_seconds),
         token,
     )
-    return [Due(*(*row[:9], tuple(row[9]), row[10])) for row in rows]
+    return [DueNotice(*(*row[:9], tuple(row[9]), row[10])) for row in rows]
 
 
-async def hand_back(database: Database, leased: Sequence[Due]) -> None:
+async def hand_back(database: Database, leased: Sequence[DueNotice]) -> None:
     """Releases leases: due at once, and not counted as attempts."""
     await database.execute(
         "update notices n set due = amtp_now(), token = null, attempts = n.attempts - 1"
@@ -140,7 +140,7 @@ async def hand_back(database: Database, leased: Sequence[Due]) -> None:
 class Tried:
     """The result of one attempt: taken, to be retried at `again`, or given up."""
 
-    due: Due
+    due: DueNotice
     told: bool
     again: datetime | None = None
     status: int | None = None
@@ -239,7 +239,7 @@ async def _note_health(connection: Any, kept: Sequence[Tried]) -> list[UUID]:
     return [row["id"] for row in rows if row["closed"]]
 
 
-async def _activate(connection: Any, answered: Sequence[Due]) -> None:
+async def _activate(connection: Any, answered: Sequence[DueNotice]) -> None:
     """Activates subscriptions that answered their latest challenge; an earlier challenge proves an earlier URL."""
     for due in answered:
         await subscribers_changed(connection)
@@ -252,7 +252,7 @@ async def _activate(connection: Any, answered: Sequence[Due]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class NoticeAttempt:
     number: int
     notice: UUID
     event: str
@@ -265,7 +265,7 @@ class Attempt:
 
 async def attempts(
     database: Database, subscription: UUID, *, before: int | None, limit: int
-) -> list[Attempt]:
+) -> list[NoticeAttempt]:
     """Returns recent attempts, newest first."""
     rows = await database.fetch(
         "select number, notice, event, attempt, at, status, error, milliseconds from notice_attempts"
@@ -274,7 +274,7 @@ async def attempts(
         before,
         limit,
     )
-    return [Attempt(*row) for row in rows]
+    return [NoticeAttempt(*row) for row in rows]
 
 
 async def challenged_within(database: Database, subscription: UUID, seconds: float) -> bool:

@@ -15,7 +15,7 @@ from gateway.features.notifications import notices
 from gateway.features.notifications.audience import Audience
 from gateway.features.notifications.escalation import Ladder
 from gateway.features.notifications.events import CHALLENGE
-from gateway.features.notifications.notices import CLAIM_MAX, Due, Tried
+from gateway.features.notifications.notices import CLAIM_MAX, DueNotice, Tried
 from gateway.features.notifications.target import GONE, TRY_SECONDS, Target
 from gateway.flow.lanes import new_token
 from gateway.journal.journal import Journal
@@ -42,7 +42,7 @@ class Notifier:
         self._journal = journal
         self._active: Counter[UUID] = Counter()
         self._shaky: set[UUID] = set()  # tried one at a time, until it is known how that went
-        self._tries: dict[asyncio.Task[None], Due] = {}
+        self._tries: dict[asyncio.Task[None], DueNotice] = {}
         self._done: list[Tried] = []
         self._writing = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -99,7 +99,7 @@ class Notifier:
             task.add_done_callback(self._over)
         return len(claimed)
 
-    async def _tell(self, due: Due) -> None:
+    async def _tell(self, due: DueNotice) -> None:
         try:
             tried = await self._target.tell(due)
             self._done.append(tried)

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from gateway.features.notifications.events import Event
-from gateway.features.notifications.notices import Attempt
+from gateway.features.notifications.notices import NoticeAttempt
 from gateway.features.notifications.subscriptions import Subscription
 from gateway.protocol.address import parse_address, parse_domain
 from gateway.protocol.errors import AMTPError, Code
@@ -45,7 +45,7 @@ class NewWebhook(msgspec.Struct, forbid_unknown_fields=True):
     secret: str | None = None  # the caller's own; one is minted where none is given
 
 
-class Replay(msgspec.Struct, forbid_unknown_fields=True):
+class NoticeReplay(msgspec.Struct, forbid_unknown_fields=True):
     since: str | None = None
     event: str | None = None
 
@@ -80,7 +80,7 @@ def read_change(raw: bytes, target_fault: TargetFault) -> tuple[WebhookChange, S
 
 
 def read_replay(raw: bytes) -> tuple[datetime, str | None]:
-    said = read_body(raw, Replay)
+    said = read_body(raw, NoticeReplay)
     if said.since is None:
         raise fault("since", "is missing", "give the time from which on events are to be sent again")
     if said.event is not None:
@@ -160,7 +160,7 @@ def render_webhook(webhook: Subscription, **more: Any) -> dict[str, Any]:
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def render_attempt(attempt: Attempt) -> dict[str, Any]:
+def render_attempt(attempt: NoticeAttempt) -> dict[str, Any]:
     return {
         "event_id": str(attempt.notice),
         "event": attempt.event,

@@ -15,7 +15,7 @@ from typing import Final
 from gateway.deliver.answer import retry_after_of
 from gateway.deliver.webhook import TROUBLE
 from gateway.features.notifications.events import CHALLENGE, answers_challenge
-from gateway.features.notifications.notices import Due, Tried
+from gateway.features.notifications.notices import DueNotice, Tried
 from gateway.net.outbound import Kind, Outbound, OutboundError
 from gateway.protocol.retry import delay_seconds
 from gateway.protocol.webhook_signature import sign
@@ -30,7 +30,7 @@ GONE: Final = 410
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class TargetAnswer:
     """A target's answer: a status, or the reason why there is none."""
 
     status: int | None = None
@@ -39,7 +39,7 @@ class Heard:
     fault: str | None = None
 
 
-def verdict_on(due: Due, heard: Heard, now: datetime, draw: float, milliseconds: int) -> Tried:
+def verdict_on(due: DueNotice, heard: TargetAnswer, now: datetime, draw: float, milliseconds: int) -> Tried:
     """Returns the result of an attempt. `draw` is random in [0, 1) and spreads the retries."""
     error = fault_of(due, heard)
     if error is None:
@@ -51,7 +51,7 @@ def verdict_on(due: Due, heard: Heard, now: datetime, draw: float, milliseconds:
     return Tried(due, False, again, heard.status, error, milliseconds)
 
 
-def fault_of(due: Due, heard: Heard) -> str | None:
+def fault_of(due: DueNotice, heard: TargetAnswer) -> str | None:
     """Returns why the target has not taken it; None where it has."""
     if heard.status is None:
         return heard.fault or "The target did not answer."
@@ -72,17 +72,17 @@ class Target:
         self._open = lru_cache(SECRETS_REMEMBERED)(sealer.open)
         self._clock = clock
 
-    async def tell(self, due: Due) -> Tried:
+    async def tell(self, due: DueNotice) -> Tried:
         started = monotonic()
         heard = await self._ask(due)
         milliseconds = int((monotonic() - started) * 1000)
         return verdict_on(due, heard, self._clock.now(), random.random(), milliseconds)
 
-    async def _ask(self, due: Due) -> Heard:
+    async def _ask(self, due: DueNotice) -> TargetAnswer:
         try:
             secrets = [self._open(sealed) for sealed in due.secrets]
         except SealError:
-            return Heard(fault="This gateway can't sign for the target at the moment.")
+            return TargetAnswer(fault="This gateway can't sign for the target at the moment.")
         signed = sign(str(due.id), self._clock.now(), due.body, secrets)
         status, headers, body = None, {}, bytearray()
         try:
@@ -100,8 +100,8 @@ class Target:
                     body += chunk
         except OutboundError as error:
             if status is None:
-                return Heard(fault=f"The target {_TROUBLE[error.kind]}.")
-        return Heard(status, bytes(body), retry_after_of(headers))
+                return TargetAnswer(fault=f"The target {_TROUBLE[error.kind]}.")
+        return TargetAnswer(status, bytes(body), retry_after_of(headers))
 
 
 _TROUBLE = {**TROUBLE, Kind.REFUSED_ADDRESS: "leads to an address that is not posted to"}

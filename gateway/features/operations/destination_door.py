@@ -6,7 +6,7 @@ import msgspec
 
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.rules import require_admin
-from gateway.features.operations.destinations import Destination, Traffic, destination, destinations
+from gateway.features.operations.destinations import DestinationState, Traffic, destination, destinations
 from gateway.features.operations.openapi import EXPLAIN, FIND_DESTINATIONS, FLUSH, PAUSE, RESET, RESUME
 from gateway.features.operations.queue_door import OPERATORS, moment
 from gateway.features.operations.selection import destination_of
@@ -129,7 +129,7 @@ class TrafficDoor:
 
 
 def reasons(
-    found: Destination, lane: Lane | None, known: Known | None, outage: Outage | None = None
+    found: DestinationState, lane: Lane | None, known: Known | None, outage: Outage | None = None
 ) -> list[str]:
     """Returns why the mail for a destination is not delivered now, the weightiest reason first."""
     told = []
@@ -153,7 +153,7 @@ def reasons(
     return told or ["Nothing waits for it."]
 
 
-def _counted(found: Destination, lane: Lane | None) -> list[tuple[int, str]]:
+def _counted(found: DestinationState, lane: Lane | None) -> list[tuple[int, str]]:
     backing_off = found.queued - found.under_way - found.due - found.scheduled
     shut = found.paused_at is not None or found.open_until is not None
     pace = "" if shut or lane is None else f", {int(lane.window)} at once"
@@ -171,7 +171,7 @@ def _counted(found: Destination, lane: Lane | None) -> list[tuple[int, str]]:
     ]
 
 
-def state_of(found: Destination) -> str:
+def state_of(found: DestinationState) -> str:
     """Returns the state of a destination, in a word."""
     if found.paused_at is not None:
         return "paused"
@@ -182,7 +182,7 @@ def state_of(found: Destination) -> str:
     return "waiting" if found.queued else "idle"
 
 
-def render_destination(found: Destination) -> dict[str, Any]:
+def render_destination(found: DestinationState) -> dict[str, Any]:
     return {
         "destination": found.name,
         "state": state_of(found),
@@ -203,7 +203,7 @@ def render_destination(found: Destination) -> dict[str, Any]:
     }
 
 
-def _paused(found: Destination) -> dict[str, Any]:
+def _paused(found: DestinationState) -> dict[str, Any]:
     return {
         "since": moment(found.paused_at),
         "by": found.paused_by,

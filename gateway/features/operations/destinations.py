@@ -11,7 +11,7 @@ from gateway.store.wakeups.topics import DESTINATIONS, call_workers
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class DestinationState:
     """A destination's backlog, and what all processes know of it."""
 
     name: str
@@ -64,26 +64,26 @@ left join lateral (
 """
 
 
-async def destinations(database: Database, *, after: str, limit: int) -> list[Destination]:
+async def destinations(database: Database, *, after: str, limit: int) -> list[DestinationState]:
     """Returns the destinations that have mail or are known for something, by name."""
     rows = await database.fetch(
         f"{_SHOWN.format(which='where destination > $1', errors=0)} order by destination limit $2",
         after,
         limit,
     )
-    return [Destination(*row) for row in rows]
+    return [DestinationState(*row) for row in rows]
 
 
-async def destination(database: Database, name: str) -> Destination:
+async def destination(database: Database, name: str) -> DestinationState:
     """Returns one destination, whether or not it has mail."""
     row = await database.fetchrow(_SHOWN.format(which="where destination = $1", errors=1), name)
-    return Destination(name) if row is None else Destination(*row)
+    return DestinationState(name) if row is None else DestinationState(*row)
 
 
-async def destinations_named(database: Database, names: Collection[str]) -> dict[str, Destination]:
+async def destinations_named(database: Database, names: Collection[str]) -> dict[str, DestinationState]:
     """Returns those of the named destinations that have mail or are known for something."""
     rows = await database.fetch(_SHOWN.format(which="where destination = any ($1)", errors=1), list(names))
-    return {row[0]: Destination(*row) for row in rows}
+    return {row[0]: DestinationState(*row) for row in rows}
 
 
 class Traffic:

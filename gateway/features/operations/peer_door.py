@@ -6,7 +6,7 @@ from typing import Any
 from gateway.admit.authenticate import Authenticator
 from gateway.admit.rules import require_admin
 from gateway.features.operations.destination_door import render_destination, render_known, render_lane
-from gateway.features.operations.destinations import Destination, destinations_named
+from gateway.features.operations.destinations import DestinationState, destinations_named
 from gateway.features.operations.openapi import FIND_PEERS, SHOW_PEER
 from gateway.features.operations.peers import Peer, peer, peers
 from gateway.features.operations.queue_door import OPERATORS, moment
@@ -75,9 +75,9 @@ class PeerDoor:
 
     async def _rendered(self, found: list[Peer]) -> list[dict[str, Any]]:
         waiting = await destinations_named(self._database, [each.domain for each in found])
-        return [self._render(each, waiting.get(each.domain, Destination(each.domain))) for each in found]
+        return [self._render(each, waiting.get(each.domain, DestinationState(each.domain))) for each in found]
 
-    def _render(self, found: Peer, waiting: Destination) -> dict[str, Any]:
+    def _render(self, found: Peer, waiting: DestinationState) -> dict[str, Any]:
         lane = self._lanes.known(found.domain)
         known = self._directory.known(found.domain)
         published = _published(found, None if known is None else known.result)

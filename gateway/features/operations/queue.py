@@ -52,7 +52,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class LiveDelivery:
     """A live delivery as it is shown. `paused` and `open_until` are those of its destination, while they last."""
 
     message: UUID
@@ -92,7 +92,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedMessage:
     """The cancelled recipients of one message."""
 
     message: UUID
@@ -114,7 +114,7 @@ class Effect:
     busy: int  # of them under lease
     changed: int
     has_more: bool = False
-    cancelled: tuple[Ended, ...] = ()
+    cancelled: tuple[EndedMessage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ from deliveries d join messages m on m.id = d.message left join destinations n u
 
 async def waiting(
     database: Database, selection: Selection, *, after: tuple[UUID, str] | None = None, limit: int
-) -> list[Waiting]:
+) -> list[LiveDelivery]:
     """Returns a page of live deliveries, oldest first."""
     arguments: list[Any] = [*(after or (UUID(int=0), "")), limit]
     rows = await database.fetch(
@@ -197,10 +197,12 @@ async def waiting(
         " order by d.message, d.recipient limit $3",
         *arguments,
     )
-    return [Waiting(*row) for row in rows]
+    return [LiveDelivery(*row) for row in rows]
 
 
-async def attempts(database: Database, shown: Sequence[Waiting]) -> dict[tuple[UUID, str], list[Attempt]]:
+async def attempts(
+    database: Database, shown: Sequence[LiveDelivery]
+) -> dict[tuple[UUID, str], list[Attempt]]:
     """Returns the failed attempts of each of these deliveries, oldest first."""
     rows = await database.fetch(
         "select a.* from unnest($1::uuid[], $2::text[]) u (message, recipient) cross join lateral ("
@@ -262,7 +264,7 @@ select g.message, g.recipient, g.address, g.attempts, g.last_attempt, m.sender, 
 from gone g join messages m on m.id = g.message order by g.message, g.recipient
 """
 
-Report = Callable[[Ended], Awaitable[Admitted | None]]
+Report = Callable[[EndedMessage], Awaitable[Admitted | None]]
 
 
 class Queue:
@@ -301,7 +303,7 @@ class Queue:
         actor: str,
         reason: str | None,
         report: Report,
-        riders: Callable[[Ended], Iterable[Rider]] = lambda _: (),
+        riders: Callable[[EndedMessage], Iterable[Rider]] = lambda _: (),
     ) -> Effect:
         """Ends deliveries, and accepts the reports to their senders in the same transaction."""
         async with self._database.transaction() as connection:
@@ -353,9 +355,9 @@ async def _count(where: Any, act: Act, selection: Selection) -> Effect:
     return Effect(*row)
 
 
-def _ended(rows: Sequence[Any]) -> Ended:
+def _ended(rows: Sequence[Any]) -> EndedMessage:
     first = rows[0]
-    return Ended(
+    return EndedMessage(
         message=first["message"],
         message_id=first["message_id"],
         sender=first["sender"],

@@ -14,11 +14,11 @@ from gateway.features.operations.queue import (
     Act,
     Attempt,
     Effect,
-    Ended,
+    EndedMessage,
+    LiveDelivery,
     Queue,
     Selection,
     Slice,
-    Waiting,
     attempts,
     shape,
     waiting,
@@ -33,7 +33,7 @@ from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.agent_profile import BODY_BYTES_MAX, read_body
-from gateway.report.failures import FAILURE, Trouble
+from gateway.report.failures import FAILURE, FailureFacts
 from gateway.report.interests import Interests
 from gateway.report.naming import Name
 from gateway.report.postmaster import Postmaster
@@ -121,8 +121,8 @@ class QueueDoor:
                 self._journal.cancelled(ended.message_id, recipient, actor)
         return answer_json(_told(act, effect, dry_run=chosen.dry_run))
 
-    async def _report(self, reason: str | None, ended: Ended) -> Admitted | None:
-        trouble = Trouble(
+    async def _report(self, reason: str | None, ended: EndedMessage) -> Admitted | None:
+        trouble = FailureFacts(
             FAILURE,
             ended.message_id,
             ended.sender,
@@ -134,7 +134,7 @@ class QueueDoor:
         )
         return await self._postmaster.report(trouble, proven=ended.proven, automatic=ended.automatic)
 
-    def _notices(self, ended: Ended) -> tuple[Rider, ...]:
+    def _notices(self, ended: EndedMessage) -> tuple[Rider, ...]:
         name = Name(ended.message, ended.message_id, ended.sender)
         return self._interests.cancelled(name, ended.recipients)
 
@@ -142,7 +142,7 @@ class QueueDoor:
         return require_admin(await self._authenticator.caller(request))
 
 
-def why(one: Waiting) -> str:
+def why(one: LiveDelivery) -> str:
     """Returns why it is not delivered yet, in a sentence."""
     if one.under_way:
         return "It is on the way right now."
@@ -157,7 +157,7 @@ def why(one: Waiting) -> str:
     return one.error or "It waits for its turn."
 
 
-def render_waiting(one: Waiting) -> dict[str, Any]:
+def render_waiting(one: LiveDelivery) -> dict[str, Any]:
     next_attempt = None if one.state == "held" else max(filter(None, (one.due, one.open_until)))
     return {
         "message_id": one.message_id,
@@ -215,7 +215,7 @@ def _row(ages: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _page(
-    found: Sequence[Waiting],
+    found: Sequence[LiveDelivery],
     limit: int,
     history: Mapping[tuple[UUID, str], Sequence[Attempt]] | None = None,
 ) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from gateway.admit.checks import Judgement, Keep, Stage
 from gateway.features.schedules.schedules import Schedules
 from gateway.protocol.cron import plan_of
 from gateway.protocol.message import Message
-from gateway.protocol.status import Receipt, RecipientState, Status
+from gateway.protocol.status import Acceptance, RecipientState, Status
 from gateway.store.admitted import Admitted
 from gateway.store.clock import Clock
 
@@ -40,7 +40,7 @@ class _Keeping:
     clock: Clock
     key: str | None
 
-    async def keep(self, admitted: Admitted, states: Sequence[RecipientState], /) -> Receipt:
+    async def keep(self, admitted: Admitted, states: Sequence[RecipientState], /) -> Acceptance:
         """Adds the schedule; its recipients wait for the next tick."""
         plan = plan_of(admitted.message, self.clock.now())
         schedule = await self.schedules.add(admitted, plan, self.key)
@@ -51,4 +51,4 @@ class _Keeping:
             else RecipientState(state.address, status, timestamp=state.timestamp)
             for state in states
         ]
-        return Receipt(schedule.message_id, tuple(waiting), schedule.id, schedule.state)
+        return Acceptance(schedule.message_id, tuple(waiting), schedule.id, schedule.state)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from gateway.protocol.cron import Plan
 from gateway.protocol.errors import AMTPError, Code
-from gateway.protocol.status import Schedule as State
+from gateway.protocol.status import ScheduleState as State
 from gateway.store.admitted import Admitted, write_riders
 from gateway.store.audit import Audit
 from gateway.store.database import Database

@@ -11,7 +11,7 @@ from gateway.protocol.cron import Plan, tick_body
 from gateway.protocol.errors import AMTPError
 from gateway.protocol.message import Message, parse_message
 from gateway.protocol.status import RecipientState, Status
-from gateway.report.failures import FAILURE, Trouble
+from gateway.report.failures import FAILURE, FailureFacts
 from gateway.report.postmaster import Postmaster
 from gateway.route.placing import Places
 from gateway.store.admitted import Admitted
@@ -87,7 +87,7 @@ class Ticker:
         states: Sequence[RecipientState] = places.states if places is not None else ()
         if isinstance(refusal, NobodyAccepted):
             states = refusal.recipients
-        trouble = Trouble(
+        trouble = FailureFacts(
             FAILURE,
             message.message_id,
             message.sender.name,

@@ -20,7 +20,7 @@ from gateway.store.messages.messages import row_of
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class EntryName:
     """An entry as its agent names it."""
 
     message_id: str
@@ -54,13 +54,13 @@ class Meant:
 
 
 # Rows to write together with acknowledgements; None if there are none: these then take one statement.
-Riders = Callable[[Sequence[Named], Sequence[Acknowledgement]], Iterable[Rider]] | None
+Riders = Callable[[Sequence[EntryName], Sequence[Acknowledgement]], Iterable[Rider]] | None
 
 
 async def acknowledge(
     database: Database,
     agent: int,
-    names: Sequence[Named],
+    names: Sequence[EntryName],
     lease: UUID | None = None,
     riders: Riders = None,
 ) -> list[Acknowledgement]:
@@ -70,7 +70,7 @@ async def acknowledge(
 
 
 async def acknowledge_in(
-    connection: Any, agent: int, names: Sequence[Named], lease: UUID | None, riders: Riders = None
+    connection: Any, agent: int, names: Sequence[EntryName], lease: UUID | None, riders: Riders = None
 ) -> list[Acknowledgement]:
     """Does the same on a connection whose transaction may hold more."""
     rows = await connection.fetch(_ACKNOWLEDGE, *_asked(agent, names, lease))
@@ -84,14 +84,14 @@ async def acknowledge_in(
 
 
 async def look(
-    database: Database, agent: int, names: Sequence[Named], lease: UUID | None = None
+    database: Database, agent: int, names: Sequence[EntryName], lease: UUID | None = None
 ) -> list[Meant | None]:
     """Returns the entry that each name means now; None where it means none."""
     rows = await database.fetch(_LOOK, *_asked(agent, names, lease))
     return [None if row[0] is None else Meant(*row) for row in rows]
 
 
-def _asked(agent: int, names: Sequence[Named], lease: UUID | None) -> tuple[object, ...]:
+def _asked(agent: int, names: Sequence[EntryName], lease: UUID | None) -> tuple[object, ...]:
     ids = [name.message_id for name in names]
     return agent, ids, [row_of(message_id) for message_id in ids], [name.sender for name in names], lease
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from gateway.protocol.errors import AMTPError
 from gateway.store.admitted import Admitted
 from gateway.store.database import Database
-from gateway.store.inbox.acknowledge import Acknowledgement, Named, Result, Riders, acknowledge_in
+from gateway.store.inbox.acknowledge import Acknowledgement, EntryName, Result, Riders, acknowledge_in
 from gateway.store.intake.duplicates import repeat_in
 from gateway.store.intake.insertion import insert
 from gateway.store.intake.uniqueness import claim, hashes_of
@@ -23,10 +23,10 @@ from gateway.store.wakeups.topics import Topic, topics_of
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EntryAnswer:
     """An entry to acknowledge, and what its agent sends with that."""
 
-    name: Named
+    name: EntryName
     row: UUID | None = None  # the message it was written for; None: nothing is sent
     messages: tuple[Admitted, ...] = ()
 
@@ -57,7 +57,7 @@ async def answer(
     database: Database,
     mint: Mint,
     agent: int,
-    answers: Sequence[Answer],
+    answers: Sequence[EntryAnswer],
     lease: UUID | None,
     riders: Riders = None,
 ) -> Answered:
@@ -84,7 +84,7 @@ async def answer(
     return answered
 
 
-async def _send(connection: Any, mint: Mint, number: int, each: Answer, answered: Answered) -> list[str]:
+async def _send(connection: Any, mint: Mint, number: int, each: EntryAnswer, answered: Answered) -> list[str]:
     """Accepts the messages of one answer; returns their ids, those of repetitions being the originals'."""
     repeats = await claim(connection, [(admitted, hashes_of(admitted)) for admitted in each.messages])
     new = [admitted for admitted in each.messages if admitted.message.row not in repeats]

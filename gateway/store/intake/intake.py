@@ -26,7 +26,7 @@ from uuid import UUID
 
 import asyncpg
 
-from gateway.config.sections import Limits
+from gateway.config.sections import LimitSettings
 from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.store.admitted import Admitted
@@ -38,7 +38,7 @@ from gateway.store.row_ids import Mint
 from gateway.store.wakeups.direct import Promises
 from gateway.store.wakeups.topics import Topic
 
-LIMITS = Limits()
+LIMITS = LimitSettings()
 UNDECIDED_SECONDS_MAX = 30.0  # how long a batch in doubt is asked after before its senders hear "temporary"
 PACE_SECONDS = 0.002  # from one batch's begin to the next, as long as fewer than these wait for it
 FEW = 16
@@ -79,7 +79,7 @@ class Intake:
         *,
         committed: Callable[[Iterable[Topic]], None],
         promise: Callable[[Iterable[Admitted]], Promises] = lambda _: Promises(),
-        limits: Limits = LIMITS,
+        limits: LimitSettings = LIMITS,
     ) -> None:
         self._database = database
         self._mint = mint
@@ -93,7 +93,7 @@ class Intake:
         self._telling: set[asyncio.Task[None]] = set()
         self._stopping = False
 
-    def adopt(self, limits: Limits) -> None:
+    def adopt(self, limits: LimitSettings) -> None:
         """Applies other limits from the next message on."""
         self._limits = limits
 

@@ -41,7 +41,7 @@ def owed_for(riders: Iterable[Rider], agents: Collection[int], message: UUID) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class DueReceipt:
     """The receipt owed to one message's sender: the recipients that got it, or that read it."""
 
     kind: str  # "delivered" or "read"
@@ -50,7 +50,7 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentReceipts:
     """The result of one round: what was owed, and the receipts written for it."""
 
     owed: int
@@ -58,19 +58,19 @@ class Sent:
 
 
 async def send_owed(
-    database: Database, mint: Mint, receipts: Callable[[Due], Awaitable[Sequence[Admitted]]]
-) -> Sent:
+    database: Database, mint: Mint, receipts: Callable[[DueReceipt], Awaitable[Sequence[Admitted]]]
+) -> SentReceipts:
     """Writes some of the receipts that are owed, and deletes what they settle, in one transaction."""
     async with database.transaction() as connection:
         rows = await connection.fetch(_TAKE, AT_ONCE)
         written = [admitted for row in rows for admitted in await receipts(_due(row))]
         if written:
             await insert(connection, mint(), written)
-        return Sent(sum(len(row["addresses"]) for row in rows), written)
+        return SentReceipts(sum(len(row["addresses"]) for row in rows), written)
 
 
-def _due(row: Any) -> Due:
-    return Due(row["kind"], row["body"], tuple(row["addresses"]))
+def _due(row: Any) -> DueReceipt:
+    return DueReceipt(row["kind"], row["body"], tuple(row["addresses"]))
 
 
 _TAKE = """

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from gateway.store.database import Database
-from gateway.store.messages.messages import Found
+from gateway.store.messages.messages import FoundMessage
 
 SCANNED_MAX = 10_000  # messages one page looks at
 FIRST = datetime(2000, 1, 1, tzinfo=UTC)  # before any message
@@ -32,8 +32,8 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    messages: tuple[Found, ...]
+class MessagePage:
+    messages: tuple[FoundMessage, ...]
     cursor: UUID | None  # None: there are no more
 
 
@@ -109,7 +109,7 @@ def _condition(wanted: Wanted) -> str:
     return condition
 
 
-async def listing(database: Database, wanted: Wanted) -> Page:
+async def listing(database: Database, wanted: Wanted) -> MessagePage:
     source = _source(wanted)
     parameters = (wanted.before or LAST, max(wanted.since or FIRST, FIRST), wanted.sender, wanted.recipient)
     rows = await database.fetch(
@@ -121,10 +121,10 @@ async def listing(database: Database, wanted: Wanted) -> Page:
         wanted.offset,
         wanted.limit + 1,
     )
-    found = tuple(Found(*row) for row in rows[: wanted.limit])
+    found = tuple(FoundMessage(*row) for row in rows[: wanted.limit])
     if len(rows) > wanted.limit:
-        return Page(found, found[-1].row)
-    return Page(found, await _end_of(database, source, parameters))
+        return MessagePage(found, found[-1].row)
+    return MessagePage(found, await _end_of(database, source, parameters))
 
 
 async def _end_of(database: Database, source: str, parameters: tuple[object, ...]) -> UUID | None:

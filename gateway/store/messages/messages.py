@@ -19,7 +19,7 @@ NAMESAKES_MAX = 100  # messages of different senders under one public id that ar
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundMessage:
     """A message as its status names it."""
 
     row: UUID
@@ -45,7 +45,7 @@ async def find(
     sender: str | None = None,
     own: str | None = None,
     row: UUID | None = None,
-) -> list[Found]:
+) -> list[FoundMessage]:
     """Returns the messages with this public id: of `sender` and `row` alone if given, those of `own` first, then the
     proven ones, then the newest."""
     rows = await database.fetch(
@@ -61,7 +61,7 @@ async def find(
         NAMESAKES_MAX,
         row,
     )
-    return [Found(*found) for found in rows]
+    return [FoundMessage(*found) for found in rows]
 
 
 async def body_of(database: Database, row: UUID) -> bytes | None:

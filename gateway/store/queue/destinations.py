@@ -19,7 +19,7 @@ _OUTAGES = ("RECIPIENT_UNAVAILABLE", "TEMPORARY_FAILURE")
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class BreakerState:
     paused: bool
     failures: int
     open_until: datetime | None
@@ -27,10 +27,10 @@ class Trouble:
     paused_until: datetime | None = None
 
 
-UNTROUBLED = Trouble(paused=False, failures=0, open_until=None)
+UNTROUBLED = BreakerState(paused=False, failures=0, open_until=None)
 
 
-async def troubled(database: Database) -> dict[str, Trouble]:
+async def troubled(database: Database) -> dict[str, BreakerState]:
     """Returns the destinations that are paused or whose breaker is open, or half open while mail waits for them."""
     rows = await database.fetch(
         "select destination, paused, failures, open_until, unreachable, paused_until from ("
@@ -39,7 +39,7 @@ async def troubled(database: Database) -> dict[str, Trouble]:
         " where paused or open_until > amtp_now() or open_until is not null and exists"
         "    (select from deliveries q where q.destination = d.destination and q.state = 'queued')"
     )
-    return {row[0]: Trouble(*row[1:]) for row in rows}
+    return {row[0]: BreakerState(*row[1:]) for row in rows}
 
 
 async def note_failure(

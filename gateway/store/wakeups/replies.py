@@ -31,7 +31,7 @@ CLOCKS_APART = timedelta(hours=1)  # how much earlier than its message a reply m
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReplyQuestion:
     """A message whose sender waits for the reply."""
 
     row: UUID
@@ -76,12 +76,12 @@ class Replies:
         self._database = database
         self._bell = bell
         self._provable = provable
-        self._wanted: list[tuple[Asked, asyncio.Future[Heard]]] = []
+        self._wanted: list[tuple[ReplyQuestion, asyncio.Future[Heard]]] = []
         self._arrived = asyncio.Event()
         self.waiting = 0  # how many wait now
 
     async def wait(
-        self, asked: Asked, seconds: float, ending: asyncio.Event, permit: "Permit | None" = None
+        self, asked: ReplyQuestion, seconds: float, ending: asyncio.Event, permit: "Permit | None" = None
     ) -> Heard:
         """Waits for the reply; returns what is known when it is there or can't come, at the timeout, or at `ending`.
 
@@ -119,13 +119,13 @@ class Replies:
                     if not future.done():
                         future.set_result(heard)
 
-    async def _look(self, asked: Asked) -> Heard:
+    async def _look(self, asked: ReplyQuestion) -> Heard:
         future: asyncio.Future[Heard] = asyncio.get_running_loop().create_future()
         self._wanted.append((asked, future))
         self._arrived.set()
         return await future
 
-    async def _news(self, asked: Sequence[Asked]) -> list[Heard]:
+    async def _news(self, asked: Sequence[ReplyQuestion]) -> list[Heard]:
         try:
             found = await self._replies(asked)
             live = {each.row for each in asked if each.live}
@@ -134,7 +134,7 @@ class Replies:
             return [Heard()] * len(asked)
         return [Heard(found.get(place), known.get(each.row, {})) for place, each in enumerate(asked, 1)]
 
-    async def _replies(self, asked: Sequence[Asked]) -> dict[int, Item]:
+    async def _replies(self, asked: Sequence[ReplyQuestion]) -> dict[int, Item]:
         """Returns the first reply to each message that has one, by its place."""
         rows = await self._database.fetch(
             _FIND,

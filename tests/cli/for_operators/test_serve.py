@@ -19,7 +19,7 @@ from gateway.admit.api_key import mint_key
 from gateway.cli import descriptors
 from gateway.cli.for_operators.on_this_machine import judge_name_servers, judge_workers
 from gateway.cli.main import app
-from gateway.config.sections import Listener
+from gateway.config.sections import ListenerSettings
 from gateway.config.settings import Config
 from gateway.config.values import HostPort
 from gateway.serve import pid_file
@@ -283,8 +283,8 @@ def test_a_gateway_takes_all_descriptors_it_may_have_and_says_when_they_are_few(
 
 
 def test_descriptors_are_enough_where_every_listener_for_clients_can_be_full() -> None:
-    clients = Listener(HostPort("127.0.0.1", 8080), roles=("public", "agents"))
-    operators = Listener(HostPort("127.0.0.1", 8025), roles=("admin",))
+    clients = ListenerSettings(HostPort("127.0.0.1", 8080), roles=("public", "agents"))
+    operators = ListenerSettings(HostPort("127.0.0.1", 8025), roles=("admin",))
     config = replace(Config(), listen=(clients, operators))
     assert descriptors.shortage(config, 13_000) == ""
     assert "22056 are needed" in descriptors.shortage(replace(config, listen=(clients, clients)), 13_000)

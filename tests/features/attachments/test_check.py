@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.config.sections import Attachments
+from gateway.config.sections import AttachmentSettings
 from gateway.features.attachments.check import attachments_rule, type_rule, upload_rule
 from gateway.features.attachments.uploads import Upload
 from gateway.protocol.attachments import Attachment
@@ -13,10 +13,10 @@ from tests.protocol.samples import ROW
 
 FILE = Attachment("offer.pdf", "application/pdf", 1000, b"x" * 32, "https://files.b.test/offer.pdf")
 UPLOAD = Upload(ROW, "token", "offer.pdf", "Application/PDF; x=y", "file", 1000, b"x" * 32)
-RULES = Attachments(count=2, bytes_each=1000, bytes_together=1500)
+RULES = AttachmentSettings(count=2, bytes_each=1000, bytes_together=1500)
 
 
-def refusal(*attachments: Attachment, rules: Attachments = RULES) -> AMTPError:
+def refusal(*attachments: Attachment, rules: AttachmentSettings = RULES) -> AMTPError:
     with pytest.raises(AMTPError) as refused:
         attachments_rule(attachments, rules)
     return refused.value

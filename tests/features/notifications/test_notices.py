@@ -12,7 +12,7 @@ from gateway.features.notifications import retention as notices_retention
 from gateway.features.notifications.events import Subscriber
 from gateway.features.notifications.health import disable, failing, warn
 from gateway.features.notifications.leaving import WebhookLeaving
-from gateway.features.notifications.notices import FAILURES_MAX, Due, Notice, Tried
+from gateway.features.notifications.notices import FAILURES_MAX, DueNotice, Notice, Tried
 from gateway.features.notifications.subscriptions import (
     KEPT_DAYS,
     OWN_MAX,
@@ -60,16 +60,18 @@ class Desk:
             await Notice.write(connection, [Notice(identity, subscription, event, b"{}")])
         return identity
 
-    async def claim(self, closed: Sequence[UUID] = (), per_target: int = 100, token: int = 7) -> list[Due]:
+    async def claim(
+        self, closed: Sequence[UUID] = (), per_target: int = 100, token: int = 7
+    ) -> list[DueNotice]:
         return await notices.claim(
             self.database, closed=closed, per_target=per_target, limit=100, lease_seconds=30, token=token
         )
 
-    async def tell(self, *taken: Due) -> None:
+    async def tell(self, *taken: DueNotice) -> None:
         kept, _ = await notices.settle(self.database, [Tried(due, told=True, status=200) for due in taken])
         assert len(kept) == len(taken)
 
-    async def fail(self, *refused: Due, after: float | None = 1) -> list[UUID]:
+    async def fail(self, *refused: DueNotice, after: float | None = 1) -> list[UUID]:
         again = None if after is None else self.clock.now() + timedelta(seconds=after)
         tries = [Tried(due, False, again, 500, "The target answered 500.") for due in refused]
         return (await notices.settle(self.database, tries))[1]

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from gateway.config.sections import Retention
+from gateway.config.sections import RetentionSettings
 from gateway.features.operations.dead_letters import (
     DeadLetter,
     DeadLetters,
@@ -177,9 +177,9 @@ async def test_a_replayed_letter_is_forgotten_in_time_and_an_open_one_never(
     y, x = await listed(house)
     await acts.replay(Which(number=x.number), actor="ops")
     house.turn(20 * 86400)
-    await forget(house.database, house.mint, Retention(attempts_days=30))
+    await forget(house.database, house.mint, RetentionSettings(attempts_days=30))
     assert await dead_letter(house.database, x.number, own=None) is not None
     house.turn(20 * 86400)
-    await forget(house.database, house.mint, Retention(attempts_days=30))
+    await forget(house.database, house.mint, RetentionSettings(attempts_days=30))
     assert await dead_letter(house.database, x.number, own=None) is None
     assert await listed(house) == [y]

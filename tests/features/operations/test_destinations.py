@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.features.operations.destinations import Destination, Traffic, destination, destinations
+from gateway.features.operations.destinations import DestinationState, Traffic, destination, destinations
 from gateway.store.audit import Audit
 from gateway.store.clock import Clock
 from gateway.store.database import Database
@@ -87,4 +87,4 @@ async def test_the_list_names_where_something_waits_and_of_what_something_is_kno
     found = await destinations(house.database, after="", limit=10)
     assert [(one.name, one.queued) for one in found] == [("a.test", 0), ("b.test", 1), ("c.test", 1)]
     assert [one.name for one in await destinations(house.database, after="a.test", limit=1)] == ["b.test"]
-    assert await destination(house.database, "nowhere.test") == Destination("nowhere.test")
+    assert await destination(house.database, "nowhere.test") == DestinationState("nowhere.test")

@@ -10,14 +10,14 @@ from typer.testing import CliRunner
 
 from conformance.fake_peer import FakePeer, refuses
 from gateway.cli.main import app
-from gateway.config.sections import Peer
+from gateway.config.sections import PeerSettings
 from gateway.config.values import Secret
 from gateway.store.queue.contacts import QUIET_DAYS_MAX, Contacts, forget_strangers
 from tests.federation import Federation, federation, loopback
 from tests.world import Agent, Gateway, World
 
 KEY = "a-key-that-proves-the-peer"
-KNOWN = {"known.test": Peer("https://amtp.known.test", features=("batch",), proving_key=Secret(KEY))}
+KNOWN = {"known.test": PeerSettings("https://amtp.known.test", features=("batch",), proving_key=Secret(KEY))}
 
 
 @pytest.fixture

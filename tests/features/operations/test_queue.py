@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from gateway.features.operations import queue
-from gateway.features.operations.queue import Act, Effect, Ended, Queue, Selection, attempts, shape, waiting
+from gateway.features.operations.queue import (
+    Act,
+    Effect,
+    EndedMessage,
+    Queue,
+    Selection,
+    attempts,
+    shape,
+    waiting,
+)
 from gateway.protocol.message import parse_message
 from gateway.store.admitted import Admitted, Entry
 from gateway.store.audit import Audit, verify
@@ -36,7 +45,7 @@ async def listed(house: House, **selected: Any) -> list[str]:
     return [one.recipient for one in await waiting(house.database, Selection(**selected), limit=100)]
 
 
-async def nobody(_ended: Ended) -> None:
+async def nobody(_ended: EndedMessage) -> None:
     return None
 
 
@@ -127,9 +136,9 @@ async def test_a_cancelled_delivery_is_final_and_its_report_comes_in_the_same_tr
 ) -> None:
     alice = await house.agent("alice")
     row = await house.send("x@p.test", "y@p.test", "z@q.test")
-    told: list[Ended] = []
+    told: list[EndedMessage] = []
 
-    async def report(ended: Ended) -> Admitted:
+    async def report(ended: EndedMessage) -> Admitted:
         told.append(ended)
         body = (
             b'{"version":"1.0","sender":"postmaster@acme.test","recipients":["alice@acme.test"],"payload":1}'
@@ -155,7 +164,7 @@ async def test_a_cancelled_delivery_is_final_and_its_report_comes_in_the_same_tr
 async def test_a_report_that_fails_cancels_nothing(house: House, acts: Queue) -> None:
     await house.send("x@p.test")
 
-    async def report(_ended: Ended) -> None:
+    async def report(_ended: EndedMessage) -> None:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):

@@ -10,12 +10,12 @@ from uuid import UUID
 import pytest
 
 from gateway.features.operations.destination_door import reasons, render_destination
-from gateway.features.operations.destinations import Destination
-from gateway.features.operations.queue import Waiting
+from gateway.features.operations.destinations import DestinationState
+from gateway.features.operations.queue import LiveDelivery
 from gateway.features.operations.queue_door import why
 from gateway.flow.lane import Lane
 from gateway.journal.journal import Journal
-from gateway.net.dns_answer import Trouble
+from gateway.net.dns_answer import DnsFailure
 from gateway.protocol.discovery import Broken, Silent
 from gateway.protocol.timestamp import render_timestamp
 from gateway.route.decide import Temporary
@@ -218,11 +218,11 @@ async def test_a_breaker_is_explained_and_reset_and_what_waited_is_flushed(contr
 
 
 def test_a_destination_where_nothing_waits_says_so() -> None:
-    assert reasons(Destination("p.test"), None, None) == ["Nothing waits for it."]
+    assert reasons(DestinationState("p.test"), None, None) == ["Nothing waits for it."]
 
 
 def test_every_cause_is_told_the_weightiest_first() -> None:
-    found = Destination(
+    found = DestinationState(
         "p.test",
         queued=10,
         held=1,
@@ -252,7 +252,7 @@ def test_every_cause_is_told_the_weightiest_first() -> None:
 
 
 def test_what_waits_because_of_an_answer_names_the_answer_and_what_is_due_the_pace() -> None:
-    found = Destination(
+    found = DestinationState(
         "p.test",
         queued=20_005,
         due=20_000,
@@ -269,8 +269,8 @@ def test_what_waits_because_of_an_answer_names_the_answer_and_what_is_due_the_pa
 def test_an_outage_of_the_dns_is_among_the_reasons() -> None:
     outage = Outage(Clock(), Journal(io.StringIO()))
     for _ in range(2):
-        outage.heard("_amtp.p.test", Trouble("no answer within 5 s"))
-    (told,) = reasons(Destination("p.test"), None, None, outage)
+        outage.heard("_amtp.p.test", DnsFailure("no answer within 5 s"))
+    (told,) = reasons(DestinationState("p.test"), None, None, outage)
     assert "(no answer within 5 s)" in told
 
 
@@ -286,23 +286,23 @@ def test_a_look_up_that_failed_and_a_record_that_is_gone_are_told_apart() -> Non
 @pytest.mark.parametrize(
     ("found", "state"),
     [
-        (Destination("p.test", queued=1, due=1, paused_at=NOW), "paused"),
-        (Destination("p.test", queued=1, failures=5, open_until=NOW), "failing"),
-        (Destination("p.test", queued=2, due=1), "delivering"),
-        (Destination("p.test", queued=2), "waiting"),
-        (Destination("p.test", held=1), "idle"),
+        (DestinationState("p.test", queued=1, due=1, paused_at=NOW), "paused"),
+        (DestinationState("p.test", queued=1, failures=5, open_until=NOW), "failing"),
+        (DestinationState("p.test", queued=2, due=1), "delivering"),
+        (DestinationState("p.test", queued=2), "waiting"),
+        (DestinationState("p.test", held=1), "idle"),
     ],
 )
-def test_a_destination_is_described_in_a_word(found: Destination, state: str) -> None:
+def test_a_destination_is_described_in_a_word(found: DestinationState, state: str) -> None:
     assert render_destination(found)["state"] == state
 
 
 def test_a_broken_record_is_told_in_the_words_of_its_fault() -> None:
-    told = reasons(Destination("p.test"), None, Known(Broken("no gateway="), NOW, NOW))
+    told = reasons(DestinationState("p.test"), None, Known(Broken("no gateway="), NOW, NOW))
     assert told == ["Its record in the DNS is broken: no gateway=."]
 
 
-WAITS = Waiting(
+WAITS = LiveDelivery(
     message=UUID(int=1),
     recipient="x@p.test",
     message_id="m",

@@ -15,7 +15,7 @@ from gateway.journal.journal import Journal
 from gateway.store.clock import Clock
 from gateway.store.database import Database
 from gateway.store.inbox import inbox
-from gateway.store.inbox.acknowledge import Acknowledgement, Named, Result, acknowledge
+from gateway.store.inbox.acknowledge import Acknowledgement, EntryName, Result, acknowledge
 from gateway.store.inbox.inbox import Lease, Listing, Mark, Page
 from gateway.store.inbox.poison import Buried, Undigested, bury, drop, revive, undigested
 from gateway.store.row_ids import Mint
@@ -76,8 +76,8 @@ class Box:
         page = await self.fetch(Listing(limit=limit), lease)
         return lease, rows_of(page)
 
-    async def acknowledge(self, *names: str | Named, lease: Lease | None = None) -> list[Acknowledgement]:
-        named = [Named(name) if isinstance(name, str) else name for name in names]
+    async def acknowledge(self, *names: str | EntryName, lease: Lease | None = None) -> list[Acknowledgement]:
+        named = [EntryName(name) if isinstance(name, str) else name for name in names]
         return await acknowledge(self.database, self.agent, named, lease.token if lease else None)
 
     async def unread(self) -> int:
@@ -373,9 +373,9 @@ async def test_the_sender_chooses_between_two_with_one_id(box: Box) -> None:
     await box.put("twin", sender="bob@acme.test")
     second = await box.put("twin", sender="eve@evil.test")
     await box.fetch()
-    (meant,) = await box.acknowledge(Named("twin", "eve@evil.test"))
+    (meant,) = await box.acknowledge(EntryName("twin", "eve@evil.test"))
     assert meant.row == second
-    assert results_of(await box.acknowledge(Named("twin", "dan@acme.test"))) == [Result.UNKNOWN]
+    assert results_of(await box.acknowledge(EntryName("twin", "dan@acme.test"))) == [Result.UNKNOWN]
 
 
 async def test_the_lease_chooses_between_two_with_one_id(box: Box) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.config.sections import Limits
+from gateway.config.sections import LimitSettings
 from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import Message, parse_message
@@ -61,7 +61,7 @@ async def test_a_message_is_in_the_store_when_its_commit_returns(database: Datab
 
 async def test_a_changed_limit_of_what_may_wait_counts_at_once(database: Database, mint: Mint) -> None:
     async with writing(database, mint) as intake:
-        intake.adopt(replace(Limits(), waiting_messages=1))
+        intake.adopt(replace(LimitSettings(), waiting_messages=1))
         first = asyncio.ensure_future(intake.commit(admitted_of(mint)))
         await asyncio.sleep(0)
         with pytest.raises(AMTPError, match="Too many messages wait"):

@@ -12,7 +12,7 @@ from gateway.store.audit import verify
 from gateway.store.clock import Clock
 from gateway.store.database import Database
 from gateway.store.messages import listing
-from gateway.store.messages.listing import Page
+from gateway.store.messages.listing import MessagePage
 from gateway.store.messages.messages import body_of, find, states
 from gateway.store.queue import destinations
 from gateway.store.queue.cancellation import Cancellation
@@ -21,7 +21,7 @@ from gateway.store.row_ids import Mint
 from tests.store.house import REASON, TOKEN, House
 
 
-def rows_of(page: Page) -> list[UUID]:
+def rows_of(page: MessagePage) -> list[UUID]:
     return [found.row for found in page.messages]
 
 

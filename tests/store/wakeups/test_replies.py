@@ -14,7 +14,7 @@ from gateway.store.database import Database
 from gateway.store.row_ids import Mint
 from gateway.store.wakeups import replies as replies_module
 from gateway.store.wakeups.bell import Bell
-from gateway.store.wakeups.replies import Asked, Replies
+from gateway.store.wakeups.replies import Replies, ReplyQuestion
 from tests.store.house import House
 
 ALICE = "alice@acme.test"
@@ -58,12 +58,12 @@ async def replies(counted: Counted) -> AsyncIterator[Replies]:
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def asked(house: House, alice: int, *, live: bool = False) -> Asked:
+async def asked(house: House, alice: int, *, live: bool = False) -> ReplyQuestion:
     row = await house.send(BOB) if live else house.mint()
-    return Asked(row, str(row), alice, ALICE, (BOB,), live)
+    return ReplyQuestion(row, str(row), alice, ALICE, (BOB,), live)
 
 
-async def heard(replies: Replies, question: Asked) -> UUID | None:
+async def heard(replies: Replies, question: ReplyQuestion) -> UUID | None:
     """The reply that is there now."""
     found = await replies.wait(question, 0, asyncio.Event())
     return None if found.reply is None else found.reply.row
