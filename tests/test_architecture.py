@@ -236,3 +236,12 @@ def test_the_name_of_a_class_stands_for_one_thing() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 named_at.setdefault(node.name, []).append(named(path))
     assert not {name: paths for name, paths in named_at.items() if len(paths) > 1}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Nor for types alone: what a module can't be read without is below it."""
+    left = {path: neighbours_of(path) - {path} for path in MODULES}
+    while free := [path for path, needs in left.items() if not needs & left.keys()]:
+        for path in free:
+            del left[path]
+    assert not {named(path): sorted(map(named, needs & left.keys())) for path, needs in left.items()}

@@ -28,9 +28,9 @@ from gateway.http.listener import AnsweredRequest, Listener
 from gateway.http.origin import client_address
 from gateway.http.outgoing import PIECE_BYTES, Outgoing
 from gateway.http.places import NOWHERE, Place, Refusal
-from gateway.http.request import HungUp
-from gateway.http.routing import Role
+from gateway.http.roles import Role
 from gateway.http.stream import lively
+from gateway.http.transport import HungUp
 from gateway.net.joined_sends import TOGETHER_BYTES_MAX
 from gateway.net.shares import Holder
 from gateway.protocol.errors import AMTPError

@@ -2,19 +2,16 @@
 
 import asyncio
 import math
-from typing import TYPE_CHECKING
 
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
 from gateway.http.framing import malformed
 from gateway.http.limits import Load, body_pace
-from gateway.http.request import HungUp, too_large
+from gateway.http.request import too_large
+from gateway.http.transport import HungUp, Wire
 from gateway.net.pace import Pace
 from gateway.net.shares import Holder
-
-if TYPE_CHECKING:  # a connection has the bodies of its requests
-    from gateway.http.connection import Connection
 
 NEVER = math.inf
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -35,7 +32,7 @@ class Incoming:
         "receiving",
     )
 
-    def __init__(self, connection: "Connection", load: Load, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, connection: Wire, load: Load, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = connection
         self._load = load
         self._loop = loop

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 from aiohttp import hdrs
@@ -14,17 +14,15 @@ from gateway.http.framing import Head
 from gateway.http.limits import Load, Manners, reading_pace
 from gateway.http.origin import Network
 from gateway.http.places import Connected, ConnectionPlaces, Place, Refusal, descriptors_max
-from gateway.http.request import HungUp, Request
-from gateway.http.routing import Role, Router
+from gateway.http.request import Request
+from gateway.http.roles import Role
+from gateway.http.routing import Router
+from gateway.http.transport import Carrier, HungUp, Member
 from gateway.net.joined_sends import Outbox
 from gateway.net.pace import Pace
 from gateway.net.shares import RETRY_AFTER_SECONDS
 from gateway.protocol.errors import AMTPError, Code
 from gateway.store.clock import Clock
-
-if TYPE_CHECKING:  # a connection is made for its listener
-    from gateway.http.connection import Connection
-    from gateway.http.handshake import Handshake
 
 REQUEST_ID_BITS = 96
 NO_ROUTE = "-"
@@ -83,7 +81,7 @@ class Listener:
         self.clock = clock
         self.trusted = trusted
         self.secure = secure
-        self.connections: set[Connection | Handshake] = set()
+        self.connections: set[Member] = set()
         self.places = ConnectionPlaces(
             load,
             self.connections,
@@ -98,7 +96,7 @@ class Listener:
         self.request_factory = None
         self.handler_cancellation = False
 
-    async def answer(self, head: Head, connection: "Connection") -> AnsweredRequest:
+    async def answer(self, head: Head, connection: Carrier) -> AnsweredRequest:
         """Routes the request and returns its answer, or the rendered error."""
         request_id = head.request_id or mint_request_id()
         template = NO_ROUTE
@@ -167,13 +165,13 @@ class Listener:
             self.watch.connection_refused("idle", place.address)
         return place
 
-    def connection_made(self, connection: "Connection", _transport: object) -> None:
+    def connection_made(self, connection: Member, _transport: object) -> None:
         self.connections.add(connection)
 
-    def connection_lost(self, connection: "Connection", _error: BaseException | None) -> None:
+    def connection_lost(self, connection: Member, _error: BaseException | None) -> None:
         """Does nothing: a connection leaves when its last request has ended, too."""
 
-    def leave(self, connection: "Connection", place: Place) -> None:
+    def leave(self, connection: Member, place: Place) -> None:
         """Ends the counting of a connection."""
         self.connections.discard(connection)
         self.places.leave(place)

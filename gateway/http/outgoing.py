@@ -7,16 +7,13 @@
 """
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from gateway.http.incoming import NEVER
-from gateway.http.request import HungUp, Request
+from gateway.http.request import Request
+from gateway.http.transport import HungUp, Wire
 from gateway.http.unsent import Unsent
 from gateway.net.pace import Pace
 from gateway.net.shares import Holder
-
-if TYPE_CHECKING:  # a connection has the answers to its requests
-    from gateway.http.connection import Connection
 
 PIECE_BYTES = 65_536
 
@@ -26,9 +23,7 @@ class Outgoing:
 
     __slots__ = ("_connection", "_loop", "_pace", "_request", "_seconds_left", "_unsent", "until")
 
-    def __init__(
-        self, connection: "Connection", unsent: Unsent, pace: Pace, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, connection: Wire, unsent: Unsent, pace: Pace, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = connection
         self._unsent = unsent
         self._loop = loop

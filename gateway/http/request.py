@@ -3,30 +3,24 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import hdrs
 
 from gateway.http.framing import KEY_HEADERS, Head
+from gateway.http.roles import Role
 from gateway.http.same_user import is_same_user_at
+from gateway.http.transport import Carrier
 from gateway.net.pace import Pace
 from gateway.net.shares import Holder, site_of
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.names import nearest
 
-if TYPE_CHECKING:  # the connection makes requests; a request only leans on the one it came by
-    from gateway.http.connection import Connection
-    from gateway.http.routing import Role
-
 JSON = "application/json"
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 PLAIN_NAME = re.compile(r"[a-z_-]{1,32}")
 CHARSET_UTF8 = re.compile(r"""\s*charset\s*=\s*"?utf-?8"?\s*""", re.IGNORECASE)
-
-
-class HungUp(Exception):
-    """An exception for a client that is gone, so that nobody waits for an answer."""
 
 
 class Request:
@@ -42,9 +36,7 @@ class Request:
         "request_id",
     )
 
-    def __init__(
-        self, head: Head, params: Mapping[str, str], request_id: str, connection: "Connection"
-    ) -> None:
+    def __init__(self, head: Head, params: Mapping[str, str], request_id: str, connection: Carrier) -> None:
         self.params = params
         self.request_id = request_id
         self.client = connection.client_of(head.headers)
@@ -111,7 +103,7 @@ class Request:
         return is_same_user_at(self._connection.transport)
 
     @property
-    def roles(self) -> "frozenset[Role]":
+    def roles(self) -> frozenset[Role]:
         """Returns the roles of the listener that received the request."""
         return self._connection.roles
 

@@ -7,12 +7,12 @@ segment. Paths are not normalised: what is not written like the template is not 
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from urllib.parse import unquote
 
 from gateway.http.answers import Answer, Stream
 from gateway.http.operation import Operation
 from gateway.http.request import Request
+from gateway.http.roles import EVERYWHERE, Role
 from gateway.protocol.errors import AMTPError, Code
 
 Handler = Callable[[Request], Awaitable[Answer | Stream]]
@@ -20,22 +20,6 @@ Handler = Callable[[Request], Awaitable[Answer | Stream]]
 ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 NO_PARAMS: Mapping[str, str] = {}
-
-
-class Role(StrEnum):
-    """The purpose of a listener; a route names the roles it is served under."""
-
-    PUBLIC = "public"
-    AGENTS = "agents"
-    ADMIN = "admin"
-
-
-EVERYWHERE = frozenset(Role)
-
-
-def roles_of(names: Collection[str]) -> frozenset[Role]:
-    """The roles a listener's configuration names; `all` is every one of them."""
-    return EVERYWHERE if "all" in names else frozenset(Role(name) for name in names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,13 @@ from functools import partial
 
 from gateway.config.sections import LimitSettings
 from gateway.http.connection import Connection
-from gateway.http.handshake import Handshake, TlsServer
+from gateway.http.handshake import TlsServer
 from gateway.http.limits import Load, Manners, tick_seconds
 from gateway.http.listener import Listener, Watch
 from gateway.http.origin import Network
-from gateway.http.routing import Role, Route, Router
+from gateway.http.roles import Role
+from gateway.http.routing import Route, Router
+from gateway.http.transport import Member
 from gateway.store.clock import Clock
 
 BACKLOG = 1024
@@ -115,7 +117,7 @@ class HttpServer:
         for each in self._open:
             each.listener.trusted = trusted
 
-    def _connections(self) -> list[Connection | Handshake]:
+    def _connections(self) -> list[Member]:
         return [connection for each in self._open for connection in each.listener.connections]
 
     def _tick(self) -> None:

@@ -12,7 +12,8 @@ from gateway.admit.remembered import DirectoryWatch
 from gateway.admit.rules import require_admin, require_known, require_registrar
 from gateway.http.answers import Answer, answer_json
 from gateway.http.request import JSON, Request, bad_parameter
-from gateway.http.routing import Role, Route
+from gateway.http.roles import Role
+from gateway.http.routing import Route
 from gateway.protocol.address import RESERVED, Address, parse_address, parse_domain
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.fields import fault

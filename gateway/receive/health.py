@@ -11,7 +11,8 @@ from time import monotonic
 from gateway import __version__
 from gateway.http.answers import Answer, answer_json
 from gateway.http.request import Request
-from gateway.http.routing import Role, Route
+from gateway.http.roles import Role
+from gateway.http.routing import Route
 from gateway.journal.metrics import CONTENT_TYPE, Metrics
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import VERSION

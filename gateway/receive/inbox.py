@@ -20,7 +20,8 @@ from gateway.admit.residents import Resident, Residents
 from gateway.config.sections import InboxSettings
 from gateway.http.answers import JSON, Answer, Stream, answer_json, encode_json
 from gateway.http.request import Request
-from gateway.http.routing import Role, Route
+from gateway.http.roles import Role
+from gateway.http.routing import Route
 from gateway.http.stream import OpenStreams, together
 from gateway.journal.journal import Journal
 from gateway.net.shares import Pot

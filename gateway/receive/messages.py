@@ -14,7 +14,8 @@ from gateway.flow.accept import Accept, NobodyAccepted
 from gateway.http.answers import Answer, answer_error, answer_json
 from gateway.http.limits import Lately
 from gateway.http.request import JSON, Request
-from gateway.http.routing import Role, Route
+from gateway.http.roles import Role
+from gateway.http.routing import Route
 from gateway.http.turns import SECONDS_PER_RECIPIENT
 from gateway.net.shares import Pot
 from gateway.protocol.errors import AMTPError, Code, envelope

@@ -11,7 +11,8 @@ from gateway.admit.residents import Residents
 from gateway.http.answers import Answer, answer_json
 from gateway.http.bodies import checked_age, nothing_meant
 from gateway.http.request import Request
-from gateway.http.routing import Role, Route
+from gateway.http.roles import Role
+from gateway.http.routing import Route
 from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code
 from gateway.receive.agent_profile import BODY_BYTES_MAX, read_body

@@ -19,7 +19,8 @@ from gateway.admit.rules import require_known
 from gateway.http.answers import Answer, answer_json
 from gateway.http.parameters import cursor_of, limit_of, moment_of, name_of, offset_of
 from gateway.http.request import Request, bad_parameter
-from gateway.http.routing import Role, Route
+from gateway.http.roles import Role
+from gateway.http.routing import Route
 from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import members_of

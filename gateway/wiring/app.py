@@ -12,7 +12,7 @@ from gateway.config.settings import Config
 from gateway.features.feature import Plug
 from gateway.flow.accept import Accept
 from gateway.flow.housekeeping import Housekeeping
-from gateway.http.routing import roles_of
+from gateway.http.roles import roles_of
 from gateway.http.server import HttpServer
 from gateway.journal.journal import Journal
 from gateway.journal.stalls import Stalls

@@ -12,7 +12,8 @@ import pytest
 
 from gateway.admit.api_key import mint_key
 from gateway.config.sections import LimitSettings
-from gateway.http.routing import Role, Router
+from gateway.http.roles import Role
+from gateway.http.routing import Router
 from gateway.protocol.errors import AMTPError
 from gateway.protocol.timestamp import render_timestamp
 from gateway.store.agents.keys import NamedKeys, NewKey

@@ -14,7 +14,8 @@ from gateway.config.sections import LimitSettings, ListenerSettings
 from gateway.config.values import HostPort
 from gateway.http.answers import Answer
 from gateway.http.request import Request
-from gateway.http.routing import Role, Route
+from gateway.http.roles import Role
+from gateway.http.routing import Route
 from gateway.net.shares import Holder
 from tests.attacks.test_slow import MOMENT_SECONDS, PATIENT, ROUTES
 from tests.receive.doorway import LIMITS, MANNERS, Doorway, Wire, doorway, get, post, until

@@ -4,7 +4,8 @@ import pytest
 
 from gateway.http.answers import Answer
 from gateway.http.request import Request
-from gateway.http.routing import EVERYWHERE, Role, Route, Router, roles_of
+from gateway.http.roles import EVERYWHERE, Role, roles_of
+from gateway.http.routing import Route, Router
 from gateway.protocol.errors import AMTPError, Code
 
 

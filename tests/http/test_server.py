@@ -12,7 +12,8 @@ import trustme
 from gateway.http.answers import Answer, Stream, answer_json
 from gateway.http.limits import Manners
 from gateway.http.request import Request
-from gateway.http.routing import Role, Route
+from gateway.http.roles import Role
+from gateway.http.routing import Route
 from gateway.protocol.errors import AMTPError, Code
 from tests.receive.doorway import LIMITS, MANNERS, Doorway, doorway, get, head, post, replies_in, until
 

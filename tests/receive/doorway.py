@@ -11,7 +11,8 @@ from typing import Any
 from gateway.config.sections import LimitSettings
 from gateway.http.limits import Load, Manners
 from gateway.http.origin import Network
-from gateway.http.routing import EVERYWHERE, Role, Route
+from gateway.http.roles import EVERYWHERE, Role
+from gateway.http.routing import Route
 from gateway.http.server import HttpServer
 from gateway.store.clock import Clock
 

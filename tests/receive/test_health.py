@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from gateway import __version__
-from gateway.http.routing import Role
+from gateway.http.roles import Role
 from gateway.journal.metrics import Metrics
 from gateway.receive.health import DatabaseLook, HealthDoor, Look, disk_look, draining_look
 from gateway.store.clock import Clock

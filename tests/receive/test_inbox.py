@@ -20,7 +20,7 @@ from gateway.admit.remembered import DirectoryWatch
 from gateway.admit.residents import Residents
 from gateway.config.sections import InboxSettings
 from gateway.config.settings import Config, complete
-from gateway.http.routing import Role
+from gateway.http.roles import Role
 from gateway.journal.journal import Journal
 from gateway.protocol.message import parse_message
 from gateway.receive.answering import Answering

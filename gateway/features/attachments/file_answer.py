@@ -5,8 +5,9 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, aclosing
 
 from gateway.http.answers import Answer, Stream
-from gateway.http.request import HungUp, Request
+from gateway.http.request import Request
 from gateway.http.stream import give_up, next_item
+from gateway.http.transport import HungUp
 from gateway.protocol.attachments import disposition
 
 SAFE = (

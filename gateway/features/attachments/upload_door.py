@@ -17,7 +17,8 @@ from gateway.features.attachments.openapi import FETCH_UPLOAD, UPLOAD
 from gateway.features.attachments.uploads import BYTES_PER_SECOND_MIN, Upload, Uploads
 from gateway.http.answers import Answer, Stream, answer_json
 from gateway.http.request import Request
-from gateway.http.routing import Role, Route
+from gateway.http.roles import Role
+from gateway.http.routing import Route
 from gateway.net.pace import Pace
 from gateway.net.shares import Pot
 from gateway.protocol.attachments import (

@@ -44,7 +44,8 @@ from gateway.features.notifications.subscriptions import Change, NewSubscription
 from gateway.http.answers import Answer, answer_json
 from gateway.http.parameters import count_of, cursor_of, limit_of
 from gateway.http.request import JSON, Request
-from gateway.http.routing import Role, Route
+from gateway.http.roles import Role
+from gateway.http.routing import Route
 from gateway.net.rates import Rates
 from gateway.protocol.address import parse_address
 from gateway.protocol.errors import AMTPError, Code

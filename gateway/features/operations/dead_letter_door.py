@@ -36,7 +36,8 @@ from gateway.features.operations.selection import (
 from gateway.http.answers import Answer, answer_json
 from gateway.http.parameters import limit_of
 from gateway.http.request import Request, bad_parameter
-from gateway.http.routing import Role, Route
+from gateway.http.roles import Role
+from gateway.http.routing import Route
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.timestamp import render_timestamp
 from gateway.receive.agent_profile import BODY_BYTES_MAX, read_body

@@ -28,7 +28,8 @@ from gateway.http.answers import Answer, answer_json
 from gateway.http.bodies import reason_of
 from gateway.http.parameters import count_of, limit_of
 from gateway.http.request import Request, bad_parameter
-from gateway.http.routing import Role, Route
+from gateway.http.roles import Role
+from gateway.http.routing import Route
 from gateway.journal.journal import Journal
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.timestamp import render_timestamp

@@ -13,7 +13,8 @@ from gateway.features.schedules.schedules import Schedule, Schedules
 from gateway.http.answers import Answer, answer_json
 from gateway.http.parameters import cursor_of, limit_of, name_of
 from gateway.http.request import Request
-from gateway.http.routing import Role, Route
+from gateway.http.roles import Role
+from gateway.http.routing import Route
 from gateway.protocol.errors import AMTPError, Code
 from gateway.protocol.message import members_of
 from gateway.protocol.status import render_schedule
