@@ -37,32 +37,30 @@ RECIPIENT = Parameter("recipient", ADDRESS, "Only to this recipient.")
 ROW = Parameter(
     "row", text(format="uuid"), "Chooses where several messages share an id, as an operator is told."
 )
-CONTENT_REASON = Parameter(
-    "reason", text(), "An operator's: why the content is looked at. It stands in the audit."
-)
+CONTENT_REASON = Parameter("reason", text(), "For operators: why the content is read, for the audit.")
 MESSAGE_STATUS = Parameter(
     "status",
     {"enum": ["queued", "pending", "delivered", "failed", "partial"]},
     "Only messages of this status; pending means queued.",
 )
 INBOX_STATUS = Parameter("status", {"enum": ["unread", "read"]}, "Only unread or only read ones.")
-WAIT = Parameter("wait", SECONDS, "Seconds to wait for something to come.")
-LEASE_SECONDS = Parameter("lease", SECONDS, "Seconds for which what is handed out is yours alone.")
-LEASE_TOKEN = Parameter("lease", text(format="uuid"), "The token under which it is held.")
+WAIT = Parameter("wait", SECONDS, "Seconds to wait for a message.")
+LEASE_SECONDS = Parameter("lease", SECONDS, "Seconds to lease the messages to you.")
+LEASE_TOKEN = Parameter("lease", text(format="uuid"), "The token of the lease it is held under.")
 OF_DOMAIN = Parameter("domain", DOMAIN, "Only agents of this domain.")
 AGENT_STATE = Parameter("state", {"enum": ["active", "retired"]}, "Only agents in this state.")
 DELIVERY_MODE = Parameter("delivery_mode", {"enum": ["pull", "push"]}, "Only agents of this mode.")
 SUPPORTED_SCHEMA = Parameter("schema", text(minLength=1, maxLength=256), "Only agents that support it.")
 WORDS_SOUGHT = Parameter("q", text(minLength=1, maxLength=256), "Words in the name or the description.")
-ACTIVE_ONLY = Parameter("active_only", {"enum": ["true", "false"]}, "Only agents seen of late.")
+ACTIVE_ONLY = Parameter("active_only", {"enum": ["true", "false"]}, "Only recently active agents.")
 OPEN_MAIL = Parameter(
-    "mail", {"enum": ["return", "drop"]}, "Remove the agent; what becomes of its open mail."
+    "mail", {"enum": ["return", "drop"]}, "Remove the agent for good, and return or drop its open mail."
 )
 
 SEND = Operation(
     MESSAGES,
-    "Hand in a message: 202 once it is committed, 200 with the reply that `Prefer: wait=<seconds>` asks for, or"
-    " where best_effort had success; or up to 100 as lines: 200 and a line for each.",
+    "Send a message: 202 once it is committed; 200 with the reply if `Prefer: wait=<seconds>` asks for one, or after"
+    " a best_effort delivery. Or a batch of up to 100 lines: 200 and a line for each.",
     {202: {JSON: "Acceptance"}, 200: {JSON: "Answered", LINES: ""}},
     keys=MAYBE_KEY,
     refusals=(403, 404, 409),
@@ -70,35 +68,35 @@ SEND = Operation(
 )
 LIST_MESSAGES = Operation(
     MESSAGES,
-    "Messages, newest first: what you sent, or with `recipient` what you received; to operators, all.",
+    "List messages, newest first: those you sent, or with `recipient` received; for operators, all.",
     ok("StatusList"),
     refusals=(403,),
     parameters=(MESSAGE_STATUS, SENDER, RECIPIENT, *PAGING),
 )
 SHOW_MESSAGE = Operation(
     MESSAGES,
-    "What became of a message, and its envelope.",
+    "Show the status of a message, and its envelope.",
     ok("MessageStatus"),
     parameters=(SENDER, ROW),
 )
-SHOW_STATUS = Operation(MESSAGES, "What became of a message.", ok("Status"), parameters=(SENDER, ROW))
+SHOW_STATUS = Operation(MESSAGES, "Show the status of a message.", ok("Status"), parameters=(SENDER, ROW))
 CANCEL_MESSAGE = Operation(
     MESSAGES,
-    "Cancel what is queued, scheduled or held.",
+    "Cancel a message's queued, scheduled or held deliveries.",
     ok("Status"),
     refusals=(403, 409),
     parameters=(SENDER, ROW),
 )
 READ_INBOX = Operation(
     INBOX,
-    "What lies in an inbox, oldest first; fetching marks it read. As an event stream, what comes too.",
+    "Read an inbox, oldest first; messages returned count as read. An event stream also sends new messages.",
     {200: {JSON: "InboxPage", EVENTS: ""}},
     refusals=(403,),
     parameters=(*PAGING, INBOX_STATUS, WAIT, LEASE_SECONDS),
 )
 ACKNOWLEDGE = Operation(
     INBOX,
-    "Acknowledge a message, which is not handed out again; what goes with it is sent in the same act.",
+    "Acknowledge a message, so that it is not returned again; a reply and messages are sent in the same transaction.",
     ok("Acknowledged"),
     refusals=(403, 409),
     parameters=(SENDER, LEASE_TOKEN),
@@ -107,34 +105,36 @@ ACKNOWLEDGE = Operation(
 )
 ACKNOWLEDGE_MANY = Operation(
     INBOX,
-    "Acknowledge many; each has its own result.",
+    "Acknowledge several messages; each has its own result.",
     ok("AcknowledgementResults"),
     refusals=(403,),
     body=json_body("Acknowledgements"),
 )
 CHANGE_LEASE = Operation(
     INBOX,
-    "Let a lease end later, or now.",
+    "Extend a lease, or end it now.",
     ok("LeaseHeld"),
     refusals=(403, 409),
     body=json_body("LeaseChange"),
 )
 PURGE_INBOX = Operation(
     INBOX,
-    "Let go of what nobody wants to read; for its agent and for operators, audited.",
+    "Remove messages from an inbox; for its agent and for operators, audited.",
     ok("InboxPurged"),
     refusals=(403,),
     body=json_body("Purge"),
 )
 LIST_OWN_LETTERS = Operation(
     INBOX,
-    "What the agent took too often and never acknowledged.",
+    "List dead letters of an inbox: messages leased too often without an acknowledgement.",
     ok("OwnDeadLetters"),
     refusals=(403,),
     parameters=(LIMIT, NUMBER_CURSOR),
 )
-REPLAY_OWN_LETTER = Operation(INBOX, "Put one back into the inbox.", ok("OwnDeadLetter"), refusals=(403,))
-DROP_OWN_LETTER = Operation(INBOX, "Let go of one.", ok("OwnDeadLetter"), refusals=(403,))
+REPLAY_OWN_LETTER = Operation(
+    INBOX, "Put a dead letter back into the inbox.", ok("OwnDeadLetter"), refusals=(403,)
+)
+DROP_OWN_LETTER = Operation(INBOX, "Delete a dead letter of an inbox.", ok("OwnDeadLetter"), refusals=(403,))
 REGISTER = Operation(
     AGENTS,
     "Register an agent, or bring a retired one back.",
@@ -145,16 +145,16 @@ REGISTER = Operation(
 )
 FIND_AGENTS = Operation(
     AGENTS,
-    "Agents by name.",
+    "List agents by name.",
     ok("AgentList"),
     keys=ADMIN_KEY,
     refusals=(403, 404),
     parameters=(LIMIT, NAME_CURSOR, OF_DOMAIN, AGENT_STATE, DELIVERY_MODE, SUPPORTED_SCHEMA, WORDS_SOUGHT),
 )
-SHOW_AGENT = Operation(AGENTS, "An agent.", ok("AgentAnswer"), keys=ADMIN_KEY, refusals=(403,))
+SHOW_AGENT = Operation(AGENTS, "Show an agent.", ok("AgentAnswer"), keys=ADMIN_KEY, refusals=(403,))
 CHANGE_AGENT = Operation(
     AGENTS,
-    "Change what is said of an agent; null takes a detail away.",
+    "Change an agent's profile; null removes a detail.",
     ok("AgentAnswer"),
     keys=ADMIN_KEY,
     refusals=(403, 409),
@@ -162,7 +162,7 @@ CHANGE_AGENT = Operation(
 )
 RETIRE_AGENT = Operation(
     AGENTS,
-    "Retire an agent: its keys die, its inbox stays. With `mail` it is removed for good.",
+    "Retire an agent: its keys end, its inbox stays. With `mail` it is removed for good.",
     ok("AgentAnswer"),
     keys=ADMIN_KEY,
     refusals=(403,),
@@ -170,7 +170,7 @@ RETIRE_AGENT = Operation(
 )
 ROTATE_KEY = Operation(
     AGENTS,
-    "A new key for an agent; the old one lives on for a grace period.",
+    "Give an agent a new key; the old one stays valid for a grace period.",
     ok("AgentAnswer"),
     keys=ADMIN_KEY,
     refusals=(403, 409),
@@ -179,7 +179,7 @@ ROTATE_KEY = Operation(
 )
 ROTATE_PUSH_SECRET = Operation(
     AGENTS,
-    "A new secret that what is pushed to the agent is signed with, beside the old one for a grace period.",
+    "Give a push agent a new secret for signatures; requests are signed with both for a grace period.",
     ok("AgentAnswer"),
     keys=ADMIN_KEY,
     refusals=(403, 409),
@@ -188,22 +188,22 @@ ROTATE_PUSH_SECRET = Operation(
 )
 DISCOVER = Operation(
     DISCOVERY,
-    "Agents that want to be found.",
+    "List agents that are not hidden.",
     ok("DiscoveredAgents"),
     refusals=(404,),
     parameters=(LIMIT, NAME_CURSOR, OF_DOMAIN, DELIVERY_MODE, SUPPORTED_SCHEMA, WORDS_SOUGHT, ACTIVE_ONLY),
 )
 DISCOVER_OF_DOMAIN = Operation(
     DISCOVERY,
-    "Agents of one domain that want to be found.",
+    "List agents of one domain that are not hidden.",
     ok("DiscoveredAgents"),
     parameters=(LIMIT, NAME_CURSOR, DELIVERY_MODE, SUPPORTED_SCHEMA, WORDS_SOUGHT, ACTIVE_ONLY),
 )
 SHOW_CAPABILITIES = Operation(
-    DISCOVERY, "What a domain's gateway can do, as it says in the DNS.", ok("Capabilities")
+    DISCOVERY, "Show the capabilities of a domain's gateway, from the DNS.", ok("Capabilities")
 )
-HEALTH = Operation(WATCH, "Whether the process lives.", ok("Health"), keys=NO_KEY)
+HEALTH = Operation(WATCH, "Liveness of the process.", ok("Health"), keys=NO_KEY)
 READY = Operation(
-    WATCH, "Whether it may be sent work; why not, on listeners for operators.", ok("Ready"), keys=NO_KEY
+    WATCH, "Readiness; the causes are shown on listeners for operators.", ok("Ready"), keys=NO_KEY
 )
-METRICS = Operation(WATCH, "Counters for Prometheus.", {200: {CONTENT_TYPE: ""}}, keys=NO_KEY)
+METRICS = Operation(WATCH, "Metrics for Prometheus.", {200: {CONTENT_TYPE: ""}}, keys=NO_KEY)

@@ -1,4 +1,4 @@
-"""The shapes of bodies, by the names under which the interface document shows them."""
+"""The shapes of bodies, by their names in the OpenAPI document."""
 
 import json
 from importlib.resources import files
@@ -38,7 +38,7 @@ STATUS = {
     "recipients": listed(ref("RecipientStatus")),
 }
 TO_OPERATORS = {
-    "row": text("Names this message alone, where several share the id."),
+    "row": text("Identifies this message among several with the same id."),
     "others": listed(ref("Namesake")),
 }
 LEASE = shape({"token": TEXT, "until": MOMENT})
@@ -46,7 +46,7 @@ LEASE = shape({"token": TEXT, "until": MOMENT})
 DESCRIBED = {
     "delivery_mode": nullable({"enum": ["pull", "push"]}),
     "push_target": nullable(text("An https URL.", maxLength=2048)),
-    "push_secret": nullable(text("Your own; one is minted where none is given.")),
+    "push_secret": nullable(text("Your own; by default a new one is generated.")),
     "description": nullable(text(maxLength=1000)),
     "capabilities": nullable({**listed(text(minLength=1, maxLength=256)), "maxItems": 100}),
     "supported_schemas": nullable({**listed(text(minLength=1, maxLength=256)), "maxItems": 100}),
@@ -73,7 +73,7 @@ ANSWERED = {
 
 WARNINGS = {
     **listed(shape({"field": TEXT, "nearest": TEXT})),
-    "description": "Members of the message that are not known and close to one that is: misspelt, it seems.",
+    "description": "Unknown members of the message that look like misspelt known ones.",
 }
 
 SHAPES: dict[str, Shape] = {
@@ -86,23 +86,23 @@ SHAPES: dict[str, Shape] = {
             )
         },
         {"recipients": listed(RECEIVED), "message_id": TEXT},
-        "Every answer that is not a success. With a `message_id` it was tried, and nobody has it.",
+        "Every error. With a `message_id` delivery was attempted and failed for all recipients.",
     ),
     "Acceptance": shape(
         {"message_id": TEXT, "status": MESSAGE_STATUS, "recipients": listed(RECEIVED)},
         {
             "schedule": shape(
                 {"id": TEXT, "repeat": TEXT, "next_at": nullable(MOMENT), "ends_at": nullable(MOMENT)},
-                description="Of a message that repeats.",
+                description="The schedule of a repeated message.",
             ),
             "warnings": WARNINGS,
         },
-        description="Committed; what became of each recipient so far.",
+        description="The receipt of a committed message, with the status of each recipient so far.",
     ),
     "Answered": shape(
         {"message_id": TEXT, "status": MESSAGE_STATUS, "recipients": listed(RECEIVED)},
         {"reply": ref("InboxItem"), "warnings": WARNINGS},
-        "The receipt, later: with the reply that was waited for, or with what came of the message.",
+        "The receipt with the reply that was waited for, or with the outcome of the delivery.",
     ),
     "RecipientStatus": shape(
         {
@@ -113,7 +113,7 @@ SHAPES: dict[str, Shape] = {
             "delivered_at": nullable(MOMENT),
             "next_retry": nullable(MOMENT),
             "last_error": nullable(TEXT),
-            "via": nullable(text("Who has it: inbox, webhook, amtp:<host>, smtp:<host>.")),
+            "via": nullable(text("What has it now: inbox, webhook, amtp:<host>, smtp:<host>.")),
         },
         {"error": PROBLEM},
     ),
@@ -144,7 +144,7 @@ SHAPES: dict[str, Shape] = {
             "gateway": ANY_OBJECT,
         },
         {"sender_verification": {"enum": ["pass", "fail", "none", "temperror", "permerror"]}},
-        "The message as it was received, and in `gateway` what we know of it.",
+        "The message as it was received, with what the gateway knows about it in `gateway`.",
     ),
     "InboxPage": shape(
         {
@@ -170,7 +170,7 @@ SHAPES: dict[str, Shape] = {
                 "attachments": {"anyOf": [listed(ref("MessageAttachment")), {"type": "null"}]},
                 "headers": {"anyOf": [ANY_OBJECT, {"type": "null"}]},
             },
-            "To whoever the message says, or its sender.",
+            "A reply, to the message's reply-to or its sender.",
         ),
         "additionalProperties": False,
     },
@@ -245,7 +245,7 @@ SHAPES: dict[str, Shape] = {
             {},
             {
                 "grace_seconds": {"type": "integer", "minimum": 0, "maximum": 2_592_000},
-                "push_secret": nullable(text("Your own; one is minted where none is given.")),
+                "push_secret": nullable(text("Your own; by default a new one is generated.")),
             },
         ),
         "additionalProperties": False,
@@ -258,8 +258,8 @@ SHAPES: dict[str, Shape] = {
             "push_target": TEXT,
             "retired_at": MOMENT,
             "keys": listed(ANY_OBJECT),
-            "api_key": text("Shown this once."),
-            "push_secret": text("Shown this once."),
+            "api_key": text("Shown only once."),
+            "push_secret": text("Shown only once."),
         },
     ),
     "AgentAnswer": shape(
@@ -279,7 +279,7 @@ SHAPES: dict[str, Shape] = {
             "agent_count": COUNT,
             "has_more": YES_NO,
             "domain": nullable(
-                text("Whose agents these are; null where the gateway serves several and all are listed.")
+                text("The domain of these agents; null if the gateway serves several and all are listed.")
             ),
             "timestamp": MOMENT,
         },
@@ -314,7 +314,7 @@ SHAPES: dict[str, Shape] = {
 
 
 def message_shapes() -> dict[str, Shape]:
-    """The message as its own schema says it, its parts under names of their own."""
+    """Returns the shapes of a message from its JSON Schema, its parts under names of their own."""
     text_ = files("gateway.protocol").joinpath("message.schema.json").read_text()
     schema = json.loads(text_, object_hook=_moved)
     parts = {_part(name): part for name, part in schema.pop("$defs").items()}

@@ -10,7 +10,7 @@ FILENAME = Parameter("filename", text(minLength=1, maxLength=255), "Its name, wi
 
 UPLOAD = Operation(
     ATTACHMENTS,
-    "Upload a file, of the type its header tells; the answer is what a message lists as attachment.",
+    "Upload a file with the content type of its header; the answer is what a message lists as attachment.",
     ok("MessageAttachment", 201),
     refusals=(403,),
     parameters=(FILENAME,),
@@ -18,11 +18,11 @@ UPLOAD = Operation(
     body_required=False,
 )
 FETCH_UPLOAD = Operation(
-    ATTACHMENTS, "An uploaded file, for whoever knows its URL.", {200: {ANYTHING: ""}}, keys=NO_KEY
+    ATTACHMENTS, "Download an uploaded file; its URL is the only secret.", {200: {ANYTHING: ""}}, keys=NO_KEY
 )
 FETCH_ATTACHMENT = Operation(
     ATTACHMENTS,
-    "An attachment of a message, fetched from where it lies and proven.",
+    "Download an attachment of a message, from wherever it is stored, and check it.",
     {200: {ANYTHING: ""}},
     refusals=(403, 409, 413),
     parameters=(SENDER, ROW, CONTENT_REASON),
@@ -30,7 +30,7 @@ FETCH_ATTACHMENT = Operation(
 
 WORDS = Words(
     parts={
-        "token": text("What makes the URL of an upload unguessable.", pattern="^[A-Za-z0-9_-]{43}$"),
+        "token": text("The unguessable part of an upload's URL.", pattern="^[A-Za-z0-9_-]{43}$"),
         "n": text("Its place in the list, from 0.", pattern="^[0-9]{1,3}$"),
     }
 )

@@ -33,45 +33,48 @@ def act(summary: str, answer: Mapping[int, Mapping[str, str]], body: str | None 
 
 ADD = Operation(
     WEBHOOKS,
-    "Have a URL told of events; pending until it repeats the challenge that is posted to it.",
+    "Register a webhook; it is pending until it echoes the challenge posted to it.",
     ok("WebhookAnswer", 201),
     refusals=(403, 404, 409),
     body=json_body("NewWebhook"),
 )
 FIND = Operation(
     WEBHOOKS,
-    "Your webhooks; to operators, all.",
+    "List your webhooks; for operators, all.",
     ok("WebhookList"),
     refusals=(403,),
     parameters=(LIMIT, ID_CURSOR, OWNER),
 )
 SHOW = Operation(
-    WEBHOOKS, "A webhook, how it fares and how much waits for it.", ok("WebhookAnswer"), refusals=(403,)
+    WEBHOOKS,
+    "Show a webhook, its state and the number of waiting events.",
+    ok("WebhookAnswer"),
+    refusals=(403,),
 )
 CHANGE = act(
-    "Change it, switch it off or on again; another URL is challenged first.",
+    "Change a webhook, or disable or enable it; another URL is challenged first.",
     ok("WebhookAnswer"),
     "WebhookChange",
 )
-REMOVE = act("Remove it; what waits for it goes.", ok("WebhookRemoved"))
-CHALLENGE = act("Challenge its target once more.", ok("WebhookAnswer", 202))
-TEST = act("Send an event that says nothing.", ok("WebhookTested", 202))
+REMOVE = act("Remove a webhook and its waiting events.", ok("WebhookRemoved"))
+CHALLENGE = act("Challenge a webhook again.", ok("WebhookAnswer", 202))
+TEST = act("Send a test event.", ok("WebhookTested", 202))
 ROTATE = Operation(
     WEBHOOKS,
-    "A new secret; the one before signs too, for a grace period.",
+    "Give a webhook a new secret; events are signed with both for a grace period.",
     ok("WebhookAnswer"),
     refusals=(403,),
     body=json_body("WebhookSecret"),
     body_required=False,
 )
 REPLAY = act(
-    "Send what was told or given up since then again, under the same ids.",
+    "Send events again, delivered or given up since then, with the same ids.",
     ok("WebhookReplayed", 202),
     "WebhookReplay",
 )
 ATTEMPTS = Operation(
     WEBHOOKS,
-    "Every try of late, newest first.",
+    "List recent attempts, newest first.",
     ok("WebhookAttempts"),
     refusals=(403,),
     parameters=(LIMIT, NUMBER_CURSOR),
@@ -79,7 +82,7 @@ ATTEMPTS = Operation(
 
 EVENTS = {
     **listed({"enum": [*(event.value for event in Event if event is not Event.TEST), "*"]}),
-    "description": "None, or `*`: all of them.",
+    "description": "The events; none, or `*`: all of them.",
 }
 ABOUT = {
     **listed(text(maxLength=318)),
@@ -88,7 +91,7 @@ ABOUT = {
 }
 GRACE = {"type": "integer", "minimum": 0, "maximum": 2_592_000}
 URL = text("An https URL.", maxLength=2048)
-OWN_SECRET = nullable(text("Your own; one is minted where none is given.", minLength=16))
+OWN_SECRET = nullable(text("Your own; by default a new one is generated.", minLength=16))
 SAID = {
     "events": nullable(EVENTS),
     "about": nullable(ABOUT),
@@ -118,7 +121,7 @@ WEBHOOK_SHAPES: dict[str, Shape] = {
             "about": listed(TEXT),
             "description": TEXT,
             "last_error": TEXT,
-            "secret": text("Shown this once."),
+            "secret": text("Shown only once."),
             "waiting": COUNT,
             **dict.fromkeys(
                 (

@@ -26,13 +26,15 @@ QUEUE, DESTINATIONS, DEAD_LETTERS = "queue", "destinations", "dead letters"
 DESTINATION_NAME = text("A domain, or the address of an agent here.", maxLength=330)
 AGE = {"type": "integer", "minimum": 0, "maximum": 100_000_000}
 
-LIVE_STATUS = Parameter("status", {"enum": ["queued", "held"]}, "Only what waits in this state.")
-OF_DESTINATION = Parameter("destination", text(maxLength=330), "Only for this domain, or this agent of ours.")
+LIVE_STATUS = Parameter("status", {"enum": ["queued", "held"]}, "Only deliveries in this state.")
+OF_DESTINATION = Parameter("destination", text(maxLength=330), "Only to this domain, or this local agent.")
 RECIPIENT_DOMAIN = Parameter("domain", DOMAIN, "Only to recipients of this domain.")
 CODE = Parameter("code", ref("Code"), "Only with this error code.")
-OLDER_THAN = Parameter("older_than", AGE, "Only what waits, or is dead, for more seconds.")
-YOUNGER_THAN = Parameter("younger_than", AGE, "Only what is dead for fewer seconds.")
-TOP = Parameter("top", {"type": "integer", "minimum": 1, "maximum": 1000}, "Destinations that are named: 20.")
+OLDER_THAN = Parameter("older_than", AGE, "Only what has been waiting, or dead, for more seconds.")
+YOUNGER_THAN = Parameter("younger_than", AGE, "Only what has been dead for fewer seconds.")
+TOP = Parameter(
+    "top", {"type": "integer", "minimum": 1, "maximum": 1000}, "Destinations to list; default 20."
+)
 QUEUE_CURSOR = Parameter("cursor", text(maxLength=360), "As the page before gave it.")
 
 
@@ -60,44 +62,44 @@ def destination_act(summary: str, body: str | None = None) -> Operation:
 
 FIND_QUEUED = look(
     QUEUE,
-    "What waits, oldest first, and why.",
+    "List queued deliveries, oldest first, and why they wait.",
     "QueuePage",
     *(SENDER, RECIPIENT, OF_DESTINATION, LIVE_STATUS, CODE, OLDER_THAN),
     *(LIMIT, QUEUE_CURSOR),
 )
 SHOW_QUEUED = look(
     QUEUE,
-    "What waits of one message, with the history of its attempts.",
+    "Show one message's queued deliveries, with their attempts.",
     "QueuePage",
     *(LIMIT, QUEUE_CURSOR),
 )
-SHOW_QUEUE_SHAPE = look(QUEUE, "How much waits, by age and destination.", "QueueShape", TOP)
+SHOW_QUEUE_SHAPE = look(QUEUE, "Count queued deliveries by age and destination.", "QueueShape", TOP)
 ACTS: Mapping[Act, Operation] = {
-    Act.HOLD: queue_act("Keep what is chosen from being delivered."),
-    Act.RELEASE: queue_act("Let what is held go on."),
-    Act.RETRY: queue_act("Try what failed before now."),
-    Act.CANCEL: queue_act("End what is chosen, and report it to the senders."),
+    Act.HOLD: queue_act("Hold the selected deliveries."),
+    Act.RELEASE: queue_act("Release held deliveries."),
+    Act.RETRY: queue_act("Retry failed deliveries now."),
+    Act.CANCEL: queue_act("Cancel the selected deliveries, and report to the senders."),
 }
-FIND_PEERS = look(
-    DESTINATIONS, "Gateways of other domains that are known, by name.", "Peers", LIMIT, NAME_CURSOR
-)
+FIND_PEERS = look(DESTINATIONS, "List known gateways of other domains, by name.", "Peers", LIMIT, NAME_CURSOR)
 SHOW_PEER = look(
-    DESTINATIONS, "What a domain's gateway publishes, how it is, and when it was in touch.", "Peer"
+    DESTINATIONS, "Show what a domain's gateway publishes, its state, and its last contacts.", "Peer"
 )
 FIND_DESTINATIONS = look(
     DESTINATIONS,
-    "Where mail waits for, and what is known of it, by name.",
+    "List destinations with mail, and their state, by name.",
     "Destinations",
     *(LIMIT, NAME_CURSOR),
 )
-EXPLAIN = look(DESTINATIONS, "Why what waits for it is not delivered right now.", "Explanation")
-PAUSE = destination_act("Begin no more deliveries there.", "Pause")
-RESUME = destination_act("End a pause.")
-FLUSH = destination_act("Make due what failed before.")
-RESET = destination_act("Close its breaker.")
+EXPLAIN = look(
+    DESTINATIONS, "Show why a destination's queued mail is not being delivered now.", "Explanation"
+)
+PAUSE = destination_act("Pause a destination: start no new deliveries to it.", "Pause")
+RESUME = destination_act("End the pause of a destination.")
+FLUSH = destination_act("Retry a destination's queued mail now.")
+RESET = destination_act("Close the breaker of a failing destination.")
 FIND_LETTERS = Operation(
     DEAD_LETTERS,
-    "What could not be delivered, newest first: of what you sent; to operators, all.",
+    "List dead letters, newest first: of messages you sent; for operators, all.",
     ok("DeadLetters"),
     refusals=(403,),
     parameters=(
@@ -107,24 +109,24 @@ FIND_LETTERS = Operation(
 )
 SHOW_LETTER = Operation(
     DEAD_LETTERS,
-    "A dead letter and its message; to operators its envelope, or all of it with a reason.",
+    "Show a dead letter and its message; to operators only the envelope, unless they give a reason.",
     ok("DeadLetterShown"),
     refusals=(403,),
     parameters=(CONTENT_REASON,),
 )
 PURGE_LETTER = Operation(
-    DEAD_LETTERS, "Let go of one.", ok("DeadLetterEnded"), keys=ADMIN_KEY, refusals=(403, 409)
+    DEAD_LETTERS, "Delete a dead letter.", ok("DeadLetterEnded"), keys=ADMIN_KEY, refusals=(403, 409)
 )
 REPLAY_LETTER = Operation(
     DEAD_LETTERS,
-    "Put one back into the queue, under its ids.",
+    "Put a dead letter back into the queue, with the same ids.",
     ok("DeadLetterReplayed"),
     keys=ADMIN_KEY,
     refusals=(403, 409),
 )
 REPLAY_LETTERS = Operation(
     DEAD_LETTERS,
-    "Put what is chosen back into the queue, the oldest first, at a rate.",
+    "Put the selected dead letters back into the queue, oldest first, at a limited rate.",
     ok("DeadLettersReplayed"),
     keys=ADMIN_KEY,
     refusals=(403,),
@@ -132,7 +134,7 @@ REPLAY_LETTERS = Operation(
 )
 PURGE_LETTERS = Operation(
     DEAD_LETTERS,
-    "Let go of what is chosen, the oldest first.",
+    "Delete the selected dead letters, oldest first.",
     ok("DeadLettersPurged"),
     keys=ADMIN_KEY,
     refusals=(403,),
@@ -153,7 +155,7 @@ QUEUED = {
 AGES = {"count": COUNT, "by_age": ANY_OBJECT}
 DELIVERY = {
     **QUEUED,
-    "row": text("Names this message alone, where several share the id."),
+    "row": text("Identifies this message among several with the same id."),
     "destination": TEXT,
     "status": {"enum": ["queued", "held"]},
     "under_way": YES_NO,
@@ -176,7 +178,7 @@ DESTINATION = {
     "destination": TEXT,
     "state": {
         "enum": ["paused", "failing", "delivering", "waiting", "idle"],
-        "description": "failing: it is tried again at `open_until`; waiting: for the next attempt of what waits.",
+        "description": "failing: retried at `open_until`; waiting: for the next attempt.",
     },
     "last_error": nullable(TEXT),
     "paused": nullable(
@@ -248,7 +250,9 @@ CHOSEN_LETTERS = {
 }
 
 OPERATOR_SHAPES: dict[str, Shape] = {
-    "Delivery": shape(DELIVERY, {"history": listed(ref("Attempt"))}, "For one recipient, still live."),
+    "Delivery": shape(
+        DELIVERY, {"history": listed(ref("Attempt"))}, "A delivery to one recipient, not finished."
+    ),
     "Attempt": shape(
         {
             "attempt": COUNT,
@@ -268,20 +272,22 @@ OPERATOR_SHAPES: dict[str, Shape] = {
             "total": shape(AGES),
         }
     ),
-    "Chosen": closed(CHOSEN, "Everything that all of these hold for; of all there is, only with `all`."),
+    "Chosen": closed(
+        CHOSEN, "The deliveries that match all of these conditions; without conditions, `all` is required."
+    ),
     "QueueEffect": shape(
         {
             "action": {"enum": ["hold", "release", "retry", "cancel"]},
             "dry_run": YES_NO,
-            "matched": {**COUNT, "description": "Deliveries that are meant."},
-            "busy": {**COUNT, "description": "Of them under way right now: left as they are."},
-            "changed": {**COUNT, "description": "Of them changed; in a dry run, that would be."},
+            "matched": {**COUNT, "description": "Deliveries selected."},
+            "busy": {**COUNT, "description": "Of them under way, and left unchanged."},
+            "changed": {**COUNT, "description": "Of them changed; in a dry run, those that would be."},
             "has_more": YES_NO,
         }
     ),
     "Pause": closed(
         {
-            "reason": nullable(text("Why, for whoever asks next.", minLength=1, maxLength=500)),
+            "reason": nullable(text("The reason, shown with the pause.", minLength=1, maxLength=500)),
             "expires_in": nullable({"type": "integer", "minimum": 1, "maximum": 2_592_000}),
         }
     ),
@@ -317,7 +323,7 @@ OPERATOR_SHAPES: dict[str, Shape] = {
             "last_attempt_due": nullable(MOMENT),
             "forgotten": {
                 **COUNT,
-                "description": "Of them so old that a gateway that got them may deliver them twice.",
+                "description": "Of them so old that a gateway that accepted them before may deliver them twice.",
             },
             "warnings": listed(TEXT),
         }

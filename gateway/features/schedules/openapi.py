@@ -21,12 +21,12 @@ SCHEDULES = "schedules"
 
 FIND = Operation(
     SCHEDULES,
-    "Your messages that repeat, oldest first; to operators, everyone's.",
+    "List your schedules, oldest first; for operators, all.",
     ok("ScheduleList"),
     refusals=(403,),
     parameters=(LIMIT, ID_CURSOR, SENDER),
 )
-CANCEL = Operation(SCHEDULES, "Send no more of it.", ok("Schedule"), refusals=(403,))
+CANCEL = Operation(SCHEDULES, "Cancel a schedule.", ok("Schedule"), refusals=(403,))
 
 SCHEDULE_SHAPES: dict[str, Shape] = {
     "ScheduleList": shape({"schedules": listed(ref("Schedule")), **PAGE, "cursor": CURSOR}),
