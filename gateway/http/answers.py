@@ -52,20 +52,20 @@ class Stream(msgspec.Struct, frozen=True):
 
 
 def answer_json(value: Any, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Answer:
-    """An answer with this value as its JSON body."""
+    """Returns an answer with this value as its JSON body."""
     return Answer(status, encode_json(value), JSON, headers)
 
 
 def answer_error(
     error: AMTPError, request_id: str, now: datetime, beside: Mapping[str, Any] | None = None
 ) -> Answer:
-    """The envelope of this error; `beside` stands next to it in the same object."""
+    """Returns the envelope of this error; `beside` is added to the same object."""
     body = {**envelope(error, request_id, render_timestamp(now)), **(beside or {})}
     return Answer(error.status, encode_json(body), JSON, headers_of(error))
 
 
 def headers_of(error: AMTPError) -> tuple[tuple[str, str], ...]:
-    """The headers HTTP asks for beside some errors."""
+    """Returns the headers that HTTP requires with some errors."""
     headers = []
     if error.retry_after is not None:
         headers.append(("Retry-After", str(error.retry_after)))
@@ -77,7 +77,7 @@ def headers_of(error: AMTPError) -> tuple[tuple[str, str], ...]:
 
 
 def fixed_head(*, secure: bool, now: datetime) -> str:
-    """The header lines that every answer of one listener shares within a second."""
+    """Returns the header lines that all answers of one listener share within a second."""
     hsts = f"Strict-Transport-Security: max-age={HSTS_SECONDS}\r\n" if secure else ""
     return (
         f"Server: {SERVER}\r\n"
@@ -98,7 +98,7 @@ def check_answer(answer: Answer | Stream) -> None:
 
 
 def render_answer(answer: Answer, fixed: str, request_id: str, *, bodiless: bool, close: bool) -> bytes:
-    """The whole answer as it goes out; without its body where the request was a HEAD."""
+    """Returns the bytes of the whole answer; without its body if the request was a HEAD."""
     body = answer.body
     if answer.status in EMPTY_STATUSES:
         about, bodiless = "", True
@@ -112,7 +112,7 @@ def render_answer(answer: Answer, fixed: str, request_id: str, *, bodiless: bool
 
 
 def render_stream_head(stream: Stream, fixed: str, request_id: str) -> bytes:
-    """The head of a stream. It ends with its connection, so that its bytes need no framing."""
+    """Returns the head of a stream, which ends with its connection, so that its bytes need no framing."""
     length = "" if stream.length is None else f"Content-Length: {stream.length}\r\n"
     about = f"Content-Type: {stream.content_type}\r\n{length}{header_lines(stream.headers)}"
     return f"{STATUS_LINES[stream.status]}{fixed}{about}X-Request-ID: {request_id}\r\n{CLOSE}".encode("ascii")

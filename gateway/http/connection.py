@@ -39,7 +39,7 @@ QUEUED_REQUESTS_MAX = 2  # parsed ahead of the one in work, before the socket is
 
 
 class Connection(RequestHandler):
-    """Carries requests to the listener, which knows the answers, and the answers back."""
+    """An HTTP connection: takes requests to the listener and sends the answers."""
 
     __slots__ = (
         "_begun",

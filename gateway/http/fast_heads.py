@@ -52,12 +52,12 @@ class Plain(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The place where its body ends."""
+        """Returns the offset at which its body ends."""
         return self.begin + (0 if self.length is None else int(self.length[1]))
 
 
 class PlainHeads:
-    """Reads plain requests, for all connections of a listener."""
+    """The reader of plain requests, for all connections of a listener."""
 
     def __init__(self, manners: Manners) -> None:
         self._manners = manners
@@ -97,7 +97,7 @@ class PlainHeads:
         return Plain(head, begin, length)
 
     def _line(self, line: bytes) -> tuple[str, str, str] | None:
-        """The method, the path and the query of a request line."""
+        """Returns the method, the path and the query of a request line."""
         found = self._posts.get(line)
         if found is None:
             said = line.split(b" ")
@@ -114,7 +114,7 @@ class PlainHeads:
         return found
 
     def _recall(self, said: bytes) -> Head | None:
-        """The headers, in a head without a request line."""
+        """Returns the headers, from the cache or parsed, in a head without a request line."""
         known = self._known.pop(said, None)
         if known is None:
             headers = self._parsed(said)
@@ -145,7 +145,7 @@ class PlainHeads:
 
 
 def _cut(said: bytes, at: int, mark_length: int) -> tuple[bytes, bytes]:
-    """The value of the header that begins there, and the headers without it."""
+    """Returns the value of the header at this offset, and the headers without it."""
     begin = at + mark_length
     end = said.find(b"\r\n", begin)
     return (said[begin:], said[:at]) if end < 0 else (said[begin:end], said[:at] + said[end:])

@@ -100,13 +100,13 @@ def target_of(message: RawRequestMessage) -> tuple[str, str]:
 
 
 def authority_of(message: RawRequestMessage) -> str | None:
-    """The host of a target in the absolute form, which counts like the header Host."""
+    """Returns the host of a target in the absolute form, which counts like the header Host."""
     absolute = ABSOLUTE_FORM.match(message.path or "")
     return None if absolute is None else absolute.group().partition("://")[2]
 
 
 def request_id_of(headers: CIMultiDictProxy[str]) -> str | None:
-    """The caller's own request id, where it can stand in a header and in a log."""
+    """Returns the caller's own request id, if it can stand in a header and in a log."""
     given = headers.get(REQUEST_ID_HEADER)
     return given if given is not None and REQUEST_ID.fullmatch(given) else None
 

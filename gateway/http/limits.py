@@ -126,7 +126,7 @@ def body_pace(limits: LimitSettings) -> Pace:
 
 
 def reading_pace(limits: LimitSettings, manners: Manners) -> Pace:
-    """Returns the least rate of those who take answers."""
+    """Returns the least rate for clients that read answers."""
     return Pace(manners.write_seconds, limits.bytes_per_second_min)
 
 

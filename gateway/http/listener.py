@@ -33,17 +33,17 @@ class Watch(Protocol):
     """An observer of the HTTP server."""
 
     def request_answered(self, method: str, path: str, status: int, seconds: float) -> None:
-        """`path` is the template of the route; it and `method` are `-` where there was none."""
+        """Reports an answer. `path` is the template of the route; it and `method` are `-` if there was none."""
 
     def request_failed(self, request_id: str, path: str, error: Exception) -> None:
-        """A handler broke a promise; the client was told no more than the request id."""
+        """Reports an unexpected exception of a handler; the client was told only the request id."""
 
     def connection_refused(self, cause: str, address: str) -> None:
-        """There was no place for a connection, or an idle one was closed to make place (`cause` is "idle")."""
+        """Reports a refused connection, or an idle one closed to make room (`cause` is "idle")."""
 
     def reader_cut(self, reason: str) -> None:
-        """A client took too little of what was written: `slow` by itself, `crowded` where others needed the
-        room, `replaced` by newer streams of the inbox."""
+        """Reports a client that was cut off: `slow`, `crowded` if others needed the room, or `replaced` by newer
+        streams of the inbox."""
 
     def held(self, amounts: Mapping[str, int]) -> None:
         """Reports how much of each pot is in use."""
@@ -146,7 +146,7 @@ class Listener:
 
     @property
     def reading(self) -> Pace:
-        """The least rate of those who take answers."""
+        """Returns the least rate for clients that read answers."""
         return reading_pace(self.load.limits, self.manners)
 
     def renew_head(self) -> None:

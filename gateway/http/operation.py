@@ -26,7 +26,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`answers` name the shapes, by status and content type; `refusals` come beside those every route has."""
+    """The description of an endpoint. `answers` name shapes by status and content type; `refusals` are its own errors."""
 
     tag: str
     summary: str

@@ -32,7 +32,7 @@ def is_trusted(address: Address, trusted: Sequence[Network]) -> bool:
 
 
 def parse_address(text: str) -> Address | None:
-    """An address as proxies write it: bare, with a port, or in brackets; one mapped into IPv6 is IPv4."""
+    """Parses an address as proxies write it: bare, with a port, or in brackets; IPv4-mapped IPv6 becomes IPv4."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -70,5 +70,5 @@ def moment_of(query: Mapping[str, str], name: str) -> datetime | None:
 
 
 def name_of(query: Mapping[str, str], name: str) -> str | None:
-    """The agent that an address means."""
+    """Returns the name of the agent that an address means."""
     return parse_address(query[name], name).name if name in query else None

@@ -54,14 +54,14 @@ class Request:
         return self._head.path
 
     def header(self, name: str) -> str | None:
-        """The value of a header that may come once."""
+        """Returns the value of a header that may come only once."""
         values = self.header_values(name)
         if len(values) > 1:
             raise AMTPError(Code.INVALID_MESSAGE_FORMAT, f"Send the header {name} once.")
         return values[0] if values else None
 
     def header_values(self, name: str) -> tuple[str, ...]:
-        """Every value of a header that may come several times, in order."""
+        """Returns all values of a header that may come several times, in order."""
         key = self._head.key
         if key is not None and name == key[0]:
             return (key[1],)
@@ -76,7 +76,7 @@ class Request:
 
     @property
     def query(self) -> Mapping[str, str]:
-        """The parameters after `?`, each at most once."""
+        """Returns the query parameters, each at most once."""
         if self._query is None:
             self._query = parse_query(self._head.query)
         return self._query
@@ -94,7 +94,7 @@ class Request:
 
     @property
     def authority(self) -> str | None:
-        """The host of a target in the absolute form."""
+        """Returns the host of a target in the absolute form."""
         return self._head.authority
 
     @property
@@ -161,7 +161,7 @@ class Request:
 
     @property
     def declared_bytes(self) -> int | None:
-        """The length of the body, where the client told it beforehand."""
+        """Returns the declared length of the body, if there is one."""
         declared = self._head.headers.get(hdrs.CONTENT_LENGTH)
         return None if declared is None else int(declared)
 
@@ -209,7 +209,7 @@ def too_large(bytes_max: int) -> AMTPError:
 
 
 def parse_query(raw: str) -> dict[str, str]:
-    """Query parameters by name. A plus sign means itself: it stands in addresses and in time zones."""
+    """Parses query parameters. A plus sign stands for itself: it occurs in addresses and time zones."""
     query: dict[str, str] = {}
     for pair in raw.split("&"):
         if not pair:

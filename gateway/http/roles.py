@@ -16,5 +16,5 @@ EVERYWHERE = frozenset(Role)
 
 
 def roles_of(names: Collection[str]) -> frozenset[Role]:
-    """The roles a listener's configuration names; `all` is every one of them."""
+    """Returns the roles that a listener's configuration names; `all` stands for every role."""
     return EVERYWHERE if "all" in names else frozenset(Role(name) for name in names)

@@ -55,7 +55,7 @@ class Shape:
         return tuple(is_parameter(segment) for segment in self.segments)
 
     def params_of(self, segments: Sequence[str]) -> Mapping[str, str] | None:
-        """The parameters of a path of this many segments, or None where it is not of this shape."""
+        """Returns the parameters of a path with as many segments, or None if it does not match."""
         params = {}
         for expected, given in zip(self.segments, segments, strict=True):
             if not is_parameter(expected):
@@ -101,7 +101,7 @@ class Router:
         self._methods.add(route.method)
 
     def match(self, method: str, path: str) -> tuple[Route, Mapping[str, str]]:
-        """The route and its parameters; NOT_FOUND or METHOD_NOT_ALLOWED otherwise. HEAD is served by GET."""
+        """Returns the route and its parameters; raises NOT_FOUND or METHOD_NOT_ALLOWED. HEAD is served by GET."""
         exact = self._exact.get(path)
         if exact is not None and (route := exact.get(method)) is not None:
             return route, NO_PARAMS
@@ -120,7 +120,7 @@ class Router:
         raise AMTPError(Code.NOT_FOUND, "There is nothing at this path.")
 
     def methods_at(self, path: str) -> list[str]:
-        """Every method this path takes, for OPTIONS; `*` asks for the whole listener."""
+        """Returns the methods of this path, for OPTIONS; `*` stands for the whole listener."""
         if path == "*":
             return with_implied(self._methods)
         methods = {method for routes, _ in self._matching(path) for method in routes}
@@ -150,7 +150,7 @@ def with_implied(methods: Collection[str]) -> list[str]:
 
 
 def decode_segment(raw: str) -> str | None:
-    """A segment as text; None where it is empty, not UTF-8, or holds control characters."""
+    """Decodes a segment; None if it is empty, not UTF-8, or has control characters."""
     try:
         text = unquote(raw, errors="strict") if "%" in raw else raw
     except UnicodeDecodeError:

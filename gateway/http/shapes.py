@@ -6,7 +6,7 @@ Shape = dict[str, Any]
 
 
 def shape(required: Shape, optional: Shape | None = None, description: str = "") -> Shape:
-    """An object; it may grow further members."""
+    """Returns the shape of an object, which may have further members."""
     found: Shape = {"type": "object", "properties": required | (optional or {})}
     if required:
         found["required"] = list(required)

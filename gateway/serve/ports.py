@@ -1,4 +1,4 @@
-"""Checks that ports are free before the gateway starts, and reserves them for several processes to share."""
+"""Ports: checked before the gateway starts, and reserved for several processes to share."""
 
 import errno
 import socket
