@@ -1,11 +1,11 @@
 """An agent's inbox at its gateway: leases of messages and their acknowledgements.
 
-1. What is taken stays ours until it is settled: its lease is renewed as long as we live. When we die it runs
-   out, and somebody else is handed the message.
-2. Acknowledgements that come together travel together: one at a time costs twenty times as much.
-3. What is said with an acknowledgement is accepted with it, in one transaction, or neither is.
-4. What is let go is not given back but left to its lease, so that the gateway counts: a message that nobody
-   digests is put aside in the end, instead of going round for ever.
+1. A leased message stays ours until it is settled: its lease is renewed as long as this process lives. If it dies
+   the lease runs out, and another consumer gets the message.
+2. Acknowledgements are sent in batches: one at a time costs twenty times as much.
+3. A reply and messages sent with an acknowledgement are accepted in one transaction with it, or neither is.
+4. A message that could not be handled is left until its lease runs out, not given back, so that the gateway counts
+   it: after too many leases it becomes a dead letter, instead of being retried for ever.
 """
 
 import asyncio

@@ -21,4 +21,4 @@ def checked_age(seconds: int | None, field: str) -> int | None:
 
 
 def nothing_meant() -> AMTPError:
-    return fault("body", "says of nothing that it is meant", "give conditions, or all: true")
+    return fault("body", "selects nothing", "give conditions, or all: true")

@@ -57,8 +57,10 @@ class Metrics:
         self.leases_lost = counter("leases_lost", "Deliveries taken back from a worker that never finished.")
         self.fetched = gathered("inbox_fetched", "Inbox entries handed to agents.")
         self.acknowledged = gathered("inbox_acknowledged", "Inbox entries acknowledged.")
-        self.poisoned = counter("inbox_poisoned", "Inbox entries put aside after too many leases ran out.")
-        self.notices = counter("notices", "Tries to notify a webhook, and notices given up.", "result")
+        self.poisoned = counter(
+            "inbox_poisoned", "Inbox entries that became dead letters after too many leases."
+        )
+        self.notices = counter("notices", "Attempts to notify a webhook, and notices given up.", "result")
         self.webhook_steps = counter("webhook_steps", "Webhooks warned of or switched off.", "step")
         self.batch_messages = histogram("batch_messages", "Messages in one commit.", BATCH)
         self.batch_seconds = histogram("batch_seconds", "Duration of one commit.", SECONDS)
@@ -66,30 +68,26 @@ class Metrics:
         request_seconds = histogram("request_seconds", "Duration of requests.", SECONDS, "route")
         self.request_seconds = GatheredHistogram(request_seconds, SECONDS)
         self._gathered.append(self.request_seconds)
-        self.readers_lost = counter("readers_lost", "Child processes that died over a large body.", "why")
-        self.held = gauge(
-            "held", "What clients hold of what a process shares out among them.", "livesum", "what"
-        )
-        self.readers_cut = counter(
-            "readers_cut", "Clients cut off that took too little of an answer.", "reason"
-        )
+        self.readers_lost = counter("readers_lost", "Child processes lost while parsing a large body.", "why")
+        self.held = gauge("held", "How much of each limit shared among clients is in use.", "livesum", "what")
+        self.readers_cut = counter("readers_cut", "Clients cut off because they read too slowly.", "reason")
         self.database_up = gauge("database_up", "1 while the database answers.", "livemin")
         self.database_losses = counter("database_losses", "Times the database stopped answering.")
         self.disk_free = gauge("disk_free_bytes", "Free on the disk of the data folder.", "livemostrecent")
         self.certificate_days = gauge(
-            "certificate_days_left", "Until the certificate that is shown ends.", "livemostrecent", "file"
+            "certificate_days_left", "Days until the certificate in use ends.", "livemostrecent", "file"
         )
         self.dns_up = gauge("dns_up", "1 while the name servers answer.", "livemin")
-        self.dns_failures = counter("dns_failures", "Questions that no name server answered.")
+        self.dns_failures = counter("dns_failures", "DNS queries that no name server answered.")
         self.heartbeat = gauge(
             "worker_heartbeat_seconds",
-            "When a worker's event loop last came round.",
+            "Time of the last heartbeat of a worker's event loop.",
             "livemostrecent",
             "worker",
         )
         self.loop_stall = gauge(
             "event_loop_stall_seconds",
-            "The longest that something held the event loop within the last one to two minutes.",
+            "Longest stall of the event loop within the last one to two minutes.",
             "livemax",
         )
         self.workers_replaced = counter("workers_replaced", "Workers that hung or died.", "how")
@@ -108,7 +106,7 @@ class Metrics:
         )
         self.entries_unaccounted = gauge(
             "entries_unaccounted",
-            "Entries that inboxes gained less those let go of and those there; anything but 0 is a lost one.",
+            "Inbox entries added less removed less present; anything but 0 is a lost one.",
             "livemostrecent",
         )
 

@@ -394,7 +394,7 @@ def _outbound_error(error: Exception, url: Url, deadline_seconds: float, *, sent
         case TimeoutError():
             kind, message = Kind.TIMEOUT, f"no answer within {deadline_seconds:g} s"
         case NonsenseError():
-            kind, message = Kind.PROTOCOL, f"its answer is not HTTP as we know it: {error}"
+            kind, message = Kind.PROTOCOL, f"its answer is not valid HTTP: {error}"
         case _:
             kind, message = Kind.LOST, "the connection ended before the answer"
     return OutboundError(kind, f"{url.authority}: {message}", sent=sent)

@@ -75,9 +75,9 @@ class Pot:
         elif address is not None and self._addresses.get(address, 0) + amount > self._address_max:
             raise self._too_many("address")
         elif self._unproven + amount > self._unproven_max:
-            raise self._full("All that callers without a key may use of the")
+            raise self._full(" for callers without a key")
         if self.taken + amount > self._whole:
-            raise self._full("All")
+            raise self._full("")
         self._count(address, owner, amount)
 
     def move(self, old: Holder, new: Holder, amount: int = 1) -> bool:
@@ -117,10 +117,10 @@ class Pot:
         """Takes this for as long as the context lasts."""
         return _Held(self, holder, amount)
 
-    def _full(self, who: str) -> AMTPError:
+    def _full(self, whose: str) -> AMTPError:
         return AMTPError(
             Code.QUEUE_FULL,
-            f"{who} {self._what} here are taken; try again shortly.",
+            f"The limit of {self._what}{whose} is reached; try again shortly.",
             retry_after=RETRY_AFTER_SECONDS,
         )
 

@@ -115,7 +115,7 @@ def render_schedule(schedule: ScheduleState) -> dict[str, Any]:
 
 
 def render_recipients(recipients: Sequence[RecipientState]) -> list[dict[str, Any]]:
-    """Returns each recipient's state, as a acceptance shows it."""
+    """Returns each recipient's state, as an acceptance shows it."""
     return [_accepted(recipient) for recipient in recipients]
 
 

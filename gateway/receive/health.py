@@ -34,7 +34,9 @@ class Cause:
     text: str
 
 
-DRAINING = Cause("draining", "The gateway finishes what it has and takes nothing more.")
+DRAINING = Cause(
+    "draining", "The gateway is shutting down: it finishes its requests and accepts no new ones."
+)
 
 Look = Callable[[], Awaitable[Cause | None]]
 

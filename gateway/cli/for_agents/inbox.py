@@ -97,7 +97,7 @@ def _purge(there: Remote, path: str, chosen: dict[str, Any], *, yes: bool, as_js
     require_choice(chosen)
     if not yes:
         counted = there.call("POST", f"{path}/purge", {**chosen, "dry_run": True})
-        typer.confirm(f"Let go of {counted['matched']} messages for good?", abort=True, err=True)
+        typer.confirm(f"Remove {counted['matched']} messages for good?", abort=True, err=True)
     answer = there.call("POST", f"{path}/purge", chosen)
     while answer["has_more"]:
         more = there.call("POST", f"{path}/purge", chosen)

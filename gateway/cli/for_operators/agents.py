@@ -32,7 +32,7 @@ COLUMNS = {
 }
 FIELDS = {
     "address": "Address",
-    "state": "AgentState",
+    "state": "State",
     "delivery_mode": "Delivery mode",
     "push_target": "Push target",
     "description": "Description",

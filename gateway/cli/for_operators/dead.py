@@ -231,6 +231,6 @@ def _tell(done: dict[str, Any], what: str, as_json: bool) -> None:
         return
     typer.echo(f"{done[what]} of {done['matched']} {what}.")
     if done["has_more"]:
-        typer.echo("There are more: say it again.")
+        typer.echo("There are more: repeat the command.")
     for warning in done.get("warnings", ()):
         typer.echo(f"Warning: {plain(warning)}", err=True)

@@ -75,7 +75,7 @@ DESTINATION_FIELDS = {
     "last_attempt": "Last attempt",
     "last_error": "Last error",
     "last_success": "Last success",
-    "state": "QueueState",
+    "state": "State",
 }
 DONE = {"hold": "held", "release": "released", "retry": "made due", "cancel": "cancelled"}
 
@@ -120,7 +120,7 @@ def said(**options: Any) -> dict[str, Any]:
 
 def require_choice(chosen: dict[str, Any]) -> None:
     if not chosen:
-        raise typer.BadParameter("say which are meant, by name or by options; --all means all of them")
+        raise typer.BadParameter("select some by name or by options, or all with --all")
 
 
 def query_of(options: dict[str, Any]) -> str:
@@ -225,7 +225,7 @@ def _add_act(act: str, summary: str) -> None:
         told = f"would be {DONE[act]}" if effect["dry_run"] else DONE[act]
         typer.echo(f"{effect['changed']} of {effect['matched']} {told}.")
         if effect["busy"]:
-            typer.echo(f"{effect['busy']} under way right now: ask again when their attempt is over.")
+            typer.echo(f"{effect['busy']} under way now: repeat the command when their attempt is over.")
 
 
 for _act, _summary in {

@@ -269,8 +269,8 @@ def replay(
     if as_json:
         print_json(answer)
         return
-    more = " There are more: once more, please." if answer["has_more"] else ""
-    typer.echo(f"{answer['replayed']} events are sent again.{more}")
+    more = " There are more: repeat the command." if answer["has_more"] else ""
+    typer.echo(f"{answer['replayed']} events will be sent again.{more}")
 
 
 def _moment(text: str) -> str:

@@ -109,7 +109,7 @@ async def test_an_inbox_is_purged_after_a_question_by_its_agent_or_an_operator(w
         await alice.send(bob.address)
         assert (await amtp(bob, "purge")).status == 2
         unasked = await amtp(bob, "purge", "--all")  # nobody answers
-        assert (unasked.status, "Let go of 1 messages for good?" in unasked.err) == (1, True)
+        assert (unasked.status, "Remove 1 messages for good?" in unasked.err) == (1, True)
         by_age = await amtp(bob, "purge", "--older-than", "30d", "--yes")
         assert by_age.out == "0 of 0 purged.\n"
         done = await amtp(bob, "purge", "--all", "--yes", admin_key=gateway.admin_key)
