@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -18,16 +18,6 @@ from gateway.protocol.url import BadUrl, parse_url
 REFUSED, USAGE, UNREACHABLE = 1, 2, 3
 SECONDS_MAX = 90  # a request may wait a minute for mail
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
-
-GatewayUrl = Annotated[
-    str, typer.Option("--gateway", envvar="AMTP_GATEWAY", help="URL of the gateway's listener.")
-]
-AdminKey = Annotated[
-    str | None,
-    typer.Option("--admin-key", envvar="AMTP_ADMIN_KEY", help="An operator's key; prefer the variable."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
-GATEWAY_DEFAULT = "http://127.0.0.1:8080"
 
 
 class CallRefused(Exception):
@@ -45,10 +35,11 @@ class Unreachable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A gateway's URL, and the key for it."""
+    """A gateway's URL, the key for it, and whether its answers are shown as JSON."""
 
     gateway: str
     key: str | None
+    as_json: bool = False
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Returns the answer's JSON; raises Refused or Unreachable. A body in bytes is JSON already."""

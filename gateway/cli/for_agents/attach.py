@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.call import GATEWAY_DEFAULT, GatewayUrl, outcome
+from gateway.cli.call import outcome
 from gateway.cli.for_agents.client import awaited
-from gateway.cli.for_agents.inbox import AgentKey
+from gateway.cli.options import GATEWAY_DEFAULT, AgentKey, GatewayUrl
 from gateway.cli.printable import plain_json
 from gateway.client.attaching import upload
 from gateway.client.message import Attachment

@@ -6,24 +6,13 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from gateway.cli.call import (
-    GATEWAY_DEFAULT,
-    REFUSED,
-    AdminKey,
-    AsJson,
-    GatewayUrl,
-    Remote,
-    outcome,
-    print_table,
-)
+from gateway.cli.call import REFUSED, Remote, outcome, print_table
 from gateway.cli.for_agents.watch import watch
 from gateway.cli.for_operators.queue import require_choice, said
+from gateway.cli.options import GATEWAY_DEFAULT, AdminKey, AgentKey, AsJson, GatewayUrl
 from gateway.cli.printable import plain_json
 from gateway.cli.spans import seconds_of
 
-AgentKey = Annotated[
-    str | None, typer.Option("--key", envvar="AMTP_KEY", help="The agent's key; prefer the variable.")
-]
 MESSAGES = {"mark": "", "id": "message id", "sender": "from", "subject": "subject", "at": "accepted"}
 DEAD_LETTERS = {"number": "number", "id": "message id", "sender": "from", "at": "since", "why": "why"}
 

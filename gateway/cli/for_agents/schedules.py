@@ -5,18 +5,9 @@ from urllib.parse import quote
 
 import typer
 
-from gateway.cli.call import (
-    GATEWAY_DEFAULT,
-    AdminKey,
-    AsJson,
-    GatewayUrl,
-    Remote,
-    outcome,
-    print_json,
-    print_table,
-)
-from gateway.cli.for_agents.inbox import AgentKey
+from gateway.cli.call import Remote, print_json, print_table
 from gateway.cli.for_operators.queue import Cursor, Limit, Sender, query_of, said, tell_more
+from gateway.cli.options import as_either, calls
 from gateway.cli.printable import plain
 
 app = typer.Typer(
@@ -39,20 +30,12 @@ Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="As `amtp schedu
 
 
 @app.command("list")
-def list_(
-    sender: Sender = None,
-    limit: Limit = 100,
-    cursor: Cursor = None,
-    as_json: AsJson = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    key: AgentKey = None,
-    admin_key: AdminKey = None,
-) -> None:
+@calls(as_either)
+def list_(there: Remote, sender: Sender = None, limit: Limit = 100, cursor: Cursor = None) -> None:
     """List schedules: the agent's whose key it is, or with an operator's key all."""
     query = query_of(said(sender=sender, limit=limit, cursor=cursor))
-    with outcome(as_json):
-        page = Remote(gateway, key or admin_key).call("GET", PATH + query)
-    if as_json:
+    page = there.call("GET", PATH + query)
+    if there.as_json:
         print_json(page)
         return
     if not page["schedules"]:
@@ -63,22 +46,15 @@ def list_(
 
 
 @app.command()
-def cancel(
-    ids: Ids,
-    as_json: AsJson = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    key: AgentKey = None,
-    admin_key: AdminKey = None,
-) -> None:
+@calls(as_either)
+def cancel(there: Remote, ids: Ids) -> None:
     """Cancel schedules. Messages sent already are delivered."""
-    there = Remote(gateway, key or admin_key)
-    with outcome(as_json):
-        for each in ids:
-            ended = there.call("DELETE", f"{PATH}/{quote(each, safe='')}")
-            if as_json:
-                print_json(ended)
-            else:
-                typer.echo(plain(f"{ended['id']}: sent {ended['ticks']} times. {ended['end_reason']}"))
+    for each in ids:
+        ended = there.call("DELETE", f"{PATH}/{quote(each, safe='')}")
+        if there.as_json:
+            print_json(ended)
+        else:
+            typer.echo(plain(f"{ended['id']}: sent {ended['ticks']} times. {ended['end_reason']}"))
 
 
 def _row(schedule: dict[str, Any]) -> dict[str, Any]:

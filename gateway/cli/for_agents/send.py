@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.cli.call import GATEWAY_DEFAULT, REFUSED, AsJson, GatewayUrl, Remote, outcome
+from gateway.cli.call import REFUSED, Remote
 from gateway.cli.for_agents.attach import shown, uploaded
 from gateway.cli.for_agents.client import awaited
-from gateway.cli.for_agents.inbox import AgentKey
+from gateway.cli.options import as_agent, calls
 from gateway.cli.printable import plain, plain_json
 from gateway.client.agent import Agent
 from gateway.client.message import Message
@@ -22,7 +22,9 @@ PATH = "/v1/messages"
 PAYLOAD_BYTES_MAX = 100 * 1024 * 1024  # more than any gateway takes
 
 
+@calls(as_agent)
 def send(
+    there: Remote,
     sender: Annotated[str, typer.Option("--from", help="The sender's address.")],
     recipients: Annotated[list[str], typer.Option("--to", help="A recipient; may be repeated.")],
     subject: Annotated[str | None, typer.Option(help="One line for people.")] = None,
@@ -42,9 +44,6 @@ def send(
     wait: Annotated[
         float | None, typer.Option(min=1, help="Seconds to wait for the reply, and print it.")
     ] = None,
-    as_json: AsJson = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    key: AgentKey = None,
 ) -> None:
     """Send a message. Exits with 1 unless all recipients were accepted, and with --wait a reply came."""
     if wait is not None and len(recipients) > 1:
@@ -57,24 +56,21 @@ def send(
         "headers": headers_of(header or []) or None,
     }
     content = payload_of(payload)
-    with outcome(as_json):
-        if attach:
-            said["attachments"] = [shown(awaited(uploaded(gateway, key, file))) for file in attach]
-        if wait is not None:
-            _tell_reply(awaited(_asked(sender, recipients[0], content, said, wait, gateway, key)), as_json)
-        else:
-            there = {"version": "1.0", "sender": sender, "recipients": recipients, **said}
-            members = encode({name: value for name, value in there.items() if value is not None})
-            # The payload is sent as it was written, byte for byte.
-            body = render({**members, "payload": content})
-            _tell(Remote(gateway, key).call("POST", PATH, body), as_json)
+    if attach:
+        said["attachments"] = [shown(awaited(uploaded(there.gateway, there.key, file))) for file in attach]
+    if wait is not None:
+        _tell_reply(awaited(_asked(there, sender, recipients[0], content, said, wait)), there.as_json)
+    else:
+        envelope = {"version": "1.0", "sender": sender, "recipients": recipients, **said}
+        members = encode({name: value for name, value in envelope.items() if value is not None})
+        # The payload is sent as it was written, byte for byte.
+        body = render({**members, "payload": content})
+        _tell(there.call("POST", PATH, body), there.as_json)
 
 
-async def _asked(
-    sender: str, to: str, content: bytes, said: Any, seconds: float, gateway: str, key: str | None
-) -> Message:
+async def _asked(there: Remote, sender: str, to: str, content: bytes, said: Any, seconds: float) -> Message:
     try:
-        agent = Agent(sender, key=key, gateway=gateway)
+        agent = Agent(sender, key=there.key, gateway=there.gateway)
     except ValueError as fault:
         raise typer.BadParameter(str(fault), param_hint="--gateway") from None
     async with agent:

@@ -6,8 +6,8 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from gateway.cli.call import GATEWAY_DEFAULT, AsJson, GatewayUrl, Remote, outcome, print_fields, print_table
-from gateway.cli.for_agents.inbox import AgentKey
+from gateway.cli.call import Remote, print_fields, print_table
+from gateway.cli.options import as_agent, calls
 from gateway.cli.printable import plain_json
 
 FIELDS = {
@@ -33,22 +33,20 @@ NAMESAKES = {
 }
 
 
+@calls(as_agent)
 def status(
+    there: Remote,
     message_id: Annotated[str, typer.Argument(metavar="ID", help="As `amtp send` printed it.")],
     sender: Annotated[str | None, typer.Option(help="Its sender, if two messages share the id.")] = None,
     row: Annotated[
         str | None, typer.Option(help="Its row as shown to operators, if several share the id.")
     ] = None,
-    as_json: AsJson = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    key: AgentKey = None,
 ) -> None:
     """Show the status of a message, for each recipient that you may see."""
     chosen = {name: value for name, value in (("sender", sender), ("row", row)) if value}
     query = "?" + urlencode(chosen) if chosen else ""
-    with outcome(as_json):
-        answer = Remote(gateway, key).call("GET", f"/v1/messages/{quote(message_id, safe='')}/status{query}")
-    if as_json:
+    answer = there.call("GET", f"/v1/messages/{quote(message_id, safe='')}/status{query}")
+    if there.as_json:
         typer.echo(plain_json(answer))
         return
     print_fields(FIELDS, answer)

@@ -11,9 +11,10 @@ import typer
 
 from gateway.admit.api_key import mint_key
 from gateway.admit.caller import ADMIN, SUBMIT
-from gateway.cli.call import REFUSED, AsJson, print_fields, print_json, print_table
+from gateway.cli.call import REFUSED, print_fields, print_json, print_table
 from gateway.cli.for_operators.agents import tell_made
 from gateway.cli.for_operators.local_store import ConfigFile, DataFolder, opened
+from gateway.cli.options import AsJson
 from gateway.cli.spans import seconds_of
 from gateway.protocol.address import parse_address, parse_domain
 from gateway.protocol.errors import AMTPError

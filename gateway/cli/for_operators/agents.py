@@ -6,17 +6,8 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from gateway.cli.call import (
-    GATEWAY_DEFAULT,
-    AdminKey,
-    AsJson,
-    GatewayUrl,
-    Remote,
-    outcome,
-    print_fields,
-    print_json,
-    print_table,
-)
+from gateway.cli.call import Remote, print_fields, print_json, print_table
+from gateway.cli.options import as_operator, calls
 from gateway.cli.printable import plain
 
 app = typer.Typer(help="Agents, who have an inbox here.", no_args_is_help=True)
@@ -129,7 +120,9 @@ def _told_key(key: dict[str, Any]) -> str:
 
 
 @app.command()
+@calls(as_operator)
 def add(
+    there: Remote,
     name: Name,
     mode: DeliveryMode = None,
     push_target: PushTarget = None,
@@ -138,9 +131,6 @@ def add(
     capability: Capabilities = None,
     schema: Schemas = None,
     hidden: Hidden = None,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
 ) -> None:
     """Register an agent, or bring a retired one back, and print its key; it is shown only now.
 
@@ -156,27 +146,24 @@ def add(
         supported_schemas=schema,
         hidden=hidden,
     )
-    with outcome(as_json):
-        _tell(Remote(gateway, admin_key).call("POST", PATH, body), as_json)
+    _tell(there.call("POST", PATH, body), there.as_json)
 
 
 @app.command("list")
+@calls(as_operator)
 def list_(
+    there: Remote,
     domain: Annotated[str | None, typer.Option("--domain", help="Of this domain only.")] = None,
     state: Annotated[AgentState | None, typer.Option("--state", help="In this state only.")] = None,
     mode: DeliveryMode = None,
     text: Annotated[str | None, typer.Option("--find", help="With this text in name or description.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Agents at most.")] = 100,
     cursor: Annotated[str | None, typer.Option("--cursor", help="Continue after a previous page.")] = None,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
 ) -> None:
     """List agents by name."""
     asked = _profile(domain=domain, state=state, delivery_mode=mode, q=text, limit=limit, cursor=cursor)
-    with outcome(as_json):
-        page = Remote(gateway, admin_key).call("GET", f"{PATH}?{urlencode(asked, quote_via=quote)}")
-    if as_json:
+    page = there.call("GET", f"{PATH}?{urlencode(asked, quote_via=quote)}")
+    if there.as_json:
         print_json(page)
         return
     print_table(COLUMNS, page["agents"])
@@ -185,19 +172,16 @@ def list_(
 
 
 @app.command()
-def show(
-    name: Name,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
-) -> None:
+@calls(as_operator)
+def show(there: Remote, name: Name) -> None:
     """Show one agent."""
-    with outcome(as_json):
-        _tell(Remote(gateway, admin_key).call("GET", _path(name)), as_json)
+    _tell(there.call("GET", _path(name)), there.as_json)
 
 
 @app.command()
+@calls(as_operator)
 def update(
+    there: Remote,
     name: Name,
     mode: DeliveryMode = None,
     push_target: PushTarget = None,
@@ -205,9 +189,6 @@ def update(
     capability: Capabilities = None,
     schema: Schemas = None,
     hidden: Hidden = None,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
 ) -> None:
     """Change the given options, and leave the others."""
     body = _profile(
@@ -218,12 +199,13 @@ def update(
         supported_schemas=schema,
         hidden=hidden,
     )
-    with outcome(as_json):
-        _tell(Remote(gateway, admin_key).call("PATCH", _path(name), body), as_json)
+    _tell(there.call("PATCH", _path(name), body), there.as_json)
 
 
 @app.command("rotate-key")
+@calls(as_operator)
 def rotate_key(
+    there: Remote,
     name: Name,
     grace: Annotated[
         int | None, typer.Option("--grace", min=0, help="Seconds the old key stays valid; default: a day.")
@@ -232,35 +214,31 @@ def rotate_key(
         bool,
         typer.Option("--drop", help="Also end what earlier keys made: webhooks, schedules, queued messages."),
     ] = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
 ) -> None:
     """Give the agent a new key, and print it; it is shown only now."""
-    with outcome(as_json):
-        body = _profile(grace_seconds=grace, drop=drop or None)
-        _tell(Remote(gateway, admin_key).call("POST", f"{_path(name)}/rotate-key", body), as_json)
+    body = _profile(grace_seconds=grace, drop=drop or None)
+    _tell(there.call("POST", f"{_path(name)}/rotate-key", body), there.as_json)
 
 
 @app.command("rotate-secret")
+@calls(as_operator)
 def rotate_secret(
+    there: Remote,
     name: Name,
     grace: Annotated[
         int | None, typer.Option("--grace", min=0, help="Seconds to sign with both secrets; default: a day.")
     ] = None,
     secret: Secret = None,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
 ) -> None:
     """Give a push agent a new secret for signatures, and print it; it is shown only now."""
-    with outcome(as_json):
-        body = _profile(grace_seconds=grace, push_secret=secret)
-        _tell(Remote(gateway, admin_key).call("POST", f"{_path(name)}/rotate-push-secret", body), as_json)
+    body = _profile(grace_seconds=grace, push_secret=secret)
+    _tell(there.call("POST", f"{_path(name)}/rotate-push-secret", body), there.as_json)
 
 
 @app.command()
+@calls(as_operator)
 def remove(
+    there: Remote,
     name: Name,
     mail: Annotated[
         Mail | None,
@@ -268,11 +246,7 @@ def remove(
             "--mail", help="Remove it for good; its open mail is returned to the senders or dropped."
         ),
     ] = None,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
 ) -> None:
     """Retire the agent: its keys end, its inbox stays and keeps accepting mail."""
     query = f"?mail={mail}" if mail else ""
-    with outcome(as_json):
-        _tell(Remote(gateway, admin_key).call("DELETE", _path(name) + query), as_json)
+    _tell(there.call("DELETE", _path(name) + query), there.as_json)

@@ -4,17 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.call import (
-    GATEWAY_DEFAULT,
-    AdminKey,
-    AsJson,
-    GatewayUrl,
-    Remote,
-    outcome,
-    print_fields,
-    print_json,
-    print_table,
-)
+from gateway.cli.call import Remote, print_fields, print_json, print_table
 from gateway.cli.for_operators.queue import (
     Cursor,
     DryRun,
@@ -26,6 +16,7 @@ from gateway.cli.for_operators.queue import (
     said,
     tell_more,
 )
+from gateway.cli.options import as_operator, calls
 from gateway.cli.printable import plain, plain_json
 from gateway.cli.spans import seconds_of
 
@@ -78,7 +69,9 @@ AtOnce = Annotated[
 
 
 @app.command("list")
+@calls(as_operator)
 def list_(
+    there: Remote,
     sender: Sender = None,
     recipient: Recipient = None,
     domain: Domain = None,
@@ -87,9 +80,6 @@ def list_(
     younger_than: YoungerThan = None,
     limit: Limit = 100,
     cursor: Cursor = None,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
 ) -> None:
     """List dead letters, newest first."""
     asked = said(
@@ -102,9 +92,8 @@ def list_(
         limit=limit,
         cursor=cursor,
     )
-    with outcome(as_json):
-        page = Remote(gateway, admin_key).call("GET", LETTERS + query_of(asked))
-    if as_json:
+    page = there.call("GET", LETTERS + query_of(asked))
+    if there.as_json:
         print_json(page)
         return
     print_table(COLUMNS, page["dead_letters"])
@@ -112,19 +101,17 @@ def list_(
 
 
 @app.command()
+@calls(as_operator)
 def show(
+    there: Remote,
     number: Number,
     reason: Annotated[
         str | None, typer.Option("--reason", help="Why you read the content, for the audit.")
     ] = None,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
 ) -> None:
     """Show a dead letter and the envelope of its message; with --reason the whole message."""
-    with outcome(as_json):
-        letter = Remote(gateway, admin_key).call("GET", f"{LETTERS}/{number}{query_of(said(reason=reason))}")
-    if as_json:
+    letter = there.call("GET", f"{LETTERS}/{number}{query_of(said(reason=reason))}")
+    if there.as_json:
         print_json(letter)
         return
     print_fields(FIELDS, letter)
@@ -134,7 +121,9 @@ def show(
 
 
 @app.command()
+@calls(as_operator)
 def replay(
+    there: Remote,
     numbers: Numbers = None,
     sender: Sender = None,
     recipient: Recipient = None,
@@ -146,9 +135,6 @@ def replay(
     limit: AtOnce = 1000,
     rate: Annotated[float | None, typer.Option("--rate", help="Dead letters a second at most.")] = None,
     dry_run: DryRun = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
 ) -> None:
     """Put dead letters back into the queue, or into the inbox that did not acknowledge them, with the same ids."""
     chosen = said(
@@ -160,22 +146,22 @@ def replay(
         younger_than=younger_than,
         all=everything,
     )
-    remote = Remote(gateway, admin_key)
-    with outcome(as_json):
-        if numbers:
-            _refuse_both(chosen, rate, dry_run)
-            answers = [remote.call("POST", f"{LETTERS}/{number}/replay") for number in numbers]
-            warnings = dict.fromkeys(warning for answer in answers for warning in answer["warnings"])
-            done = {**_each("replayed", numbers), "warnings": list(warnings)}
-        else:
-            require_choice(chosen)
-            wanted = {**chosen, **said(limit=limit, per_second=rate, dry_run=dry_run)}
-            done = remote.call("POST", f"{LETTERS}/replay", wanted)
-    _tell(done, "replayed", as_json)
+    if numbers:
+        _refuse_both(chosen, rate, dry_run)
+        answers = [there.call("POST", f"{LETTERS}/{number}/replay") for number in numbers]
+        warnings = dict.fromkeys(warning for answer in answers for warning in answer["warnings"])
+        done = {**_each("replayed", numbers), "warnings": list(warnings)}
+    else:
+        require_choice(chosen)
+        wanted = {**chosen, **said(limit=limit, per_second=rate, dry_run=dry_run)}
+        done = there.call("POST", f"{LETTERS}/replay", wanted)
+    _tell(done, "replayed", there.as_json)
 
 
 @app.command()
+@calls(as_operator)
 def purge(
+    there: Remote,
     numbers: Numbers = None,
     sender: Sender = None,
     recipient: Recipient = None,
@@ -186,9 +172,6 @@ def purge(
     everything: Everything = False,
     limit: AtOnce = 1000,
     dry_run: DryRun = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
 ) -> None:
     """Delete dead letters for good; their deliveries stay failed."""
     chosen = said(
@@ -200,17 +183,15 @@ def purge(
         younger_than=younger_than,
         all=everything,
     )
-    remote = Remote(gateway, admin_key)
-    with outcome(as_json):
-        if numbers:
-            _refuse_both(chosen, None, dry_run)
-            for number in numbers:
-                remote.call("DELETE", f"{LETTERS}/{number}")
-            done = _each("purged", numbers)
-        else:
-            require_choice(chosen)
-            done = remote.call("POST", f"{LETTERS}/purge", {**chosen, **said(limit=limit, dry_run=dry_run)})
-    _tell(done, "purged", as_json)
+    if numbers:
+        _refuse_both(chosen, None, dry_run)
+        for number in numbers:
+            there.call("DELETE", f"{LETTERS}/{number}")
+        done = _each("purged", numbers)
+    else:
+        require_choice(chosen)
+        done = there.call("POST", f"{LETTERS}/purge", {**chosen, **said(limit=limit, dry_run=dry_run)})
+    _tell(done, "purged", there.as_json)
 
 
 def _each(what: str, numbers: list[int]) -> dict[str, Any]:

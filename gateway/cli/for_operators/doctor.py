@@ -10,11 +10,12 @@ from pathlib import Path
 import typer
 
 from gateway.admit.caller import ADMIN
-from gateway.cli.call import REFUSED, AsJson, print_json
+from gateway.cli.call import REFUSED, print_json
 from gateway.cli.for_operators.finding import Finding
 from gateway.cli.for_operators.listeners import listeners
 from gateway.cli.for_operators.local_store import ConfigFile, DataFolder, reached, settings
 from gateway.cli.for_operators.on_this_machine import on_this_machine
+from gateway.cli.options import AsJson
 from gateway.config.settings import Config, ConfigError
 from gateway.journal.failures import reason
 from gateway.serve.expected import EXPECTED

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.call import REFUSED, AsJson, print_json
+from gateway.cli.call import REFUSED, print_json
 from gateway.cli.for_operators.local_store import ConfigFile, DataFolder, settings
+from gateway.cli.options import AsJson
 from gateway.serve import pid_file
 
 TELL_SECONDS = 5  # between two progress messages

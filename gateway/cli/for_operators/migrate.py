@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.call import REFUSED, AsJson, print_json
+from gateway.cli.call import REFUSED, print_json
 from gateway.cli.for_operators.local_store import ConfigFile, DataFolder, reached, settings
+from gateway.cli.options import AsJson
 from gateway.config.settings import Config
 from gateway.store import migrate as store
 from gateway.store import sealed

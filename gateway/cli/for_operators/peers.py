@@ -5,18 +5,9 @@ from urllib.parse import quote
 
 import typer
 
-from gateway.cli.call import (
-    GATEWAY_DEFAULT,
-    AdminKey,
-    AsJson,
-    GatewayUrl,
-    Remote,
-    outcome,
-    print_fields,
-    print_json,
-    print_table,
-)
+from gateway.cli.call import Remote, print_fields, print_json, print_table
 from gateway.cli.for_operators.queue import Cursor, Limit, query_of, said, state_of, tell_more
+from gateway.cli.options import as_operator, calls
 
 app = typer.Typer(help="Gateways of other domains: what they publish, and their state.", no_args_is_help=True)
 
@@ -55,17 +46,11 @@ FIELDS = {
 
 
 @app.command("list")
-def list_(
-    limit: Limit = 100,
-    cursor: Cursor = None,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
-) -> None:
+@calls(as_operator)
+def list_(there: Remote, limit: Limit = 100, cursor: Cursor = None) -> None:
     """List known gateways by domain."""
-    with outcome(as_json):
-        page = Remote(gateway, admin_key).call("GET", PATH + query_of(said(limit=limit, cursor=cursor)))
-    if as_json:
+    page = there.call("GET", PATH + query_of(said(limit=limit, cursor=cursor)))
+    if there.as_json:
         print_json(page)
         return
     print_table(COLUMNS, [_flat(peer) for peer in page["peers"]])
@@ -73,16 +58,13 @@ def list_(
 
 
 @app.command()
+@calls(as_operator)
 def show(
-    domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="Such as example.com.")],
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
+    there: Remote, domain: Annotated[str, typer.Argument(metavar="DOMAIN", help="Such as example.com.")]
 ) -> None:
     """Show a gateway, with all that is known about it."""
-    with outcome(as_json):
-        found = Remote(gateway, admin_key).call("GET", f"{PATH}/{quote(domain, safe='')}")
-    if as_json:
+    found = there.call("GET", f"{PATH}/{quote(domain, safe='')}")
+    if there.as_json:
         print_json(found)
         return
     print_fields(FIELDS, _flat(found))

@@ -6,17 +6,8 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from gateway.cli.call import (
-    GATEWAY_DEFAULT,
-    AdminKey,
-    AsJson,
-    GatewayUrl,
-    Remote,
-    outcome,
-    print_fields,
-    print_json,
-    print_table,
-)
+from gateway.cli.call import Remote, print_fields, print_json, print_table
+from gateway.cli.options import as_operator, calls
 from gateway.cli.printable import plain
 from gateway.cli.spans import seconds_of
 
@@ -133,7 +124,9 @@ def tell_more(page: dict[str, Any]) -> None:
 
 
 @app.command("list")
+@calls(as_operator)
 def list_(
+    there: Remote,
     sender: Sender = None,
     recipient: Recipient = None,
     destination: ForDestination = None,
@@ -142,9 +135,6 @@ def list_(
     older_than: OlderThan = None,
     limit: Limit = 100,
     cursor: Cursor = None,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
 ) -> None:
     """List queued deliveries, oldest first, and why they wait."""
     asked = said(
@@ -157,9 +147,8 @@ def list_(
         limit=limit,
         cursor=cursor,
     )
-    with outcome(as_json):
-        page = Remote(gateway, admin_key).call("GET", QUEUE + query_of(asked))
-    if as_json:
+    page = there.call("GET", QUEUE + query_of(asked))
+    if there.as_json:
         print_json(page)
         return
     print_table(COLUMNS, page["deliveries"])
@@ -167,16 +156,13 @@ def list_(
 
 
 @app.command()
+@calls(as_operator)
 def show(
-    message_id: Annotated[str, typer.Argument(metavar="ID", help="A queued message.")],
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
+    there: Remote, message_id: Annotated[str, typer.Argument(metavar="ID", help="A queued message.")]
 ) -> None:
     """Show one message's queued deliveries, and their attempts so far."""
-    with outcome(as_json):
-        page = Remote(gateway, admin_key).call("GET", f"{QUEUE}/{quote(message_id, safe='')}?limit=1000")
-    if as_json:
+    page = there.call("GET", f"{QUEUE}/{quote(message_id, safe='')}?limit=1000")
+    if there.as_json:
         print_json(page)
         return
     for delivery in page["deliveries"]:
@@ -189,7 +175,9 @@ def show(
 
 def _add_act(act: str, summary: str) -> None:
     @app.command(act, help=summary)
+    @calls(as_operator)
     def command(
+        there: Remote,
         ids: Ids = None,
         sender: Sender = None,
         recipient: Recipient = None,
@@ -200,9 +188,6 @@ def _add_act(act: str, summary: str) -> None:
         everything: Everything = False,
         dry_run: DryRun = False,
         reason: Reason = None,
-        gateway: GatewayUrl = GATEWAY_DEFAULT,
-        admin_key: AdminKey = None,
-        as_json: AsJson = False,
     ) -> None:
         chosen = said(
             ids=ids,
@@ -215,11 +200,8 @@ def _add_act(act: str, summary: str) -> None:
             all=everything,
         )
         require_choice(chosen)
-        with outcome(as_json):
-            effect = _whole(
-                Remote(gateway, admin_key), act, {**chosen, **said(dry_run=dry_run, reason=reason)}
-            )
-        if as_json:
+        effect = _whole(there, act, {**chosen, **said(dry_run=dry_run, reason=reason)})
+        if there.as_json:
             print_json(effect)
             return
         told = f"would be {DONE[act]}" if effect["dry_run"] else DONE[act]
@@ -248,16 +230,14 @@ def _whole(remote: Remote, act: str, body: dict[str, Any]) -> Any:
 
 
 @app.command()
+@calls(as_operator)
 def shape(
+    there: Remote,
     top: Annotated[int, typer.Option("--top", min=1, max=1000, help="Destinations to list.")] = 20,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
 ) -> None:
     """Count queued deliveries by age and destination."""
-    with outcome(as_json):
-        found = Remote(gateway, admin_key).call("GET", f"{QUEUE}/shape?top={top}")
-    if as_json:
+    found = there.call("GET", f"{QUEUE}/shape?top={top}")
+    if there.as_json:
         print_json(found)
         return
     rows = found["destinations"]
@@ -270,19 +250,11 @@ def shape(
 
 
 @app.command()
-def destinations(
-    limit: Limit = 100,
-    cursor: Cursor = None,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
-) -> None:
+@calls(as_operator)
+def destinations(there: Remote, limit: Limit = 100, cursor: Cursor = None) -> None:
     """List destinations with queued mail, paused or failing ones, and their state."""
-    with outcome(as_json):
-        page = Remote(gateway, admin_key).call(
-            "GET", DESTINATIONS + query_of(said(limit=limit, cursor=cursor))
-        )
-    if as_json:
+    page = there.call("GET", DESTINATIONS + query_of(said(limit=limit, cursor=cursor)))
+    if there.as_json:
         print_json(page)
         return
     print_table(DESTINATION_COLUMNS, [{**one, "state": state_of(one)} for one in page["destinations"]])
@@ -290,16 +262,11 @@ def destinations(
 
 
 @app.command()
-def explain(
-    domain: Destination,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
-) -> None:
+@calls(as_operator)
+def explain(there: Remote, domain: Destination) -> None:
     """Show why a destination's queued mail is not being delivered now."""
-    with outcome(as_json):
-        found = Remote(gateway, admin_key).call("GET", f"{_place(domain)}/explain")
-    if as_json:
+    found = there.call("GET", f"{_place(domain)}/explain")
+    if there.as_json:
         print_json(found)
         return
     for reason in found["reasons"]:
@@ -309,7 +276,9 @@ def explain(
 
 
 @app.command()
+@calls(as_operator)
 def pause(
+    there: Remote,
     domain: Destination,
     reason: Annotated[str, typer.Option("--reason", help="Reason, shown with the pause.")],
     span: Annotated[
@@ -318,26 +287,17 @@ def pause(
             "--for", parser=seconds_of, metavar="SPAN", help="Such as 15m, 4h; default: until resumed."
         ),
     ] = None,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    admin_key: AdminKey = None,
-    as_json: AsJson = False,
 ) -> None:
     """Pause a destination: start no new deliveries to it."""
-    with outcome(as_json):
-        body = said(reason=reason, expires_in=span)
-        _tell(Remote(gateway, admin_key).call("POST", f"{_place(domain)}/pause", body), as_json)
+    body = said(reason=reason, expires_in=span)
+    _tell(there.call("POST", f"{_place(domain)}/pause", body), there.as_json)
 
 
 def _add_destination_act(act: str, summary: str) -> None:
     @app.command(act, help=summary)
-    def command(
-        domain: Destination,
-        gateway: GatewayUrl = GATEWAY_DEFAULT,
-        admin_key: AdminKey = None,
-        as_json: AsJson = False,
-    ) -> None:
-        with outcome(as_json):
-            _tell(Remote(gateway, admin_key).call("POST", f"{_place(domain)}/{act}"), as_json)
+    @calls(as_operator)
+    def command(there: Remote, domain: Destination) -> None:
+        _tell(there.call("POST", f"{_place(domain)}/{act}"), there.as_json)
 
 
 for _act, _summary in {

@@ -7,20 +7,9 @@ from urllib.parse import quote
 
 import typer
 
-from gateway.cli.call import (
-    GATEWAY_DEFAULT,
-    REFUSED,
-    AdminKey,
-    AsJson,
-    GatewayUrl,
-    Remote,
-    outcome,
-    print_fields,
-    print_json,
-    print_table,
-)
-from gateway.cli.for_agents.inbox import AgentKey
+from gateway.cli.call import REFUSED, Remote, print_fields, print_json, print_table
 from gateway.cli.for_operators.queue import Cursor, Limit, query_of, said, tell_more
+from gateway.cli.options import as_either, calls
 from gateway.cli.spans import seconds_of
 from gateway.protocol.timestamp import render_timestamp
 
@@ -96,42 +85,31 @@ def _tell(answer: dict[str, Any], as_json: bool) -> None:
 
 
 @app.command()
+@calls(as_either)
 def add(
+    there: Remote,
     url: Annotated[str, typer.Argument(help="The https URL to notify.")],
     event: Events = None,
     about: About = None,
     description: Description = None,
     owner: Owner = None,
     secret: Secret = None,
-    as_json: AsJson = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    key: AgentKey = None,
-    admin_key: AdminKey = None,
 ) -> None:
     """Register a webhook, and print its secret for signatures; it is shown only now.
 
     It is pending until it echoes the challenge posted to it.
     """
     body = said(url=url, events=event, about=about, description=description, owner=owner, secret=secret)
-    with outcome(as_json):
-        _tell(Remote(gateway, key or admin_key).call("POST", PATH, body), as_json)
+    _tell(there.call("POST", PATH, body), there.as_json)
 
 
 @app.command("list")
-def list_(
-    owner: Owner = None,
-    limit: Limit = 100,
-    cursor: Cursor = None,
-    as_json: AsJson = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    key: AgentKey = None,
-    admin_key: AdminKey = None,
-) -> None:
+@calls(as_either)
+def list_(there: Remote, owner: Owner = None, limit: Limit = 100, cursor: Cursor = None) -> None:
     """List webhooks: the agent's whose key it is, or with an operator's key all."""
     query = query_of(said(owner=owner, limit=limit, cursor=cursor))
-    with outcome(as_json):
-        page = Remote(gateway, key or admin_key).call("GET", PATH + query)
-    if as_json:
+    page = there.call("GET", PATH + query)
+    if there.as_json:
         print_json(page)
         return
     print_table(COLUMNS, page["webhooks"])
@@ -139,95 +117,69 @@ def list_(
 
 
 @app.command()
+@calls(as_either)
 def show(
+    there: Remote,
     webhook: Id,
     attempts: Annotated[
         int, typer.Option("--attempts", min=0, max=1000, help="Number of last attempts to show.")
     ] = 10,
-    as_json: AsJson = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    key: AgentKey = None,
-    admin_key: AdminKey = None,
 ) -> None:
     """Show a webhook, and its last attempts."""
-    there = Remote(gateway, key or admin_key)
-    with outcome(as_json):
-        answer = there.call("GET", _place(webhook))
-        tries = there.call("GET", _place(webhook, f"/attempts?limit={attempts}")) if attempts else {}
-    if as_json:
+    answer = there.call("GET", _place(webhook))
+    tries = there.call("GET", _place(webhook, f"/attempts?limit={attempts}")) if attempts else {}
+    if there.as_json:
         print_json(answer | {"attempts": tries.get("attempts", [])})
         return
-    _tell(answer, as_json)
+    _tell(answer, there.as_json)
     if tries.get("attempts"):
         typer.echo("")
         print_table(ATTEMPT_COLUMNS, tries["attempts"])
 
 
 @app.command()
+@calls(as_either)
 def update(
+    there: Remote,
     webhook: Id,
     url: Annotated[str | None, typer.Option("--url", help="Another URL, which is challenged first.")] = None,
     event: Events = None,
     about: About = None,
     description: Description = None,
     enabled: Annotated[bool | None, typer.Option("--on/--off", help="Enable or disable it.")] = None,
-    as_json: AsJson = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    key: AgentKey = None,
-    admin_key: AdminKey = None,
 ) -> None:
     """Change the given options, and leave the others."""
     body = said(url=url, events=event, about=about, description=description)
     if enabled is not None:
         body["enabled"] = enabled
-    with outcome(as_json):
-        _tell(Remote(gateway, key or admin_key).call("PATCH", _place(webhook), body), as_json)
+    _tell(there.call("PATCH", _place(webhook), body), there.as_json)
 
 
 @app.command()
-def remove(
-    webhook: Id,
-    as_json: AsJson = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    key: AgentKey = None,
-    admin_key: AdminKey = None,
-) -> None:
+@calls(as_either)
+def remove(there: Remote, webhook: Id) -> None:
     """Remove a webhook."""
-    with outcome(as_json):
-        answer = Remote(gateway, key or admin_key).call("DELETE", _place(webhook))
-    if as_json:
+    answer = there.call("DELETE", _place(webhook))
+    if there.as_json:
         print_json(answer)
     else:
         typer.echo(answer["message"])
 
 
 @app.command()
-def challenge(
-    webhook: Id,
-    as_json: AsJson = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    key: AgentKey = None,
-    admin_key: AdminKey = None,
-) -> None:
+@calls(as_either)
+def challenge(there: Remote, webhook: Id) -> None:
     """Challenge a pending webhook again."""
-    with outcome(as_json):
-        _tell(Remote(gateway, key or admin_key).call("POST", _place(webhook, "/challenge")), as_json)
+    _tell(there.call("POST", _place(webhook, "/challenge")), there.as_json)
 
 
 @app.command("test")
-def try_(
-    webhook: Id,
-    as_json: AsJson = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    key: AgentKey = None,
-    admin_key: AdminKey = None,
-) -> None:
+@calls(as_either)
+def try_(there: Remote, webhook: Id) -> None:
     """Send a test event, and show the result."""
-    there = Remote(gateway, key or admin_key)
-    with outcome(as_json):
-        event_id = there.call("POST", _place(webhook, "/test"))["event_id"]
-        attempt = _attempt_of(there, webhook, event_id)
-    if as_json:
+    event_id = there.call("POST", _place(webhook, "/test"))["event_id"]
+    attempt = _attempt_of(there, webhook, event_id)
+    if there.as_json:
         print_json({"event_id": event_id, "attempt": attempt})
     elif attempt is None:
         typer.echo(f"No answer yet; `amtp webhooks show {webhook}` will tell.")
@@ -253,20 +205,17 @@ def _attempt_of(there: Remote, webhook: str, event_id: str) -> dict[str, Any] | 
 
 
 @app.command()
+@calls(as_either)
 def replay(
+    there: Remote,
     webhook: Id,
     since: Annotated[str, typer.Option("--since", help="A time, or how long ago, such as 2h.")],
     event: Annotated[str | None, typer.Option("--event", help="Only this event.")] = None,
-    as_json: AsJson = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    key: AgentKey = None,
-    admin_key: AdminKey = None,
 ) -> None:
     """Send events again, delivered or given up since then, with the same ids."""
     body = said(since=_moment(since), event=event)
-    with outcome(as_json):
-        answer = Remote(gateway, key or admin_key).call("POST", _place(webhook, "/replay"), body)
-    if as_json:
+    answer = there.call("POST", _place(webhook, "/replay"), body)
+    if there.as_json:
         print_json(answer)
         return
     more = " There are more: repeat the command." if answer["has_more"] else ""
@@ -280,7 +229,9 @@ def _moment(text: str) -> str:
 
 
 @app.command()
+@calls(as_either)
 def rotate(
+    there: Remote,
     webhook: Id,
     grace: Annotated[
         int | None,
@@ -289,13 +240,7 @@ def rotate(
         ),
     ] = None,
     secret: Secret = None,
-    as_json: AsJson = False,
-    gateway: GatewayUrl = GATEWAY_DEFAULT,
-    key: AgentKey = None,
-    admin_key: AdminKey = None,
 ) -> None:
     """Give a webhook a new secret, and print it; it is shown only now."""
     body = {} if grace is None else {"grace_seconds": grace}
-    with outcome(as_json):
-        there = Remote(gateway, key or admin_key)
-        _tell(there.call("POST", _place(webhook, "/rotate"), body | said(secret=secret)), as_json)
+    _tell(there.call("POST", _place(webhook, "/rotate"), body | said(secret=secret)), there.as_json)
