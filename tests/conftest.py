@@ -1,4 +1,4 @@
-"""What every test may ask for: a database of its own, a clock to turn, and a world to build gateways in."""
+"""What every test may ask for: a database of its own, a clock to turn, a world to build gateways in, and a net of them."""
 
 import asyncio
 import itertools
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from gateway.features.feature import Plug
+from gateway.flow import worker
 from gateway.postgres.embedded import EmbeddedPostgres
 from gateway.store.clock import Clock
 from gateway.store.database import Database
@@ -23,7 +24,10 @@ from gateway.store.row_ids import Mint
 from gateway.wiring.features import FEATURES
 
 if TYPE_CHECKING:
+    from tests.federation import Federation, Ground
     from tests.world import World
+
+pytest.register_assert_rewrite("tests.telling")
 
 settings.register_profile("suite", derandomize=True, deadline=None)
 settings.load_profile("suite")
@@ -143,4 +147,31 @@ async def world(dsn: str, tmp_path: Path, server: Server, features: Sequence[Plu
     from tests.world import World
 
     async with World(dsn, tmp_path, server.create, features) as built:
+        yield built
+
+
+@pytest.fixture
+async def ground() -> AsyncIterator["Ground"]:
+    """What gateways of several domains stand on: loopback, and a DNS server in the test's own loop."""
+    from tests.federation import loopback
+
+    async with loopback() as built:
+        yield built
+
+
+@pytest.fixture
+def poll_seconds() -> float:
+    """How often the workers of `net` look by themselves; a module that turns the clock by hours overrides this."""
+    return worker.POLL_SECONDS
+
+
+@pytest.fixture
+async def net(
+    world: "World", ground: "Ground", poll_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator["Federation"]:
+    """Gateways of several domains, on one clock."""
+    from tests.federation import federation
+
+    monkeypatch.setattr(worker, "POLL_SECONDS", poll_seconds)
+    async with federation(world, ground) as built:
         yield built

@@ -14,7 +14,7 @@ from gateway.config.sections import AttachmentSettings, OutboundSettings
 from gateway.features.attachments import read_door as message_files
 from gateway.features.attachments.blocks import BLOCK_BYTES
 from tests.attacks.test_ssrf import LEADING, WRITTEN
-from tests.federation import Federation, federation, loopback
+from tests.federation import Federation
 from tests.raw_server import RawServer, answer, read_request
 from tests.world import Agent, Gateway, World
 
@@ -24,10 +24,9 @@ LARGE = b"large" * BLOCK_BYTES
 
 
 @pytest.fixture
-async def net(world: World) -> AsyncIterator[Federation]:
-    async with loopback() as ground, federation(world, ground) as built:
-        built.dns.add(HOST, "A", "127.0.0.1")
-        yield built
+def net(net: Federation) -> Federation:
+    net.dns.add(HOST, "A", "127.0.0.1")
+    return net
 
 
 def said_of(content: bytes, url: str, content_type: str = "application/pdf") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from gateway.config.sections import AttachmentSettings
 from gateway.features.attachments.blocks import BLOCK_BYTES
 from tests.attacks.test_attachments import SMALL, said_of, typed
-from tests.federation import Federation, federation, loopback
+from tests.federation import Federation
 from tests.raw_server import RawServer, read_request
 from tests.stories.test_attachments import path_of, upload, uploaded
 from tests.world import Agent, Gateway, World
@@ -91,11 +91,10 @@ class Slow:
 
 
 @pytest.fixture
-async def net(world: World) -> AsyncIterator[Federation]:
-    async with loopback() as ground, federation(world, ground) as built:
-        for host in ("slow.test", "honest.test"):
-            built.dns.add(host, "A", "127.0.0.1")
-        yield built
+def net(net: Federation) -> Federation:
+    for host in ("slow.test", "honest.test"):
+        net.dns.add(host, "A", "127.0.0.1")
+    return net
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """Who may answer, and where answers go: a stranger ends nobody's wait and aims no answer at third parties."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,8 @@ from gateway.client.errors import NoReply
 from gateway.config.sections import PeerSettings
 from gateway.config.values import Secret
 from tests.client.joined import lies_in
-from tests.federation import Federation, federation, loopback
-from tests.stories.test_push import pushed, receiver
-from tests.stories.test_waiting import ask, waiting
+from tests.federation import Federation
+from tests.telling import ask, pushed, receiver, waiting
 from tests.world import Gateway, Reply, World
 
 KEY = "a-key-that-proves-the-peer"
@@ -100,12 +99,6 @@ async def test_a_program_that_says_so_takes_replies_of_unproven_senders(world: W
                 gateway, client, lambda id_: mail(gateway, FAR, alice.address, in_reply_to=id_), timeout=20
             )
             assert reply.payload == "forged"
-
-
-@pytest.fixture
-async def net(world: World) -> AsyncIterator[Federation]:
-    async with loopback() as ground, federation(world, ground) as built:
-        yield built
 
 
 @pytest.mark.parametrize(

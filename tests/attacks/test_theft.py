@@ -13,7 +13,7 @@ from gateway.store.agents.keys import NamedKeys, NewKey
 from gateway.store.tallies import balance
 from gateway.wiring.features import LEAVINGS
 from tests.attacks.test_authorization import in_an_hour
-from tests.stories.test_waiting import ask, waiting
+from tests.telling import ask, waiting
 from tests.world import Agent, Gateway, Reply, World
 
 PATIENCE_SECONDS = 20.0  # far less than a stream goes without a look of its own

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import tracemalloc
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,7 +11,7 @@ import pytest
 
 from gateway.config.sections import AttachmentSettings
 from gateway.store.sealed import KEY_FILE
-from tests.federation import Federation, Ground, federation
+from tests.federation import Federation
 from tests.world import Agent, Gateway, Reply, World
 
 LARGE = bytes(range(256)) * 4096  # a megabyte: several blocks
@@ -80,12 +80,6 @@ async def test_what_is_uploaded_is_read_by_the_recipient(world: World, store: st
             "attachment; filename=\"offer.pdf\"; filename*=UTF-8''offer.pdf"
         )
         assert (await read(gateway, path_of(attachment)))[2] == content
-
-
-@pytest.fixture
-async def net(world: World, ground: Ground) -> AsyncIterator[Federation]:
-    async with federation(world, ground) as built:
-        yield built
 
 
 async def test_a_recipient_at_another_gateway_reads_it_through_his_own(net: Federation) -> None:

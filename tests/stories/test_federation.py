@@ -1,8 +1,6 @@
 """Gateways of different domains: real DNS packets, real TLS, a database for each."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -22,91 +20,21 @@ from conformance.fake_peer import (
 )
 from gateway.config.sections import PeerSettings, QueueSettings
 from gateway.config.values import Secret
-from gateway.flow import worker
 from gateway.net.tls import TlsError
 from gateway.protocol.timestamp import render_timestamp
-from tests.federation import Federation, Ground, federation
-from tests.world import Agent, Gateway, World
-
-PATIENCE_SECONDS = 15.0
+from tests.federation import Federation
+from tests.telling import count, ended, gate, mail, sent, tried, until
+from tests.world import Gateway
 
 
 @pytest.fixture
-async def net(world: World, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Federation]:
-    monkeypatch.setattr(worker, "POLL_SECONDS", 0.1)  # the clock is turned by hours here, and watched closely
-    async with federation(world, ground) as built:
-        yield built
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    """What `look` finds, once it finds something."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            found = await look()
-            if found:
-                return found
-            await asyncio.sleep(0.02)
-
-
-async def mail(agent: Agent, count: int = 1) -> list[dict[str, Any]]:
-    """An inbox, once it holds so many."""
-
-    async def look() -> list[dict[str, Any]]:
-        found = await agent.inbox("?limit=1000")
-        return found if len(found) >= count else []
-
-    found: list[dict[str, Any]] = await until(look)
-    return found
-
-
-async def ended(sender: Agent, message_id: str) -> dict[str, Any]:
-    """The status of a message, once it is final."""
-
-    async def look() -> dict[str, Any] | None:
-        status = await sender.status(message_id)
-        return None if status["status"] == "queued" else status
-
-    found: dict[str, Any] = await until(look)
-    return found
-
-
-async def tried(sender: Agent, message_id: str, attempts: int = 1) -> dict[str, Any]:
-    """The only recipient of a message, once it was tried so often and waits for the next time."""
-
-    async def look() -> dict[str, Any] | None:
-        (recipient,) = (await sender.status(message_id))["recipients"]
-        return recipient if recipient["attempts"] >= attempts and recipient["last_error"] else None
-
-    found: dict[str, Any] = await until(look)
-    return found
-
-
-async def sent(sender: Agent, *recipients: str, **members: Any) -> str:
-    reply = await sender.send(*recipients, **members)
-    assert reply.status == 202, reply.text
-    message_id: str = reply.json["message_id"]
-    return message_id
+def poll_seconds() -> float:
+    return 0.1  # the clock is turned by hours here, and watched closely
 
 
 async def logged(gateway: Gateway, event: str) -> list[str]:
     gateway.app.journal.flush()
     return [line for line in gateway.log.getvalue().splitlines() if f" {event} " in f" {line} "]
-
-
-async def count(gateway: Gateway, table: str) -> int:
-    found: int = await gateway.app.database.fetchval(f"select count(*) from {table}")
-    return found
-
-
-def gate(then: Callable[[Exchange], Awaitable[None]] = accepts) -> tuple[asyncio.Event, Any]:
-    """A behaviour that waits for the event."""
-    opened = asyncio.Event()
-
-    async def behave(exchange: Exchange) -> None:
-        await opened.wait()
-        await then(exchange)
-
-    return opened, behave
 
 
 async def accepts_and_hangs_up(exchange: Exchange) -> None:

@@ -17,18 +17,15 @@ from gateway.config.sections import PeerSettings, QueueSettings
 from gateway.config.values import Secret
 from gateway.protocol.timestamp import render_timestamp
 from gateway.store.row_ids import Mint
-from tests.federation import Federation, Ground, federation
+from tests.federation import Federation
 from tests.go_gateway import GoGateway, go_message
-from tests.world import Agent, Gateway, World
+from tests.telling import ended, until
+from tests.world import Agent, Gateway
 
 KEY = "the-key-that-proves-the-peer"
 DAVE = "dave@go.test"
 
-
-@pytest.fixture
-async def net(world: World, ground: Ground) -> AsyncIterator[Federation]:
-    async with federation(world, ground) as built:
-        yield built
+settled = partial(ended, patience_seconds=10)
 
 
 @asynccontextmanager
@@ -37,20 +34,6 @@ async def together(net: Federation, **how: Any) -> AsyncIterator[tuple[Gateway, 
     async with net.gateway("acme.test") as acme, net.peer("go.test", **how) as peer:
         peer.will(go := GoGateway())
         yield acme, go
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(15):
-        while not (found := await look()):
-            await asyncio.sleep(0.02)
-        return found
-
-
-async def settled(alice: Agent, message_id: str) -> dict[str, Any]:
-    async with asyncio.timeout(10):
-        while (status := await alice.status(message_id))["status"] == "queued":
-            await asyncio.sleep(0.02)
-    return status
 
 
 async def test_a_message_it_posts_once_for_each_recipient_is_one_message_in_each_inbox(

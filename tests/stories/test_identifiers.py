@@ -7,23 +7,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
-import pytest
-
 from gateway.config.sections import PeerSettings
 from gateway.protocol.identifiers import ORIGINALS, derived_id, replace_identifiers, unfit, uuid7
 from gateway.protocol.members import members_of, render
 from gateway.store.row_ids import Mint
-from tests.federation import Federation, Ground, federation, host_of
-from tests.stories.test_federation import ended, mail
-from tests.world import Gateway, World
+from tests.federation import Federation, host_of
+from tests.telling import ended, mail
+from tests.world import Gateway
 
 IDS = {"message_id": "order-17", "idempotency_key": "Order № 17"}
-
-
-@pytest.fixture
-async def net(world: World, ground: Ground) -> AsyncIterator[Federation]:
-    async with federation(world, ground) as built:
-        yield built
 
 
 @asynccontextmanager

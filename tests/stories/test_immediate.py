@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -18,29 +18,19 @@ from conformance.fake_peer import (
 from gateway.admit.caller import Caller
 from gateway.config.sections import PeerSettings, QueueSettings
 from gateway.config.values import Secret
-from gateway.flow import immediate, lanes, worker
+from gateway.flow import immediate, lanes
 from gateway.protocol.message import parse_message
-from gateway.store.tallies import balance
-from tests.federation import Federation, Ground, federation
-from tests.stories.test_push import pushed, receiver
-from tests.world import Agent, Gateway, Reply, World
+from tests.federation import Federation
+from tests.telling import count, gate, pushed, receiver, settled_books, until
+from tests.world import Agent, Reply, World
 
 PATIENCE_SECONDS = 15.0
 NOW = {"delivery": "best_effort"}
 
 
 @pytest.fixture
-async def net(world: World, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Federation]:
-    monkeypatch.setattr(worker, "POLL_SECONDS", 0.1)
-    async with federation(world, ground) as built:
-        yield built
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (found := await look()):
-            await asyncio.sleep(0.02)
-        return found
+def poll_seconds() -> float:
+    return 0.1
 
 
 async def send(sender: Agent, *recipients: str, **members: Any) -> Reply:
@@ -53,34 +43,12 @@ def outcomes(reply: Reply) -> list[tuple[str, str | None]]:
     return [(each["status"], each.get("error", {}).get("code")) for each in reply.json["recipients"]]
 
 
-async def count(gateway: Gateway, table: str) -> int:
-    found: int = await gateway.app.database.fetchval(f"select count(*) from {table}")
-    return found
-
-
-async def settled_books(gateway: Gateway) -> None:
-    """Nothing lives, and nothing is unaccounted for."""
-    counted = await balance(gateway.app.database)
-    assert (counted.queued, counted.held, counted.unaccounted) == (0, 0, 0)
-
-
 def one_refused(name: str, code: str) -> Callable[[Exchange], Awaitable[None]]:
     async def behave(exchange: Exchange) -> None:
         request = await exchange.read_body()
         await exchange.answer(202, json.dumps(receipt(request.messages[0], **{name: code})).encode())
 
     return behave
-
-
-def gate(then: Callable[[Exchange], Awaitable[None]] = accepts) -> tuple[asyncio.Event, Any]:
-    """A behaviour that waits for the event."""
-    opened = asyncio.Event()
-
-    async def behave(exchange: Exchange) -> None:
-        await opened.wait()
-        await then(exchange)
-
-    return opened, behave
 
 
 async def test_what_a_peer_takes_is_told_as_delivered(net: Federation) -> None:

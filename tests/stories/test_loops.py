@@ -1,25 +1,21 @@
 """Two gateways that each take the other for the right one: nothing goes round between them, neither mail nor reports."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
 
 from gateway.config.sections import PeerSettings
 from gateway.config.values import Secret
-from gateway.flow import worker
 from gateway.protocol.timestamp import render_timestamp
 from gateway.store.tallies import balance
-from tests.federation import Federation, Ground, federation, host_of
-from tests.stories.test_federation import count, ended, mail, sent, until
-from tests.world import Gateway, World
+from tests.federation import Federation, host_of
+from tests.telling import count, ended, mail, sent, until
+from tests.world import Gateway
 
 
 @pytest.fixture
-async def net(world: World, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Federation]:
-    monkeypatch.setattr(worker, "POLL_SECONDS", 0.1)  # the clock is turned by hours here, and watched closely
-    async with federation(world, ground) as built:
-        yield built
+def poll_seconds() -> float:
+    return 0.1  # the clock is turned by hours here, and watched closely
 
 
 async def settled(gateway: Gateway) -> bool:

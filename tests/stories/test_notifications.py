@@ -1,11 +1,11 @@
 """Notifications: a target over TLS that is told of what happens to messages, whatever happens to it or to us."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -15,29 +15,22 @@ from standardwebhooks import Webhook
 from conformance.fake_peer import Behaviour, Exchange, FakePeer, answers, hangs, refuses
 from gateway.features.notifications import notifier
 from gateway.features.notifications import target as target_module
-from gateway.flow import worker
 from gateway.protocol.timestamp import render_timestamp
-from tests.federation import Federation, Ground, federation
-from tests.world import LISTEN, Agent, Gateway, World
+from tests import telling
+from tests.federation import Federation
+from tests.telling import sent
+from tests.world import LISTEN, Agent, Gateway
 
 PATIENCE_SECONDS = 20.0
 HOST = "hooks.test"
 
+until = partial(telling.until, patience_seconds=PATIENCE_SECONDS)
+
 
 @pytest.fixture
-async def net(world: World, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Federation]:
-    for watched in (worker, notifier):
-        monkeypatch.setattr(watched, "POLL_SECONDS", 0.1)  # the clock is turned by hours here
-    async with federation(world, ground) as built:
-        yield built
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    """What `look` finds, once it finds something."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (found := await look()):
-            await asyncio.sleep(0.02)
-    return found
+def poll_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(notifier, "POLL_SECONDS", 0.1)  # the clock is turned by hours here
+    return 0.1
 
 
 async def takes(exchange: Exchange) -> None:
@@ -168,13 +161,6 @@ async def hook(
         if active:
             await found.active()
         yield found
-
-
-async def sent(sender: Agent, *recipients: str, **members: Any) -> str:
-    reply = await sender.send(*recipients, **members)
-    assert reply.status == 202, reply.text
-    message_id: str = reply.json["message_id"]
-    return message_id
 
 
 async def acknowledged(agent: Agent, message_id: str) -> None:

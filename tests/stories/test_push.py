@@ -4,8 +4,6 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,55 +13,16 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from conformance.fake_peer import Exchange, FakePeer, answers, redirects, refuses
-from gateway.flow import worker
-from tests.federation import Federation, Ground, federation
+from tests.federation import Federation
 from tests.served import ROOT
-from tests.world import Agent, Gateway, World
-
-PATIENCE_SECONDS = 15.0
-HOST = "hooks.acme.test"
+from tests.telling import HOOK_HOST as HOST
+from tests.telling import mail, pushed, receiver, sent, until
+from tests.world import Agent
 
 
 @pytest.fixture
-async def net(world: World, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Federation]:
-    monkeypatch.setattr(worker, "POLL_SECONDS", 0.1)
-    async with federation(world, ground) as built:
-        yield built
-
-
-@asynccontextmanager
-async def receiver(net: Federation, host: str = HOST) -> AsyncIterator[FakePeer]:
-    """An agent's own HTTPS server, found by its name."""
-    hook = net.fake(domain=host, host=host, path="/in?token=secret-in-url")
-    net.dns.add(host, "A", hook.address)
-    hook.will(answers(200))
-    async with hook.listening():
-        yield hook
-
-
-async def pushed(gateway: Gateway, hook: FakePeer, local: str = "bob", **profile: Any) -> tuple[Agent, str]:
-    """An agent behind that receiver, and the secret its requests are signed with."""
-    reply = await gateway.call(
-        "POST",
-        "/v1/admin/agents",
-        key=gateway.admin_key,
-        json={
-            "address": f"{local}@{gateway.domain}",
-            "delivery_mode": "push",
-            "push_target": hook.url,
-            **profile,
-        },
-    )
-    assert reply.status == 201, reply.text
-    agent = reply.json["agent"]
-    return Agent(agent["address"], agent["api_key"], gateway), agent.get("push_secret", "")
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (found := await look()):
-            await asyncio.sleep(0.02)
-    return found
+def poll_seconds() -> float:
+    return 0.1
 
 
 async def ended(sender: Agent, message_id: str) -> dict[str, Any]:
@@ -89,24 +48,6 @@ async def tried(sender: Agent, message_id: str, attempts: int = 1) -> dict[str, 
 
     found: dict[str, Any] = await until(look)
     return found
-
-
-async def mail(agent: Agent, count: int = 1) -> list[dict[str, Any]]:
-    """An inbox, once it holds so many."""
-
-    async def look() -> list[dict[str, Any]]:
-        found = await agent.inbox()
-        return found if len(found) >= count else []
-
-    found: list[dict[str, Any]] = await until(look)
-    return found
-
-
-async def sent(sender: Agent, *recipients: str, **members: Any) -> str:
-    reply = await sender.send(*recipients, **members)
-    assert reply.status == 202, reply.text
-    message_id: str = reply.json["message_id"]
-    return message_id
 
 
 async def test_what_is_pushed_has_every_member_and_verifies_as_a_standard_webhook(net: Federation) -> None:

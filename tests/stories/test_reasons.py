@@ -1,25 +1,15 @@
 """What a sender is told of why a message was not delivered: what its peer said, and not what lies inside."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
-
-import pytest
 
 from conformance.dns_server import Behaviour
 from conformance.fake_peer import answers
 from gateway.config.sections import OutboundSettings
-from tests.federation import Federation, Ground, federation
-from tests.stories.test_federation import ended, mail, tried, until
-from tests.world import World
+from tests.federation import Federation
+from tests.telling import ended, mail, tried, until
 
 DETAILS = {"validation_error": "agents do not support schema 'x'", "recipients": ["bob@peer.test"]}
-
-
-@pytest.fixture
-async def net(world: World, ground: Ground) -> AsyncIterator[Federation]:
-    async with federation(world, ground) as built:
-        yield built
 
 
 async def test_what_a_peer_says_in_detail_reaches_the_sender(net: Federation) -> None:

@@ -1,7 +1,6 @@
 """Receipts: whoever asked hears once that a message was delivered, or read, and nobody else hears anything."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -10,27 +9,17 @@ import pytest
 from conformance.fake_peer import answers
 from gateway.config.sections import PeerSettings
 from gateway.config.values import Secret
-from gateway.flow import worker
 from gateway.protocol.timestamp import render_timestamp
-from tests.federation import Federation, Ground, federation, host_of
+from tests.federation import Federation, host_of
+from tests.telling import until
 from tests.world import Agent, Gateway, World
 
-PATIENCE_SECONDS = 15.0
 READ, DELIVERED = {"receipt": "read"}, {"receipt": "delivered"}
 
 
 @pytest.fixture
-async def net(world: World, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Federation]:
-    monkeypatch.setattr(worker, "POLL_SECONDS", 0.1)
-    async with federation(world, ground) as built:
-        yield built
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (found := await look()):
-            await asyncio.sleep(0.02)
-    return found
+def poll_seconds() -> float:
+    return 0.1
 
 
 async def receipts(agent: Agent, *gateways: Gateway) -> list[dict[str, Any]]:

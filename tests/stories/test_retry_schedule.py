@@ -6,7 +6,6 @@ The clock is turned to what is due next, so a week passes while we watch.
 import asyncio
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -14,10 +13,9 @@ import pytest
 
 from conformance.fake_peer import Behaviour, Exchange, answers, refuses
 from gateway.config.sections import QueueSettings
-from gateway.flow import worker
 from gateway.protocol.retry import CAP_SECONDS, SPREAD
-from tests.federation import Federation, Ground, federation
-from tests.world import Agent, Gateway, World
+from tests.federation import Federation
+from tests.world import Agent, Gateway
 
 MESSAGES = 200
 FEW = 4  # do not open a breaker by being tried once
@@ -41,10 +39,8 @@ DECIDED = (
 
 
 @pytest.fixture
-async def net(world: World, ground: Ground, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Federation]:
-    monkeypatch.setattr(worker, "POLL_SECONDS", 0.01)  # the clock is turned hundreds of times here
-    async with federation(world, ground) as built:
-        yield built
+def poll_seconds() -> float:
+    return 0.01  # the clock is turned hundreds of times here
 
 
 Tried = dict[str, list[datetime]]

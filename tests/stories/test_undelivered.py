@@ -10,18 +10,12 @@ from conformance.fake_peer import FakePeer, refuses
 from gateway.config.sections import PeerSettings
 from gateway.config.values import Secret
 from gateway.store.tallies import balance
-from tests.federation import Federation, Ground, federation
-from tests.stories.test_federation import count, ended, gate, mail, until
-from tests.world import Agent, Gateway, World
+from tests.federation import Federation
+from tests.telling import count, ended, gate, mail, until
+from tests.world import Agent, Gateway
 
 KEY, OTHER = "the-key-that-proves-peer", "the-key-that-proves-other"
 BOB = "bob@peer.test"
-
-
-@pytest.fixture
-async def net(world: World, ground: Ground) -> AsyncIterator[Federation]:
-    async with federation(world, ground) as built:
-        yield built
 
 
 @asynccontextmanager

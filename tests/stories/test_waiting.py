@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,20 +17,11 @@ from gateway.config.sections import LimitSettings
 from gateway.store.agents.keys import NamedKeys, NewKey
 from gateway.store.wakeups import bell
 from tests.federation import Ground, federation
-from tests.stories.test_push import pushed, receiver
-from tests.world import LISTEN, Agent, Gateway, Reply, World
+from tests.telling import LONG_SECONDS, ask, pushed, receiver, until, waiting
+from tests.world import LISTEN, Agent, Gateway, World
 
 PATIENCE_SECONDS = 20.0
-LONG_SECONDS = 30  # a wait that only what it waits for ends within a test's patience
 MANY = 2000
-
-
-async def ask(sender: Agent, *recipients: str, seconds: int = LONG_SECONDS, **members: Any) -> Reply:
-    message = {"sender": sender.address, "recipients": list(recipients), "payload": "ping", **members}
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        return await sender.gateway.call(
-            "POST", "/v1/messages", key=sender.key, json=message, headers={"Prefer": f"wait={seconds}"}
-        )
 
 
 async def answer_one(agent: Agent, payload: Any = "pong", to: str | None = None) -> dict[str, Any]:
@@ -39,22 +30,6 @@ async def answer_one(agent: Agent, payload: Any = "pong", to: str | None = None)
     reply = await agent.send(to or item["sender"], in_reply_to=item["message_id"], payload=payload)
     assert reply.status == 202, reply.text
     return item
-
-
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (found := await look()):
-            await asyncio.sleep(0.02)
-        return found
-
-
-async def waiting(gateway: Gateway, count: int = 1) -> None:
-    """Returns when so many wait in that process for a reply."""
-
-    async def look() -> bool:
-        return gateway.app.replies.waiting == count
-
-    await until(look)
 
 
 async def pair(gateway: Gateway) -> tuple[Agent, Agent]:
@@ -181,7 +156,7 @@ async def test_an_agent_with_a_webhook_may_wait_too(world: World, ground: Ground
         async def received() -> bool:
             return len(hook.posts) == 1
 
-        await until(received)
+        await until(received, PATIENCE_SECONDS)
 
 
 async def test_a_failure_ends_the_wait_and_says_why(world: World, ground: Ground, rare_polls: None) -> None:
@@ -198,7 +173,7 @@ async def test_whoever_else_was_asked_may_still_answer_when_one_fails(world: Wor
     async with federation(world, ground) as net, net.gateway("acme.test") as acme:
         alice, bob = await pair(acme)
         asking = asyncio.create_task(ask(alice, "bob@nowhere.test", bob.address))
-        await until(alice.inbox)  # the report is there
+        await until(alice.inbox, PATIENCE_SECONDS)  # the report is there
         await answer_one(bob)
         reply = await asking
         assert (reply.status, reply.json["status"]) == (200, "partial")
@@ -325,8 +300,8 @@ async def test_a_database_that_is_away_for_a_while_costs_no_waiter_its_reply(wor
             reply = await gateway.call("GET", f"/v1/inbox/{bob.address}", key=bob.key)
             return reply.status == 200 and reply.json["messages"]
 
-        message_id = (await until(asked))[0]["message_id"]
-        await until(answered)
+        message_id = (await until(asked, PATIENCE_SECONDS))[0]["message_id"]
+        await until(answered, PATIENCE_SECONDS)
         assert (await asking).json["reply"]["in_reply_to"] == message_id
 
 

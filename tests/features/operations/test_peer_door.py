@@ -13,17 +13,11 @@ from gateway.cli.main import app
 from gateway.config.sections import PeerSettings
 from gateway.config.values import Secret
 from gateway.store.queue.contacts import QUIET_DAYS_MAX, Contacts, forget_strangers
-from tests.federation import Federation, federation, loopback
-from tests.world import Agent, Gateway, World
+from tests.federation import Federation
+from tests.world import Agent, Gateway
 
 KEY = "a-key-that-proves-the-peer"
 KNOWN = {"known.test": PeerSettings("https://amtp.known.test", features=("batch",), proving_key=Secret(KEY))}
-
-
-@pytest.fixture
-async def net(world: World) -> AsyncIterator[Federation]:
-    async with loopback() as ground, federation(world, ground) as built:
-        yield built
 
 
 @pytest.fixture
