@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from conformance.fake_peer import Exchange, FakePeer, accepts, answers
+from gateway.protocol.timestamp import render_timestamp
 from gateway.store.tallies import balance
 from tests.federation import Federation
 from tests.world import Agent, Gateway, Reply
@@ -14,6 +16,11 @@ PATIENCE_SECONDS = 15.0
 LOOK_SECONDS = 0.02
 LONG_SECONDS = 30  # a wait that only what it waits for ends within a test's patience
 HOOK_HOST = "hooks.acme.test"
+SMALL = b"a small file"
+
+
+def in_an_hour(gateway: Gateway) -> str:
+    return render_timestamp(gateway.app.clock.now() + timedelta(hours=1))
 
 
 async def until(
@@ -34,6 +41,43 @@ async def sent(sender: Agent, *recipients: str, **members: Any) -> str:
     assert reply.status == 202, reply.text
     message_id: str = reply.json["message_id"]
     return message_id
+
+
+async def stranger(gateway: Gateway, *to: str, size: int = 10, **more: Any) -> Reply:
+    """What somebody is answered whom nothing proves."""
+    message = {
+        "version": "1.0",
+        "sender": "eve@else.test",
+        "recipients": list(to),
+        "payload": "x" * size,
+        **more,
+    }
+    return await gateway.call("POST", "/v1/messages", json=message)
+
+
+async def upload(
+    agent: Agent, content: Any = SMALL, filename: str = "offer.pdf", content_type: str = "application/pdf"
+) -> Reply:
+    return await agent.gateway.call(
+        "POST",
+        f"/v1/attachments?filename={filename}",
+        key=agent.key,
+        body=content,
+        headers={"Content-Type": content_type},
+    )
+
+
+async def uploaded(agent: Agent, content: Any = SMALL, **about: str) -> dict[str, Any]:
+    """What a message says of a file that the gateway took."""
+    reply = await upload(agent, content, **about)
+    assert reply.status == 201, reply.text
+    attachment: dict[str, Any] = reply.json
+    return attachment
+
+
+def path_of(attachment: dict[str, Any]) -> str:
+    """Where the file is at the gateway that has it, whatever its name in the world."""
+    return "/" + str(attachment["url"]).split("/", 3)[3]
 
 
 async def mail(agent: Agent, count: int = 1) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ The rows stand against the routes: a route without a row fails, and so does a ro
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from gateway.config.sections import LimitSettings
 from gateway.http.roles import Role
 from gateway.http.routing import Router
 from gateway.protocol.errors import AMTPError
-from gateway.protocol.timestamp import render_timestamp
 from gateway.store.agents.keys import NamedKeys, NewKey
 from tests.receive.every_route import every_route
+from tests.telling import in_an_hour
 from tests.world import Gateway, Reply, World
 
 # Alice's things are asked for: a message she sent to Bob, her inbox. Mallory is another agent.
@@ -200,10 +199,6 @@ class Town:
 def heard(path: str, status: int) -> int:
     """Who may challenge a target may be told that it was challenged just now: that is no refusal of the caller."""
     return 202 if path.endswith("/challenge") and status == 429 else status
-
-
-def in_an_hour(gateway: Gateway) -> str:
-    return render_timestamp(gateway.app.clock.now() + timedelta(hours=1))
 
 
 def test_every_route_has_its_row_and_every_row_its_route() -> None:

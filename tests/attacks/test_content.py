@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.test_authorization import in_an_hour
 from tests.features.operations.test_dead_letter_door import LETTERS, Office, office
+from tests.telling import in_an_hour
 from tests.world import Gateway, World
 
 __all__ = ["office"]  # the fixture

@@ -1,7 +1,7 @@
 """Crowds of slow uploads, downloads and fetches, and agents that upload without end: each holds its share."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
@@ -11,7 +11,7 @@ from gateway.features.attachments.blocks import BLOCK_BYTES
 from tests.attacks.test_attachments import SMALL, said_of, typed
 from tests.federation import Federation
 from tests.raw_server import RawServer, read_request
-from tests.stories.test_attachments import path_of, upload, uploaded
+from tests.telling import path_of, until, upload, uploaded
 from tests.world import Agent, Gateway, World
 
 PATIENCE_SECONDS = 10.0
@@ -35,12 +35,6 @@ async def asked(gateway: Gateway, line: str, *lines: str) -> AsyncIterator[async
 async def status_of(reader: asyncio.StreamReader) -> int:
     async with asyncio.timeout(PATIENCE_SECONDS):
         return int((await reader.readline()).split()[1])
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_an_agent_whose_uploads_trickle_leaves_the_others_their_places(world: World) -> None:
@@ -131,7 +125,7 @@ async def test_fetches_that_hang_leave_others_their_places_and_other_hosts_their
             async def hanging() -> bool:
                 return slow.open >= FETCHES // 4
 
-            await until(hanging)
+            await until(hanging, PATIENCE_SECONDS, 0.01)
             reply = await gateway.call("GET", await received(alice, at_once), key=alice.key)
             assert (reply.status, reply.text.encode()) == (200, SMALL)
             assert slow.open == FETCHES // 4
@@ -150,8 +144,8 @@ async def test_a_fetch_ends_with_the_client_that_waits_for_it(net: Federation) -
             return slow.open == 0
 
         async with asked(gateway, f"GET {path}", f"Authorization: Bearer {alice.key}"):
-            await until(reached)
-        await until(left)
+            await until(reached, PATIENCE_SECONDS, 0.01)
+        await until(left, PATIENCE_SECONDS, 0.01)
 
 
 async def test_uploads_side_by_side_and_to_oneself_are_counted_like_any_other(world: World) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.store.tallies import balance, unaccounted_entries
-from tests.attacks.test_strangers import stranger
+from tests.telling import stranger
 from tests.world import Agent, Gateway, Reply, World
 
 

@@ -1,14 +1,11 @@
 """A flood of unproven mail fills its own pot: agents, peers with a key, and other inboxes notice nothing."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 from gateway.admit.strangers import BURST_SECONDS
 from gateway.config.sections import LimitSettings, PeerSettings
 from gateway.config.values import Secret
-from tests.attacks.test_authorization import in_an_hour
+from tests.telling import in_an_hour, stranger, until
 from tests.world import Agent, Gateway, Reply, World
 
 KEY = "a-key-that-proves-the-peer"
@@ -20,26 +17,9 @@ SMALL = LimitSettings(
 )
 
 
-async def stranger(gateway: Gateway, *to: str, size: int = 10, **more: Any) -> Reply:
-    message = {
-        "version": "1.0",
-        "sender": "eve@else.test",
-        "recipients": list(to),
-        "payload": "x" * size,
-        **more,
-    }
-    return await gateway.call("POST", "/v1/messages", json=message)
-
-
 async def peer(gateway: Gateway, to: Agent) -> Reply:
     message = {"version": "1.0", "sender": "planner@far.test", "recipients": [to.address], "payload": 1}
     return await gateway.call("POST", "/v1/messages", key=KEY, json=message)
-
-
-async def until(look: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await look():
-            await asyncio.sleep(0.1)
 
 
 async def test_no_stranger_writes_to_an_agent_that_has_retired_and_learns_nothing_of_it(world: World) -> None:
@@ -83,7 +63,7 @@ async def test_when_strangers_filled_their_room_agents_and_peers_go_on_and_ackno
         async def room() -> bool:
             return (await stranger(gateway, carol.address)).status == 202
 
-        await until(room)
+        await until(room, PATIENCE_SECONDS, 0.1)
 
 
 async def test_what_strangers_stored_by_another_process_fills_the_same_room(world: World) -> None:
@@ -95,7 +75,7 @@ async def test_what_strangers_stored_by_another_process_fills_the_same_room(worl
         async def full() -> bool:
             return (await stranger(other, alice.address)).status == 503
 
-        await until(full)
+        await until(full, PATIENCE_SECONDS, 0.1)
 
 
 async def test_mail_that_waits_for_an_agent_counts_as_what_lies_in_its_inbox(world: World) -> None:

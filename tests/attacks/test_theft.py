@@ -12,8 +12,7 @@ from gateway.admit.api_key import mint_key
 from gateway.store.agents.keys import NamedKeys, NewKey
 from gateway.store.tallies import balance
 from gateway.wiring.features import LEAVINGS
-from tests.attacks.test_authorization import in_an_hour
-from tests.telling import ask, waiting
+from tests.telling import ask, in_an_hour, waiting
 from tests.world import Agent, Gateway, Reply, World
 
 PATIENCE_SECONDS = 20.0  # far less than a stream goes without a look of its own

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from ipaddress import ip_network
 from typing import Any
 
@@ -17,6 +17,7 @@ from gateway.net.outbound import Kind
 from tests.attacks.test_push_targets import targets
 from tests.attacks.test_ssrf import LEADING
 from tests.raw_server import RawServer, answer
+from tests.telling import until
 from tests.world import Agent, Gateway, World
 
 PATIENCE_SECONDS = 30.0
@@ -53,13 +54,6 @@ async def gw(world: World) -> AsyncIterator[Gateway]:
             yield gateway
 
 
-async def until(look: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (found := await look()):
-            await asyncio.sleep(0.02)
-    return found
-
-
 async def added(agent: Agent, url: str) -> str:
     reply = await agent.gateway.call("POST", HOOKS, key=agent.key, json={"url": url})
     assert reply.status == 201, reply.text
@@ -78,7 +72,7 @@ async def test_no_webhook_leads_inside(gw: Gateway, listener: RawServer) -> None
             assert (reply.status, reply.code) == (400, "INVALID_MESSAGE_FORMAT"), url
     assert taken >= 2 * len(LEADING)  # what a name leads to is seen when it is connected to
     tried = "select count(distinct subscription) from notice_attempts"
-    await until(lambda: _reached(gw, tried, taken))
+    await until(lambda: _reached(gw, tried, taken), PATIENCE_SECONDS)
     said = await gw.app.database.fetch("select distinct error, status from notice_attempts")
     allowed = {TROUBLE[Kind.RESOLVE], "leads to an address that is not posted to"}
     assert {row["error"] for row in said} <= {f"The target {trouble}." for trouble in allowed}
@@ -130,7 +124,7 @@ async def test_nobody_is_shown_anothers_url_and_nothing_shows_a_secret(
         reply = await gw.call("POST", HOOKS, key=alice.key, json={"url": url})
         number, secret = reply.json["webhook"]["webhook_id"], reply.json["webhook"]["secret"]
         await asyncio.wait_for(listener.connected.wait(), PATIENCE_SECONDS)
-        await until(lambda: _reached(gw, "select count(*) from notice_attempts", 1))
+        await until(lambda: _reached(gw, "select count(*) from notice_attempts", 1), PATIENCE_SECONDS)
         own = await gw.call("GET", f"{HOOKS}/{number}", key=alice.key)
         shown = [
             await gw.call(
@@ -171,7 +165,7 @@ async def test_a_target_that_trickles_holds_nobody_for_long(world: World) -> Non
             found: list[dict[str, Any]] = json.loads(reply.text)["attempts"]
             return found
 
-        (first, *_) = await until(tried)
+        (first, *_) = await until(tried, PATIENCE_SECONDS)
         assert first["result"] == "failed"
         assert first["milliseconds"] < 5000
 

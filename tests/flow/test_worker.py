@@ -3,10 +3,11 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,13 @@ from gateway.store.database import Database
 from gateway.store.queue import destinations
 from gateway.store.row_ids import Mint
 from gateway.wiring.core import Parts
+from tests import telling
 from tests.store.house import House
 
 PATIENCE_SECONDS = 10.0
 DOMAINS = ("a.test", "b.test", "c.test")
 
-
-async def until(look: Callable[[], Awaitable[Any]]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            if await look():
-                return
-            await asyncio.sleep(0.01)
+until = partial(telling.until, patience_seconds=PATIENCE_SECONDS, look_seconds=0.01)
 
 
 class Counted(Database):

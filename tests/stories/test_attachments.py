@@ -12,35 +12,11 @@ import pytest
 from gateway.config.sections import AttachmentSettings
 from gateway.store.sealed import KEY_FILE
 from tests.federation import Federation
-from tests.world import Agent, Gateway, Reply, World
+from tests.telling import SMALL, path_of, upload, uploaded
+from tests.world import Gateway, World
 
 LARGE = bytes(range(256)) * 4096  # a megabyte: several blocks
-SMALL = b"a small file"
 HOUR = 3600
-
-
-async def upload(
-    agent: Agent, content: Any = SMALL, filename: str = "offer.pdf", content_type: str = "application/pdf"
-) -> Reply:
-    return await agent.gateway.call(
-        "POST",
-        f"/v1/attachments?filename={filename}",
-        key=agent.key,
-        body=content,
-        headers={"Content-Type": content_type},
-    )
-
-
-async def uploaded(agent: Agent, content: Any = SMALL, **about: str) -> dict[str, Any]:
-    reply = await upload(agent, content, **about)
-    assert reply.status == 201, reply.text
-    attachment: dict[str, Any] = reply.json
-    return attachment
-
-
-def path_of(attachment: dict[str, Any]) -> str:
-    """Where the file is at the gateway that has it, whatever its name in the world."""
-    return "/" + str(attachment["url"]).split("/", 3)[3]
 
 
 async def read(gateway: Gateway, path: str, key: str | None = None) -> tuple[int, dict[str, str], bytes]:

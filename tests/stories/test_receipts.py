@@ -1,7 +1,6 @@
 """Receipts: whoever asked hears once that a message was delivered, or read, and nobody else hears anything."""
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,9 +8,8 @@ import pytest
 from conformance.fake_peer import answers
 from gateway.config.sections import PeerSettings
 from gateway.config.values import Secret
-from gateway.protocol.timestamp import render_timestamp
 from tests.federation import Federation, host_of
-from tests.telling import until
+from tests.telling import in_an_hour, until
 from tests.world import Agent, Gateway, World
 
 READ, DELIVERED = {"receipt": "read"}, {"receipt": "delivered"}
@@ -98,7 +96,7 @@ async def test_a_sender_hears_once_that_it_was_read(world: World, way: str) -> N
 async def test_a_message_that_waits_is_told_of_when_it_is_there(world: World) -> None:
     async with world.gateway() as gateway:
         alice, bob = await gateway.register("alice"), await gateway.register("bob")
-        then = render_timestamp(gateway.app.clock.now() + timedelta(hours=1))
+        then = in_an_hour(gateway)
         ids = [
             (await alice.send(bob.address, headers={"deliver-after": then, **headers})).json["message_id"]
             for headers in (DELIVERED, READ)
@@ -131,7 +129,7 @@ async def test_nothing_automatic_gets_a_receipt(world: World, submitted: str) ->
 async def test_nothing_automatic_gets_a_report(world: World, submitted: str) -> None:
     async with world.gateway() as gateway:
         alice, bob = await gateway.register("alice"), await gateway.register("bob")
-        then = render_timestamp(gateway.app.clock.now() + timedelta(hours=1))
+        then = in_an_hour(gateway)
         ids = []
         for word in ("no", submitted):
             headers = {"deliver-after": then, "auto-submitted": word}

@@ -14,6 +14,7 @@ from gateway.config.sections import PeerSettings
 from gateway.config.values import Secret
 from gateway.store.queue.contacts import QUIET_DAYS_MAX, Contacts, forget_strangers
 from tests.federation import Federation
+from tests.telling import ended
 from tests.world import Agent, Gateway
 
 KEY = "a-key-that-proves-the-peer"
@@ -34,9 +35,7 @@ async def look(gateway: Gateway, path: str = "") -> Any:
 
 async def delivered(alice: Agent, recipient: str) -> None:
     message_id = (await alice.send(recipient)).json["message_id"]
-    async with asyncio.timeout(10):
-        while (await alice.status(message_id))["status"] == "queued":
-            await asyncio.sleep(0.02)
+    await ended(alice, message_id, 10)
 
 
 async def test_configured_peers_are_known_before_anything_went_there(acme: Gateway) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -17,6 +17,7 @@ from gateway.store.wakeups.bell import Bell, Ear
 from gateway.store.wakeups.topics import heard_in
 from tests.conftest import Server
 from tests.store.inbox.test_inbox import Box, box_of
+from tests.telling import until
 
 NEVER_SECONDS = 60.0  # a test that waits this long has failed
 PATIENCE_SECONDS = 20.0
@@ -33,12 +34,6 @@ async def running(database: Database) -> AsyncIterator[Bell]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await condition():
-            await asyncio.sleep(0.01)
-
-
 async def listeners(database: Database) -> int:
     count: int = await database.fetchval(
         "select count(*) from pg_stat_activity where query ilike 'listen%' and datname = current_database()"
@@ -47,7 +42,7 @@ async def listeners(database: Database) -> int:
 
 
 async def until_listening(database: Database) -> None:
-    await until(lambda: listeners(database))
+    await until(lambda: listeners(database), PATIENCE_SECONDS, 0.01)
 
 
 @pytest.fixture
@@ -205,7 +200,7 @@ async def test_it_survives_a_database_that_is_away(
         return bool(journal.metrics.database_losses._value.get() > 0)
 
     with bell.ear("reply:a") as ear:
-        await until(noticed)
+        await until(noticed, PATIENCE_SECONDS, 0.01)
         await elsewhere.execute(f"alter database {name} allow_connections true")
         await until_listening(database)
         assert await ear.rung(NEVER_SECONDS)
