@@ -25,7 +25,7 @@ from gateway.wiring.features import FEATURES
 
 if TYPE_CHECKING:
     from tests.federation import Federation, Ground
-    from tests.world import World
+    from tests.world import Gateway, World
 
 pytest.register_assert_rewrite("tests.telling")
 
@@ -148,6 +148,13 @@ async def world(dsn: str, tmp_path: Path, server: Server, features: Sequence[Plu
 
     async with World(dsn, tmp_path, server.create, features) as built:
         yield built
+
+
+@pytest.fixture
+async def gw(world: "World") -> AsyncIterator["Gateway"]:
+    """A gateway of acme.test as it is by default; a module that asks for another overrides this."""
+    async with world.gateway() as running:
+        yield running
 
 
 @pytest.fixture

@@ -21,12 +21,6 @@ DISCOVERY = "/v1/discovery/agents"
 
 
 @pytest.fixture
-async def gw(world: World) -> AsyncIterator[Gateway]:
-    async with world.gateway() as running:
-        yield running
-
-
-@pytest.fixture
 async def development(world: World) -> AsyncIterator[Gateway]:
     async with world.gateway(development=True) as running:
         yield running

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -18,12 +17,6 @@ from tests.world import Agent, Gateway, Reply, World
 PATIENCE_SECONDS = 20.0  # far less than a stream goes without a look of its own
 LONG_SECONDS = 60
 HOOK = {"url": "https://thief.test/hook", "events": ["message.delivered"]}
-
-
-@pytest.fixture
-async def gw(world: World) -> AsyncIterator[Gateway]:
-    async with world.gateway() as running:
-        yield running
 
 
 async def rotate(gateway: Gateway, local: str = "alice", **said: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`amtp admin-keys` on the database itself."""
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -8,19 +7,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from gateway.admit.api_key import digest_of, parse_key
-from gateway.cli.main import app
 from gateway.protocol.timestamp import parse_timestamp
 from gateway.store.agents.keys import find_keys
 from gateway.store.audit import verify
 from gateway.store.database import Database
+from tests.cli import command
 
 
 async def amtp(dsn: str, *words: str) -> Result:
-    environment = {"AMTP_DATABASE_URL": dsn, "AMTP_DOMAINS": "acme.test", "COLUMNS": "200"}
-    return await asyncio.to_thread(CliRunner().invoke, app, ["admin-keys", *words], env=environment)
+    return await command.amtp({"AMTP_DATABASE_URL": dsn, "AMTP_DOMAINS": "acme.test"}, "admin-keys", *words)
 
 
 async def test_an_added_key_is_in_force_and_only_its_digest_is_kept(dsn: str, database: Database) -> None:

@@ -2,25 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from gateway.cli.main import app
-from tests.world import Gateway, World
-
-
-@pytest.fixture
-async def gw(world: World) -> AsyncIterator[Gateway]:
-    async with world.gateway(domains=("acme.test",)) as running:
-        yield running
+from tests.cli import command
+from tests.world import Gateway
 
 
 async def amtp(gw: Gateway, *words: str, url: str | None = None, key: str | None = None) -> Result:
-    """The command in a thread: the gateway answers on this loop."""
-    environment = {"AMTP_GATEWAY": url or gw.url, "AMTP_ADMIN_KEY": key or gw.admin_key, "COLUMNS": "200"}
-    return await asyncio.to_thread(CliRunner().invoke, app, ["agents", *words], env=environment)
+    variables = {"AMTP_GATEWAY": url or gw.url, "AMTP_ADMIN_KEY": key or gw.admin_key}
+    return await command.amtp(variables, "agents", *words)
 
 
 async def test_an_agent_is_added_shown_changed_and_listed(gw: Gateway) -> None:

@@ -1,6 +1,5 @@
 """`amtp migrate`, `send`, `status` and `doctor`: what they print, and how they end."""
 
-import asyncio
 import json
 import os
 import signal
@@ -14,26 +13,16 @@ import asyncpg
 import pytest
 import trustme
 from cryptography.fernet import Fernet
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from gateway import __version__
 from gateway.cli.for_operators.doctor import judge_clock
 from gateway.cli.main import app
 from gateway.store.sealed import SealError
+from tests.cli.command import amtp, by_key
 from tests.conftest import Server
 from tests.served import served
-from tests.world import Agent, World
-
-
-async def amtp(variables: dict[str, str], *words: str, feed: str | None = None) -> Result:
-    """The command in a thread: the gateway answers on this loop."""
-    environment = {"COLUMNS": "200", **variables}
-    return await asyncio.to_thread(CliRunner().invoke, app, list(words), env=environment, input=feed)
-
-
-def by_key(agent: Agent) -> dict[str, str]:
-    return {"AMTP_GATEWAY": agent.gateway.url, "AMTP_KEY": agent.key}
-
+from tests.world import World
 
 # Sending
 

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.cli.test_operating import amtp, by_key
+from tests.cli.command import amtp, by_admin_key, by_key
 from tests.world import World
 
 
@@ -28,7 +28,7 @@ async def test_what_repeats_is_listed_and_cancelled_by_its_agent(world: World) -
 
 async def test_operators_see_what_everybody_repeats_and_end_it(world: World) -> None:
     async with world.gateway() as gateway:
-        variables = {"AMTP_GATEWAY": gateway.url, "AMTP_ADMIN_KEY": gateway.admin_key}
+        variables = by_admin_key(gateway)
         bob = await gateway.register("bob")
         ids = []
         for name in ("alice", "carol"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conformance.fake_peer import Authority, Exchange, FakePeer
 from gateway.config.sections import OutboundSettings
-from tests.cli.test_operating import amtp, by_key
+from tests.cli.command import amtp, by_admin_key, by_key
 from tests.world import Gateway, World
 
 SECONDS = 20
@@ -74,7 +74,7 @@ async def test_a_webhook_is_added_tried_changed_and_removed(world: World, tmp_pa
 
 async def test_operators_make_webhooks_for_agents_and_see_all(world: World) -> None:
     async with world.gateway() as gateway:
-        variables = {"AMTP_GATEWAY": gateway.url, "AMTP_ADMIN_KEY": gateway.admin_key}
+        variables = by_admin_key(gateway)
         await gateway.register("alice")
         url = "https://hooks.example/in"
         own = await amtp(variables, "webhooks", "add", url, "--about", "peer.test", "--json")

@@ -17,12 +17,6 @@ AGENTS = "/v1/admin/agents"
 
 
 @pytest.fixture
-async def gw(world: World) -> AsyncIterator[Gateway]:
-    async with world.gateway(domains=("acme.test",)) as gateway:
-        yield gateway
-
-
-@pytest.fixture
 async def two_domains(world: World) -> AsyncIterator[Gateway]:
     async with world.gateway(domains=("acme.test", "zeta.test")) as gateway:
         yield gateway

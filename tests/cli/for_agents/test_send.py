@@ -4,19 +4,11 @@ import asyncio
 import json
 from pathlib import Path
 
-from typer.testing import CliRunner, Result
-
-from gateway.cli.main import app
 from gateway.client.agent import Agent
 from gateway.client.message import Message
+from tests.cli.command import amtp, by_key
 from tests.world import Agent as Registered
 from tests.world import World
-
-
-async def amtp(agent: Registered, *words: str) -> Result:
-    """The command in a thread: the gateway answers on this loop."""
-    variables = {"COLUMNS": "200", "AMTP_GATEWAY": agent.gateway.url, "AMTP_KEY": agent.key}
-    return await asyncio.to_thread(CliRunner().invoke, app, list(words), env=variables)
 
 
 def words_of(sender: Registered, *recipients: Registered) -> list[str]:
@@ -34,9 +26,9 @@ async def test_waited_for_the_reply_is_printed(world: World) -> None:
             return {"you said": message.payload}
 
         working = asyncio.create_task(agent.run())
-        told = await amtp(alice, *words_of(alice, bob), "--wait", "20")
+        told = await amtp(by_key(alice), *words_of(alice, bob), "--wait", "20")
         assert (told.exit_code, told.output.splitlines()[0]) == (0, "bob@acme.test answers:")
-        whole = await amtp(alice, *words_of(alice, bob), "--wait", "20", "--json")
+        whole = await amtp(by_key(alice), *words_of(alice, bob), "--wait", "20", "--json")
         assert json.loads(whole.output)["payload"] == {"you said": {"n": 1.0}}
         agent.stop()
         await working
@@ -45,20 +37,20 @@ async def test_waited_for_the_reply_is_printed(world: World) -> None:
 async def test_without_a_reply_it_fails_and_tells_the_id(world: World) -> None:
     async with world.gateway() as gateway:
         alice, bob = await gateway.register("alice"), await gateway.register("bob")
-        silent = await amtp(alice, *words_of(alice, bob), "--wait", "1")
+        silent = await amtp(by_key(alice), *words_of(alice, bob), "--wait", "1")
         (message,) = await bob.inbox()
         assert silent.exit_code == 1
         assert f"No reply to {message['message_id']} came within 1 seconds." in silent.stderr
-        refused = await amtp(bob, *words_of(alice, bob), "--wait", "1", "--json")
+        refused = await amtp(by_key(bob), *words_of(alice, bob), "--wait", "1", "--json")
         assert (refused.exit_code, json.loads(refused.stdout)["error"]["code"]) == (1, "SENDER_NOT_ALLOWED")
 
 
 async def test_one_recipient_can_be_waited_for(world: World) -> None:
     async with world.gateway() as gateway:
         alice, bob = await gateway.register("alice"), await gateway.register("bob")
-        several = await amtp(alice, *words_of(alice, bob, alice), "--wait", "1")
+        several = await amtp(by_key(alice), *words_of(alice, bob, alice), "--wait", "1")
         assert several.exit_code == 2
-        nowhere = await amtp(alice, *words_of(alice, bob), "--wait", "1", "--gateway", "nowhere")
+        nowhere = await amtp(by_key(alice), *words_of(alice, bob), "--wait", "1", "--gateway", "nowhere")
         assert nowhere.exit_code == 2
         assert await bob.inbox() == []
 
@@ -68,15 +60,15 @@ async def test_a_file_is_uploaded_and_sent(world: World, tmp_path: Path) -> None
     file.write_text("hello")
     async with world.gateway() as gateway:
         alice, bob = await gateway.register("alice"), await gateway.register("bob")
-        attached = await amtp(alice, "attach", str(file))
+        attached = await amtp(by_key(alice), "attach", str(file))
         assert json.loads(attached.output)["size"] == 5
-        sent = await amtp(alice, *words_of(alice, bob), "--attach", str(file))
+        sent = await amtp(by_key(alice), *words_of(alice, bob), "--attach", str(file))
         assert sent.exit_code == 0, sent.output
         (message,) = await bob.inbox()
         (about,) = message["attachments"]
         assert (about["filename"], about["content_type"]) == ("a note.txt", "text/plain")
-        assert (await amtp(alice, "attach", str(tmp_path / "nothing"))).exit_code == 2
-        refused = await amtp(alice, "attach", str(file), "--type", "nonsense")
+        assert (await amtp(by_key(alice), "attach", str(tmp_path / "nothing"))).exit_code == 2
+        refused = await amtp(by_key(alice), "attach", str(file), "--type", "nonsense")
         assert (refused.exit_code, "INVALID_MESSAGE_FORMAT" in refused.stderr) == (1, True)
-        gone = await amtp(alice, "attach", str(file), "--gateway", "http://127.0.0.1:1")
+        gone = await amtp(by_key(alice), "attach", str(file), "--gateway", "http://127.0.0.1:1")
         assert gone.exit_code == 3

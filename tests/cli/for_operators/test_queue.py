@@ -1,6 +1,5 @@
 """`amtp queue` and `amtp dead` against a running gateway: what they print, and how they end."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -8,11 +7,12 @@ from uuid import UUID
 
 import pytest
 import typer
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from gateway.cli.main import app
 from gateway.cli.spans import seconds_of
 from gateway.features.operations import queue
+from tests.cli import command
+from tests.cli.command import by_admin_key
 from tests.store.house import TOKEN, House
 from tests.world import Gateway, World
 
@@ -25,13 +25,7 @@ class Desk:
     house: House
 
     async def amtp(self, *words: str) -> Result:
-        """The command in a thread: the gateway answers on this loop."""
-        environment = {
-            "AMTP_GATEWAY": self.gateway.url,
-            "AMTP_ADMIN_KEY": self.gateway.admin_key,
-            "COLUMNS": "250",
-        }
-        return await asyncio.to_thread(CliRunner().invoke, app, list(words), env=environment)
+        return await command.amtp(by_admin_key(self.gateway) | {"COLUMNS": "250"}, *words)
 
     async def told(self, *words: str) -> str:
         result = await self.amtp(*words)

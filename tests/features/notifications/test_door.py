@@ -1,21 +1,14 @@
 """The door to notifications: what it takes, what it refuses and why, and what it shows."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.world import Agent, Gateway, Reply, World
+from tests.world import Agent, Gateway, Reply
 
 HOOKS = "/v1/webhooks"
 URL = "https://hooks.test/in"
 NOBODY = "01900000-0000-7000-8000-000000000000"
-
-
-@pytest.fixture
-async def gw(world: World) -> AsyncIterator[Gateway]:
-    async with world.gateway() as running:
-        yield running
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from conformance.fake_peer import FakePeer, refuses
-from gateway.cli.main import app
 from gateway.config.sections import PeerSettings
 from gateway.config.values import Secret
 from gateway.store.queue.contacts import QUIET_DAYS_MAX, Contacts, forget_strangers
+from tests.cli import command
+from tests.cli.command import by_admin_key
 from tests.federation import Federation
 from tests.telling import ended
 from tests.world import Agent, Gateway
@@ -126,8 +126,7 @@ async def test_who_was_not_in_touch_for_a_year_is_forgotten(acme: Gateway) -> No
 
 async def test_the_command_lists_and_shows_them(net: Federation, acme: Gateway) -> None:
     async def amtp(*words: str) -> str:
-        environment = {"AMTP_GATEWAY": acme.url, "AMTP_ADMIN_KEY": acme.admin_key, "COLUMNS": "250"}
-        result = await asyncio.to_thread(CliRunner().invoke, app, ["peers", *words], env=environment)
+        result = await command.amtp(by_admin_key(acme) | {"COLUMNS": "250"}, "peers", *words)
         assert result.exit_code == 0, result.output
         return result.stdout
 
