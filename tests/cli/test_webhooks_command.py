@@ -67,7 +67,7 @@ async def test_a_webhook_is_added_tried_changed_and_removed(world: World, tmp_pa
     assert "disabled" in changed.stdout
     assert off.exit_code == 1
     assert json.loads(rotated.stdout)["webhook"]["secret"] != webhook["secret"]
-    assert "0 events are sent again." in replayed.stdout
+    assert "0 events will be sent again." in replayed.stdout
     assert removed.exit_code == 0
     assert gone.exit_code == 1
 
