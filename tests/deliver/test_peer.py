@@ -242,7 +242,7 @@ FAULTS: list[tuple[Behaviour, str, bool]] = [
     (resets_before_body, "the connection ended before the answer", True),
     (resets_after_body, "the connection ended before the answer", True),
     (answers(200, b"<html>Welcome to nginx</html>"), "with a body that is not JSON", True),
-    (writes(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "not HTTP", True),
+    (writes(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "not valid HTTP", True),
     (writes(b"HTTP/1.1 202 Accepted\r\nContent-Length: 100\r\n\r\n{"), "", True),
     (writes(b""), "the connection ended before the answer", True),
     (redirects("https://amtp.elsewhere.test/v1/messages"), "a redirect", True),

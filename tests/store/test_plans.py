@@ -202,7 +202,7 @@ HOT = {
     "the claim of what is due": Hot(plain(claim), DEAD * JUMP + CLAIM_MAX * ROW),
     "the claim of what expired": Hot(plain(expired), 50),
     "what is handed back": Hot(handing_back, CLAIM_MAX * 2 * ROW),
-    "the letters of a claim": Hot(letters, CLAIM_MAX * ROW),
+    "the letters of a claim": Hot(letters, CLAIM_MAX * (ROW + 1)),
     "a settlement of delivered ones": Hot(partial(settling, status="delivered"), 128 * 2 * ROW),
     "the states of messages": Hot(states, CLAIM_MAX * 2 * ROW),
     "what is accepted": Hot(accepting, 64 * 2 * ROW),

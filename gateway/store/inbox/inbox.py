@@ -202,24 +202,35 @@ select {_SHOWN}, null::timestamptz, hops,
 from picked order by message
 """
 
+_FOUND = "message, address, delivered_at, expires_at, receipt, unread, lapses"
+
 # A suspect is leased alone. Else those whose leases ran out come first, then those that were read, then the others.
 _LEASED_PAGE = f"""
 with ran_out as materialized (
     select e.message, e.lapses from entries e
     where e.agent = $1 and {{lapsed}} {BY_END} limit {LAPSED_LOOKED_AT_MAX}
 ), lapsed_suspect as materialized (
-    select {_COLUMNS} from entries e
-    where e.agent = $1 and e.message = any (array(select message from ran_out where lapses + 1 >= $7)) and {{lapsed}}
-    order by e.message limit 1 for update skip locked
+    select {_FOUND} from (
+        select {_COLUMNS}, {{lapsed}} as still from entries e
+        where e.agent = $1 and e.message = (
+            select message from ran_out where lapses + 1 >= $7 order by message limit 1)
+        for update skip locked
+    ) locked where still
 ), worn as materialized (
-    select e.message from entries e
-    where e.lapses = any (array(select generate_series($7, $2))) and e.lapses > 0 and e.agent = $1
-      and e.lease_until is null and {OPEN}
-    order by e.lapses, e.message limit {SUSPECTS_LOOKED_AT_MAX}
+    select e.message from generate_series($7::int, $2::int) as lapsed_so_often (lapses) cross join lateral (
+        select e.message from entries e
+        where e.lapses = lapsed_so_often.lapses and e.lapses > 0 and e.agent = $1
+          and e.lease_until is null and {OPEN} and ({{unread}} or {{read}})
+        {BY_ID} limit {SUSPECTS_LOOKED_AT_MAX}
+    ) e
+    limit {SUSPECTS_LOOKED_AT_MAX}
 ), free_suspect as materialized (
-    select {_COLUMNS} from entries e
-    where e.agent = $1 and e.message = any (array(select message from worn)) and ({{unread}} or {{read}})
-    order by e.message limit 1 - (select count(*) from lapsed_suspect) for update skip locked
+    select {_FOUND} from (
+        select {_COLUMNS}, {{unread}} or {{read}} as still from entries e
+        where e.agent = $1 and e.message = (select message from worn order by message limit 1)
+          and not exists (select from lapsed_suspect)
+        for update skip locked
+    ) locked where still
 ), suspect as (
     select * from lapsed_suspect union all select * from free_suspect
 ), room as materialized (

@@ -11,5 +11,5 @@ drop index entries_open;
 
 -- Those whose leases ran out, by how often: found for one agent, and those that ran out too often for all.
 drop index entries_worn;
-create index entries_worn on entries (lapses, agent, message)
+create index entries_worn on entries (lapses, agent, message nulls first)
     where lapses > 0 and acknowledged_at is null and dead_at is null;
