@@ -16,6 +16,7 @@ from typing import Any
 
 import trustme
 
+from gateway.store.sealed import Sealer
 from tests.real.hosts import WHOLE, Host
 from tests.real.spoken import Told, call, until
 from tests.real.zones import SignedZone
@@ -49,7 +50,8 @@ class House:
 
     def furnish(self) -> None:
         """Everything but the certificate."""
-        self.folder.mkdir()
+        (self.folder / "data").mkdir(parents=True, mode=0o700)
+        Sealer.of(self.folder / "data")
         self.authority.cert_pem.write_to_path(self.folder / "authorities.pem")
         (self.folder / "resolv.conf").write_text(f"nameserver {self.names.unbound}\n")
         settings = {

@@ -6,11 +6,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from shutil import copy
 
 import asyncpg
 
 from gateway.postgres.embedded import EmbeddedPostgres
 from gateway.store.migrate import migrations
+from gateway.store.sealed import KEY_FILE, Sealer
 from tests.ports import free_port
 from tests.real.spoken import call, until
 from tests.served import AMTP, STOP_SECONDS
@@ -21,7 +23,8 @@ GATEWAYS = 3
 @contextmanager
 def gateway(folder: Path, dsn: str, port: int) -> Iterator[str]:
     """`amtp serve` on that database, from a configuration of its own; its URL at once."""
-    folder.mkdir()
+    (folder / "data").mkdir(parents=True, mode=0o700)
+    copy(folder.parent / KEY_FILE, folder / "data" / KEY_FILE)  # gateways on one database share their key
     (folder / "amtp.yaml").write_text(
         f"domains: [acme.test]\ndata: data\ndatabase:\n  url: {dsn}\n"
         f"listen:\n  - address: 127.0.0.1:{port}\n    roles: [all]\n"
@@ -38,6 +41,7 @@ def gateway(folder: Path, dsn: str, port: int) -> Iterator[str]:
 
 
 async def test_three_gateways_that_start_at_once_on_an_empty_database_make_one_schema(tmp_path: Path) -> None:
+    Sealer.of(tmp_path)
     server = EmbeddedPostgres(tmp_path / "pg")
     dsn = await server.start()
     try:

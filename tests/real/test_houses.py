@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copy
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -17,6 +18,7 @@ from gateway.store.agents.keys import NamedKeys, NewKey
 from gateway.store.audit import Audit
 from gateway.store.clock import Clock
 from gateway.store.database import Database
+from gateway.store.sealed import KEY_FILE
 from tests.conftest import Server
 from tests.real.hosts import Internet, internet
 from tests.real.houses import House, Resident, all_arrive_once
@@ -52,6 +54,8 @@ class Town:
             self.authority,
         )
         house.furnish()
+        if like:  # gateways on one database share their key
+            copy(like.folder / "data" / KEY_FILE, house.folder / "data" / KEY_FILE)
         house.prove()
         if like is None:
             house.publish()

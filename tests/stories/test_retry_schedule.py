@@ -53,7 +53,7 @@ def watched(net: Federation, then: Behaviour) -> tuple[Tried, Behaviour]:
     async def behave(exchange: Exchange) -> None:
         now = net.clock.now()
         await then(exchange)
-        for message in exchange.request.messages:
+        for message in exchange.request.messages if exchange.request.method == "POST" else ():
             tried[message["message_id"]].append(now)
 
     return tried, behave
@@ -135,7 +135,11 @@ async def test_two_hundred_messages_keep_the_schedule_each_at_its_own_moments_un
             if not late and net.clock.now() - begin > timedelta(hours=4, minutes=5):
                 late = True
                 await acme.app.housekeeping.once()
-        assert {len(moments) for moments in tried.values()} == {ATTEMPTS_MAX}
+        lost_max = (
+            0 if net.ground.network.startswith("127.") else 2
+        )  # an attempt that a wire loses counts too
+        assert ATTEMPTS_MAX - lost_max <= min(len(moments) for moments in tried.values())
+        assert max(len(moments) for moments in tried.values()) == ATTEMPTS_MAX
         for moments in tried.values():
             for attempts, (one, next_one) in enumerate(itertools.pairwise(moments), start=1):
                 assert (next_one - one).total_seconds() >= middle(attempts) * (1 - SPREAD)
